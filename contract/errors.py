@@ -1,0 +1,105 @@
+"""Every error that unfreeze raises on purpose.
+
+    UnfreezeError
+    ├── PictureError                one picture cannot be used
+    │   ├── EmptyPictureError         no bytes, or no pixels
+    │   ├── NotAPictureError          the bytes are in no format that we read
+    │   ├── DamagedPictureError       the format is known, the content is truncated or broken
+    │   ├── PictureTooLargeError      more pixels than the limit
+    │   └── UnsupportedPictureError   a pixel type with no agreed range
+    ├── DataError                   a folder of pictures cannot be learned from
+    ├── WeightsError                pretrained weights cannot be had or do not fit
+    ├── CheckpointError             a run's folder cannot be read
+    ├── ManifestError               a manifest is malformed, or of a schema that we do not know
+    ├── RepositoryError             a model repository, or a name in it, is wrong
+    ├── ModelError                  a model file cannot be executed
+    ├── ProofError                  an exported model is not what was trained
+    └── ServingError                a request was refused
+        ├── InvalidRequestError       the request itself is wrong
+        ├── UnknownModelError         no such model, or no such version of it
+        ├── QueueFullError            too much is waiting already
+        ├── DeadlineError             the answer would come too late
+        └── DrainingError             the server is going down
+
+They carry no transport's codes: `serve.refusals` maps them to gRPC's.
+"""
+
+
+class UnfreezeError(Exception):
+    """What all of our errors are; its text says what was found, what was expected and what to do."""
+
+
+class PictureError(UnfreezeError):
+    """One picture cannot be used."""
+
+
+class EmptyPictureError(PictureError):
+    """There are no bytes, or no pixels."""
+
+
+class NotAPictureError(PictureError):
+    """The bytes are in no format that we read."""
+
+
+class DamagedPictureError(PictureError):
+    """The format is known, but the content is truncated or broken."""
+
+
+class PictureTooLargeError(PictureError):
+    """The picture has more pixels than the limit."""
+
+
+class UnsupportedPictureError(PictureError):
+    """The pixels are of a type that has no agreed range of values."""
+
+
+class DataError(UnfreezeError):
+    """A folder of pictures cannot be learned from."""
+
+
+class WeightsError(UnfreezeError):
+    """Pretrained weights cannot be had, or do not fit the network."""
+
+
+class CheckpointError(UnfreezeError):
+    """A run's folder cannot be read."""
+
+
+class ManifestError(UnfreezeError):
+    """A manifest is malformed, or follows a schema that this version does not know."""
+
+
+class RepositoryError(UnfreezeError):
+    """A model repository, or a name in it, is wrong."""
+
+
+class ModelError(UnfreezeError):
+    """A model file cannot be executed."""
+
+
+class ProofError(UnfreezeError):
+    """An exported model does not answer as the trained one does."""
+
+
+class ServingError(UnfreezeError):
+    """A request was refused."""
+
+
+class InvalidRequestError(ServingError):
+    """The request itself is wrong."""
+
+
+class UnknownModelError(ServingError):
+    """There is no such model, or no such version of it."""
+
+
+class QueueFullError(ServingError):
+    """Too much is waiting already."""
+
+
+class DeadlineError(ServingError):
+    """The answer would come after the caller stopped waiting for it."""
+
+
+class DrainingError(ServingError):
+    """The server is going down and takes no new work."""

@@ -1,0 +1,146 @@
+"""The manifest: everything needed to use a model, as JSON inside `model.onnx`."""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from contract.errors import ManifestError
+from contract.preprocess import PreprocessSpec
+from contract.schema import decode, loads
+
+SCHEMA = "1.0"
+METADATA_KEY = "unfreeze.manifest"
+INPUT = "pixels"
+OUTPUT = "probabilities"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """How equal the exported graph was found to the trained network.
+
+    Args:
+        pictures: how many validation pictures both saw.
+        batch_sizes: the batch sizes that were compared.
+        largest_difference: between any two probabilities, 0 to 1.
+        tolerance: above this, nothing is published.
+        same_top1: share of the pictures with the same first label, 0 to 1.
+    """
+
+    pictures: int
+    batch_sizes: tuple[int, ...]
+    largest_difference: float
+    tolerance: float
+    same_top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a model comes from.
+
+    Args:
+        backbone: torchvision's name of the network.
+        weights: what it started from: "default", "builtin", "none" or a file's name.
+        weights_sha256: of that file; empty where there was none.
+        cut: the first block that was trained; "head" when only the head was.
+        seed: of everything random.
+        pictures: how many trained it.
+        versions: of the packages that made it, by name.
+    """
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    cut: str
+    seed: int
+    pictures: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything needed to use a model.
+
+    The graph takes `pixels`, uint8 [N, H, W, 3], prepared by `contract.preprocess.prepare`, and gives
+    `probabilities`, float32 [N, C], which sum to 1 over the C labels.
+
+    Args:
+        labels: one per class, in the order of the probabilities; unique.
+        preprocess: how a picture becomes `pixels`.
+        precision: of the graph's arithmetic: "fp32", "fp16" or "int8".
+        max_batch: the largest batch the model is served with.
+        metrics: what was measured on the validation pictures, by name.
+        provenance: where the model comes from.
+        proof: how equal it is to what was trained.
+        schema: "MAJOR.MINOR" of this document.
+
+    Raises:
+        ValueError: fewer than two labels, a repeated label, or a label with a line break.
+    """
+
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    precision: str
+    max_batch: int
+    metrics: dict[str, float]
+    provenance: Provenance
+    proof: Proof
+    schema: str = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        """Validate once, where it is built."""
+        check_labels(self.labels)
+        if not 1 <= self.max_batch <= 4096:  # noqa: PLR2004
+            raise ValueError(f"max_batch goes from 1 to 4096, found {self.max_batch}")
+
+    def to_json(self) -> str:
+        """Write the manifest as JSON; equal manifests give equal bytes."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """Read and validate a manifest.
+
+        Args:
+            text: UTF-8 JSON. Unknown fields are an error, except where its schema has a later minor version.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            ManifestError: malformed (the message ends in the place, like `@ $.preprocess.resize`), or of a major
+                version that this program does not know.
+        """
+        document = loads(text)
+        return decode(cls, document, ignore_unknown=_is_later_minor(document))
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Refuse labels that could not be told apart, or not be written one per line.
+
+    Raises:
+        ValueError: fewer than two, a repeated one, an empty one, or one with a line break.
+    """
+    if len(labels) < 2:  # noqa: PLR2004
+        raise ValueError(f"a classifier needs at least two labels, found {list(labels)}")
+    repeated = sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
+    if repeated:
+        raise ValueError(f"labels are repeated: {repeated[:5]}")
+    unwritable = [label for label in labels if not label.strip() or label.splitlines() != [label]]
+    if unwritable:
+        raise ValueError(f"labels must not be empty nor hold line breaks, found {unwritable[:5]!r}")
+
+
+def _is_later_minor(document: Any) -> bool:
+    schema = document.get("schema") if isinstance(document, dict) else None
+    found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", schema) if isinstance(schema, str) else None
+    if found is None:
+        raise ManifestError(f'expected "MAJOR.MINOR", like "{SCHEMA}", found {schema!r:.80} @ $.schema')
+    major, minor = (int(part) for part in SCHEMA.split("."))
+    if int(found[1]) != major:
+        raise ManifestError(
+            f"the manifest follows schema {schema}; this version of unfreeze reads {major}.x: "
+            "install the version of unfreeze that wrote it, or export the model again @ $.schema"
+        )
+    return int(found[2]) > minor

@@ -1,0 +1,36 @@
+"""From probabilities to labels: the same on a server and on a device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.arrays import Float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One label that a picture may have.
+
+    Args:
+        label: its name.
+        score: its probability, 0 to 1.
+        index: its place in the model's list.
+    """
+
+    label: str
+    score: float
+    index: int
+
+
+def top_predictions(
+    probabilities: Float32[np.ndarray, " c"], labels: tuple[str, ...], top: int
+) -> tuple[Prediction, ...]:
+    """Name the most probable labels, the first of equals first.
+
+    Args:
+        probabilities: one per label.
+        labels: C of them.
+        top: how many to name, at least 1; all where there are fewer.
+    """
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple(Prediction(label=labels[i], score=float(probabilities[i]), index=int(i)) for i in order)

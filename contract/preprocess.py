@@ -1,0 +1,214 @@
+"""The one way to prepare a picture: decode, orient, convert to RGB, resize, crop.
+
+Training's evaluation, calibration, proofs, the server and the device all call `prepare`, so that decode and resize
+cannot differ between them.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from contract.arrays import UInt8
+from contract.errors import (
+    DamagedPictureError,
+    EmptyPictureError,
+    NotAPictureError,
+    PictureError,
+    PictureTooLargeError,
+    UnsupportedPictureError,
+)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 64_000_000
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSpec:
+    """How a picture becomes a network's input.
+
+    Args:
+        resize: (shorter side,) or (height, width), in pixels, to which the picture is resized, antialiased.
+        crop: (height, width) in pixels of the central part that is kept; no larger than what is resized.
+        interpolation: the resampling filter's name.
+        mean: per channel (RGB), on the scale of 0 to 1; subtracted inside the exported graph.
+        std: per channel (RGB), on the scale of 0 to 1; divided by inside the exported graph.
+
+    Raises:
+        ValueError: a size is not positive, the crop does not fit, or a standard deviation is not positive.
+    """
+
+    resize: tuple[int, ...]
+    crop: tuple[int, ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        """Validate once, where it is built."""
+        if len(self.resize) not in (1, 2) or len(self.crop) != 2:  # noqa: PLR2004
+            raise ValueError(f"resize takes 1 or 2 sizes and crop 2, found {self.resize} and {self.crop}")
+        if not all(1 <= size <= 4096 for size in (*self.resize, *self.crop)):  # noqa: PLR2004
+            raise ValueError(f"sizes go from 1 to 4096 pixels, found resize {self.resize} and crop {self.crop}")
+        height, width = self.resize if len(self.resize) == 2 else self.resize * 2  # noqa: PLR2004
+        if self.crop[0] > height or self.crop[1] > width:
+            raise ValueError(f"the crop {self.crop} is larger than the resized picture {self.resize}")
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(f"interpolation is one of {', '.join(_RESAMPLING)}, found {self.interpolation!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:  # noqa: PLR2004
+            raise ValueError(f"mean and std have 3 values, std above 0, found {self.mean} and {self.std}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a prepared picture."""
+        return self.crop[0], self.crop[1], 3
+
+
+def prepare(data: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
+    """Turn an encoded picture into a network's input.
+
+    Args:
+        data: JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF.
+        spec: sizes and filter.
+        max_pixels: pictures with more pixels are refused before they are decoded.
+
+    Returns:
+        RGB, HWC, uint8, of the spec's crop size. Never writable: it may share Pillow's memory.
+
+    Raises:
+        PictureError: see `decode`.
+    """
+    return np.asarray(resize_and_crop(decode(data, at_least=max(spec.resize), max_pixels=max_pixels), spec))
+
+
+def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture, upright and in RGB.
+
+    Alpha is composited on white, 16-bit grey keeps its high byte, CMYK and palettes are converted.
+
+    Args:
+        data: JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF.
+        at_least: a JPEG whose sides are all at least twice this many pixels is decoded at a half, a quarter or an
+            eighth of its size, no smaller than this: libjpeg's scaled decoding, several times cheaper.
+        max_pixels: pictures with more pixels are refused before they are decoded.
+
+    Returns:
+        The picture, mode "RGB".
+
+    Raises:
+        EmptyPictureError: no bytes or no pixels.
+        NotAPictureError: none of the formats above.
+        DamagedPictureError: truncated or broken.
+        PictureTooLargeError: more than `max_pixels`.
+        UnsupportedPictureError: 32-bit integer or float pixels.
+    """
+    if not data:
+        raise EmptyPictureError("the picture is empty: it has no bytes")
+    try:
+        with _open(data) as picture:
+            return _read(picture, at_least, max_pixels)
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+        raise PictureTooLargeError(f"the picture has more than the {max_pixels:,} pixels allowed") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
+        raise DamagedPictureError(f"the picture is truncated or damaged: {_first_line(error)}") from error
+
+
+def resize_and_crop(picture: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    """Resize and crop the centre, in one step that computes only the pixels that are kept.
+
+    Gives what torchvision's `Resize` (antialiased) followed by `CenterCrop` gives.
+
+    Args:
+        picture: upright, mode "RGB".
+        spec: sizes and filter.
+
+    Returns:
+        The picture at the spec's crop size.
+    """
+    height, width = _resized(picture.height, picture.width, spec.resize)
+    crop_height, crop_width = spec.crop
+    top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+    down, across = picture.height / height, picture.width / width
+    right, bottom = min((left + crop_width) * across, picture.width), min((top + crop_height) * down, picture.height)
+    box = (left * across, top * down, right, bottom)
+    return picture.resize((crop_width, crop_height), _RESAMPLING[spec.interpolation], box=box)
+
+
+def _resized(height: int, width: int, resize: tuple[int, ...]) -> tuple[int, int]:
+    if len(resize) == 2:  # noqa: PLR2004
+        return resize[0], resize[1]
+    if height <= width:
+        return resize[0], max(1, resize[0] * width // height)
+    return max(1, resize[0] * height // width), resize[0]
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise NotAPictureError(
+            f"the bytes are no picture that we read ({', '.join(FORMATS)}); they begin with {data[:8]!r}"
+        ) from None
+
+
+def _read(picture: Image.Image, at_least: int | None, max_pixels: int) -> Image.Image:
+    width, height = picture.size
+    if min(width, height) < 1:
+        raise EmptyPictureError(f"the picture is empty: it is {width} x {height} pixels")
+    if width * height > max_pixels:
+        raise PictureTooLargeError(f"the picture is {width} x {height} pixels; at most {max_pixels:,} are allowed")
+    if at_least is not None and picture.format in ("JPEG", "MPO"):
+        picture.draft(None, (at_least, at_least))
+    picture.load()
+    return _upright(_to_rgb(picture), _orientation(picture))
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - broken EXIF in a good picture says nothing about how to turn it
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise UnsupportedPictureError(
+            f"the pixels are 32-bit ({picture.mode}), which have no agreed range; save the picture with 8 or 16 bits"
+        )
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or picture.has_transparency_data:
+        with_alpha = picture.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

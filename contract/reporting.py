@@ -1,0 +1,25 @@
+"""How long work tells people how it goes, without knowing how that is shown."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Shows progress; `unfreeze.console` has one for terminals."""
+
+    def say(self, text: str) -> None:
+        """Tell one thing."""
+
+    def track(self, what: str, total: int) -> Callable[[int], None]:
+        """Begin a piece of work of `total` steps; the result is called with the number of steps done since."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Tell nobody."""
+
+    def track(self, what: str, total: int) -> Callable[[int], None]:  # noqa: ARG002
+        """Count nothing."""
+        return lambda _: None

@@ -1,0 +1,179 @@
+"""The model repository: `NAME/VERSION/model.onnx` with `config.pbtxt` and `labels.txt`, NVIDIA Triton's convention."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contract.errors import RepositoryError
+from contract.manifest import INPUT, OUTPUT, Manifest
+
+MODEL_FILE = "model.onnx"
+ENCODED_SUFFIX = ".encoded"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_STAGING_PREFIX = ".staging-"
+_TRIES = 100
+
+
+class ModelRepository:
+    """A folder of models, each with its numbered versions.
+
+    Args:
+        root: the folder; `publish` makes it where it is missing.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def models(self) -> dict[str, tuple[int, ...]]:
+        """List the models and their versions, oldest first.
+
+        Raises:
+            RepositoryError: the folder does not exist.
+        """
+        if not self.root.is_dir():
+            raise RepositoryError(f"{self.root} is no folder; `unfreeze export` makes a model repository")
+        names = sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and _is_name(entry.name))
+        found = {name: self.versions(name) for name in names}
+        return {name: versions for name, versions in found.items() if versions}
+
+    def versions(self, name: str) -> tuple[int, ...]:
+        """List the versions of a model that hold a `model.onnx`, oldest first; none where there is no such model."""
+        folder = self.root / check_name(name)
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+        numbers = (int(entry.name) for entry in entries if re.fullmatch(r"[1-9]\d{0,8}", entry.name))
+        return tuple(sorted(number for number in numbers if self.path(name, number).is_file()))
+
+    def path(self, name: str, version: int) -> Path:
+        """Say where a version's `model.onnx` stands."""
+        return self.root / check_name(name) / str(version) / MODEL_FILE
+
+    def publish(self, name: str, model: bytes, manifest: Manifest) -> int:
+        """Add a version, all of it or nothing.
+
+        Everything is written and flushed to disk under a hidden name and then renamed, so that a reader never sees half
+        a model, and a crash leaves the versions before it untouched.
+
+        Args:
+            name: letters, digits, `.`, `_` and `-`.
+            model: the content of `model.onnx`.
+            manifest: what it says of itself; gives `config.pbtxt` and `labels.txt`.
+
+        Returns:
+            The new version's number: one more than the newest.
+
+        Raises:
+            RepositoryError: the name is no name, or the folder cannot be written.
+        """
+        check_name(name)
+        beside = {
+            "config.pbtxt": config_pbtxt(name, manifest).encode(),
+            "labels.txt": "".join(f"{label}\n" for label in manifest.labels).encode(),
+        }
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with _staging(self.root) as staging:
+                return self._rename_in(name, model, beside, staging)
+        except OSError as error:
+            raise RepositoryError(f"cannot publish {name} into {self.root}: {error}; nothing was changed") from error
+
+    def _rename_in(self, name: str, model: bytes, beside: dict[str, bytes], staging: Path) -> int:
+        for _ in range(_TRIES):
+            version = max(self.versions(name), default=0) + 1
+            whole = staging / name
+            _write(whole / str(version) / MODEL_FILE, model)
+            for file, content in beside.items():
+                _write(whole / file, content)
+            if self._renamed(whole, version):
+                return version
+            shutil.rmtree(whole)
+        raise OSError(f"{_TRIES} other publications came in between")
+
+    def _renamed(self, whole: Path, version: int) -> bool:
+        model, numbered = self.root / whole.name, str(version)
+        try:
+            if model.is_dir():
+                (whole / numbered).rename(model / numbered)
+            else:
+                whole.rename(model)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else published in between
+                return False
+            raise
+        for file in whole.iterdir() if whole.is_dir() else ():
+            if file.is_file():
+                file.replace(model / file.name)
+        _flush(model)
+        _flush(self.root)
+        return True
+
+
+def check_name(name: str) -> str:
+    """Refuse what is no model's name: anything that could leave the repository, hide in it, or mean something else.
+
+    Raises:
+        RepositoryError: with what a name may be made of.
+    """
+    if not _is_name(name):
+        raise RepositoryError(
+            f"{name!r:.200} is no model's name: use 1 to 128 letters, digits, '.', '_' and '-', beginning with a "
+            f"letter or digit, and not ending in {ENCODED_SUFFIX!r}"
+        )
+    return name
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and not name.endswith(ENCODED_SUFFIX)
+
+
+def config_pbtxt(name: str, manifest: Manifest) -> str:
+    """Write what NVIDIA Triton needs to serve the model.
+
+    Args:
+        name: the model's.
+        manifest: gives sizes, labels and the largest batch.
+
+    Returns:
+        A `ModelConfig` in protobuf's text format.
+    """
+    height, width, channels = manifest.preprocess.shape
+    return (
+        f'name: "{name}"\n'
+        'backend: "onnxruntime"\n'
+        f"max_batch_size: {manifest.max_batch}\n"
+        f'input [{{ name: "{INPUT}" data_type: TYPE_UINT8 dims: [{height}, {width}, {channels}] }}]\n'
+        f'output [{{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [{len(manifest.labels)}] '
+        'label_filename: "labels.txt" }]\n'
+        "dynamic_batching { }\n"
+    )
+
+
+@contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=root))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _flush(path.parent)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

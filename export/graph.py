@@ -1,0 +1,90 @@
+"""The exported graph: uint8 pictures in, calibrated probabilities out, the manifest inside."""
+
+import contextlib
+import io
+import warnings
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+from tune.network import Network
+
+OPSET = 18
+_EXAMPLE_BATCH = 2
+
+
+class Served(nn.Module):
+    """A network as it is served: pictures, uint8 [N, H, W, 3], to probabilities, float32 [N, C].
+
+    Args:
+        network: gives logits.
+        temperature: what they are divided by before the softmax.
+    """
+
+    def __init__(self, network: Network, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Classify prepared pictures."""
+        return torch.softmax(self.network(pixels) / self.temperature, dim=1)
+
+
+def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """Export a network, with a dynamic batch, everything in one file.
+
+    Args:
+        served: in float32 on the CPU, in eval mode.
+        shape: height, width and channels of a prepared picture.
+
+    Returns:
+        A checked model with no traces of the machine that made it: equal weights give equal bytes.
+    """
+    # A batch of 1 would be taken for a constant.
+    example = torch.zeros(_EXAMPLE_BATCH, *shape, dtype=torch.uint8)
+    # Both are torch's: deprecations inside its own exporter, and its steps, told on standard output.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            served.eval(),
+            (example,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+        )
+    model = program.model_proto
+    _forget_the_machine(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def with_manifest(model: onnx.ModelProto, manifest: Manifest) -> bytes:
+    """Put a manifest into a model and write it.
+
+    Args:
+        model: changed: its metadata are the manifest alone.
+        manifest: what the model says of itself.
+
+    Returns:
+        The content of `model.onnx`.
+    """
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    return model.SerializeToString(deterministic=True)
+
+
+def _forget_the_machine(model: onnx.ModelProto) -> None:
+    """Drop what torch notes for debugging: stack traces with paths, and names of its own classes."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph = model.graph
+    graph.doc_string = ""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""

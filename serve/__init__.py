@@ -1,0 +1,1 @@
+"""Serve a model repository over gRPC, or one model file in-process. Never imports torch."""

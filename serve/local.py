@@ -1,0 +1,97 @@
+"""Predict in-process from one model file: what a device runs. Needs numpy, Pillow and ONNX Runtime alone."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from contract.arrays import Float32
+from contract.errors import PictureError
+from contract.manifest import Manifest
+from contract.prediction import Prediction, top_predictions
+from contract.preprocess import MAX_PIXELS, prepare
+from serve.runtime import Device, OnnxRuntime
+
+Encoded = bytes | str | os.PathLike[str]
+
+
+class LocalClassifier:
+    """A model in this process; a context manager.
+
+    Args:
+        path: of a `model.onnx` that `unfreeze export` wrote.
+        device: "cpu" or "cuda".
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        ModelError: the file is no model of ours, or the device cannot be had.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, device: Device = "cpu", max_pixels: int = MAX_PIXELS) -> None:
+        self._runtime = OnnxRuntime(path, device=device)
+        self._max_pixels = max_pixels
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model says of itself."""
+        return self._runtime.manifest
+
+    def probabilities(self, pictures: Sequence[Encoded]) -> Float32[np.ndarray, "n c"]:
+        """Classify pictures.
+
+        Args:
+            pictures: encoded ones (bytes), or files' paths.
+
+        Returns:
+            One probability per label, in the order of `manifest.labels`.
+
+        Raises:
+            PictureError: one of them cannot be used; the message says which and why.
+        """
+        if not pictures:
+            return np.empty((0, len(self.manifest.labels)), np.float32)
+        prepared = [self._prepare(number, picture) for number, picture in enumerate(pictures, start=1)]
+        size = self.manifest.max_batch
+        batches = (np.stack(prepared[start : start + size]) for start in range(0, len(prepared), size))
+        return np.concatenate([self._runtime.run(batch) for batch in batches])
+
+    def predict(self, pictures: Sequence[Encoded], *, top: int = 5) -> list[tuple[Prediction, ...]]:
+        """Name the most probable labels of each picture.
+
+        Args:
+            pictures: encoded ones (bytes), or files' paths.
+            top: how many labels to name, at least 1.
+
+        Returns:
+            For each picture its labels, the most probable first.
+
+        Raises:
+            PictureError: one of them cannot be used; the message says which and why.
+        """
+        labels = self.manifest.labels
+        return [top_predictions(row, labels, top) for row in self.probabilities(pictures)]
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self, number: int, picture: Encoded) -> np.ndarray:
+        name = f"picture {number}" if isinstance(picture, bytes) else str(picture)
+        try:
+            data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+            return prepare(data, self.manifest.preprocess, max_pixels=self._max_pixels)
+        except PictureError as error:
+            raise type(error)(f"{name}: {error}") from error
+        except OSError as error:
+            raise PictureError(f"{name} cannot be read: {error.strerror}") from error

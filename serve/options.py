@@ -1,0 +1,55 @@
+"""What a server may be told, validated once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from contract.preprocess import MAX_PIXELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """How to serve.
+
+    Args:
+        repository: the model repository's folder.
+        host: the address to listen on; 127.0.0.1 is this machine alone.
+        port: to listen on; 0 for any free one, which is then printed.
+        device: "cpu" or "cuda".
+        max_batch: the largest batch; 0 for what each model's manifest says.
+        max_delay_ms: how long a batch may wait to fill; at 0 it leaves the moment the runtime is free.
+        max_queue: pictures that may wait, for each model; more are refused.
+        max_message_mib: the largest request, in MiB.
+        max_pixels: of one picture; larger ones are refused.
+        drain_s: how long work in flight may take after SIGTERM, in seconds.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    repository: Path
+    host: str = "127.0.0.1"
+    port: int = 8001
+    device: Literal["cpu", "cuda"] = "cpu"
+    max_batch: int = 0
+    max_delay_ms: float = 0.0
+    max_queue: int = 1024
+    max_message_mib: int = 64
+    max_pixels: int = MAX_PIXELS
+    drain_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Validate once, where it is built."""
+        ranges = {
+            "port": (0, 65_535),
+            "max_batch": (0, 4096),
+            "max_delay_ms": (0, 10_000),
+            "max_queue": (1, 10_000_000),
+            "max_message_mib": (1, 2047),
+            "max_pixels": (1, 2**31),
+            "drain_s": (0, 86_400),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} goes from {low:,} to {high:,}, found {getattr(self, name)}")

@@ -1,0 +1,102 @@
+"""ONNX Runtime: a model file in, a function from pictures to probabilities out."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import onnxruntime
+
+from contract.arrays import Float32, UInt8
+from contract.errors import ManifestError, ModelError
+from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntime:
+    """A loaded model; a context manager, for it holds threads and memory.
+
+    Args:
+        path: of a `model.onnx` that carries a manifest.
+        device: where to run.
+        threads: for one batch, on a CPU; 0 for one per core.
+
+    Raises:
+        ModelError: the file is missing, is no model of ours, or the device cannot be had.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, device: Device = "cpu", threads: int = 0) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ModelError(f"there is no file {self.path}")
+        self._session = _session(self.path, device, threads or os.cpu_count() or 1)
+        self.manifest = _manifest(self._session, self.path)
+        _check_tensors(self._session, self.manifest, self.path)
+
+    def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
+        """Classify prepared pictures.
+
+        Args:
+            pixels: RGB, of the manifest's crop size.
+
+        Returns:
+            Probabilities, in the order of the manifest's labels.
+        """
+        return np.asarray(self._session.run([OUTPUT], {INPUT: pixels})[0])
+
+    def close(self) -> None:
+        """Let go of the session."""
+        del self._session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _session(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSession:
+    if _PROVIDERS[device] not in onnxruntime.get_available_providers():
+        raise ModelError(
+            f"this ONNX Runtime ({onnxruntime.__version__}) has no {_PROVIDERS[device]}: "
+            "pip uninstall onnxruntime, then pip install 'unfreeze[gpu]'"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Spinning threads win microseconds and cost whole cores, which decoding needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[_PROVIDERS[device]])
+    except Exception as error:  # ONNX Runtime's errors have no common base of their own
+        raise ModelError(f"{path} is no ONNX model that can be loaded: {error}") from error
+    if session.get_providers()[0] != _PROVIDERS[device]:
+        raise ModelError(f"{device} was asked for, but ONNX Runtime could not start {_PROVIDERS[device]}; see its log")
+    return session
+
+
+def _manifest(session: onnxruntime.InferenceSession, path: Path) -> Manifest:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{path} carries no manifest: only what `unfreeze export` wrote can be used")
+    try:
+        return Manifest.from_json(text)
+    except ManifestError as error:
+        raise ModelError(f"the manifest in {path} cannot be used: {error}") from error
+
+
+def _check_tensors(session: onnxruntime.InferenceSession, manifest: Manifest, path: Path) -> None:
+    """See that the graph is what its manifest says."""
+    found = [(item.name, item.type, item.shape[1:]) for item in (*session.get_inputs(), *session.get_outputs())]
+    expected = [
+        (INPUT, "tensor(uint8)", list(manifest.preprocess.shape)),
+        (OUTPUT, "tensor(float)", [len(manifest.labels)]),
+    ]
+    if found != expected:
+        raise ModelError(f"the graph in {path} takes and gives {found}; its manifest says {expected}")

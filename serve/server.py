@@ -1,0 +1,137 @@
+"""The gRPC server: what listens, from the first model loaded to the last answer sent."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from contract.errors import ServingError
+from contract.repository import ENCODED_SUFFIX
+from protos import open_inference_pb2, unfreeze_pb2
+from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
+from serve.classifier import ClassifierService
+from serve.inference import InferenceService
+from serve.models import ModelSet
+from serve.options import ServeOptions
+
+_FILES = (open_inference_pb2, unfreeze_pb2, health_pb2, reflection_pb2)
+_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """A server and its models; `async with` starts it and drains it.
+
+    Args:
+        options: what to serve, and how.
+
+    Raises:
+        RepositoryError: the repository holds no model.
+        ModelError: a model cannot be loaded.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self._models = ModelSet(options)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        """Warm up, then listen.
+
+        Raises:
+            ServingError: the address cannot be listened on.
+        """
+        self._models.start()
+        self._server = grpc.aio.server(options=_channel_options(self._options))
+        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._models), self._server)
+        add_ClassifierServicer_to_server(ClassifierService(self._models), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(_service_names(), self._server, pool=_whole_pool())
+        self.port = await self._listen(self._server)
+        await self._tell_health(_SERVING)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Say that it is going, finish what is in flight, then let go."""
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(self._options.drain_s)
+        await self._models.close()
+
+    async def _listen(self, server: grpc.aio.Server) -> int:
+        address = f"{self._options.host}:{self._options.port}"
+        try:
+            port: int = server.add_insecure_port(address)
+            await server.start()
+        except RuntimeError as error:
+            await server.stop(0)
+            await self._models.close()
+            raise ServingError(
+                f"cannot listen on {address}: is another server there already? Choose another --port, or 0 for "
+                f"any free one ({error})"
+            ) from None
+        return port
+
+    async def _tell_health(self, status: int) -> None:
+        models = [name for model in self._models for name in (model.name, model.name + ENCODED_SUFFIX)]
+        for service in ("", *_service_names(), *models):
+            await self._health.set(service, status)
+
+
+async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: health says NOT_SERVING, work in flight is finished.
+
+    Args:
+        options: what to serve, and how.
+        ready: called once the server answers.
+
+    Raises:
+        UnfreezeError: it cannot be started.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):  # Windows has no handlers in its loop
+            loop.add_signal_handler(number, stop.set)
+    async with Server(options) as server:
+        ready(server)
+        await stop.wait()
+        _log.info("draining")
+
+
+def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:
+    size = options.max_message_mib * 2**20
+    return [
+        ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
+        ("grpc.max_receive_message_length", size),
+        ("grpc.max_send_message_length", size),
+    ]
+
+
+def _service_names() -> tuple[str, ...]:
+    return tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
+
+
+def _whole_pool() -> DescriptorPool:
+    """Put every service into one pool, for reflection: ours stand in different ones."""
+    pool = DescriptorPool()
+    for file in _FILES:
+        _add(pool, file.DESCRIPTOR)
+    return pool
+
+
+def _add(pool: DescriptorPool, file: FileDescriptor) -> None:
+    for dependency in file.dependencies:
+        _add(pool, dependency)
+    pool.AddSerializedFile(file.serialized_pb)

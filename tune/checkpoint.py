@@ -1,0 +1,134 @@
+"""A run's folder: weights as safetensors and facts as JSON, no pickle."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torchvision
+
+from contract.errors import CheckpointError, ManifestError
+from contract.manifest import Provenance, check_labels
+from contract.preprocess import PreprocessSpec
+from contract.schema import decode, loads
+from tune.dataset import Picture
+from tune.network import Network
+
+WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledFile:
+    """A picture of the data, by its path in there.
+
+    Args:
+        path: relative to the data's folder, with `/`.
+        label: index into the labels.
+    """
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What `run.json` says.
+
+    Args:
+        labels: one per class, in the order of the logits.
+        preprocess: how pictures are prepared.
+        temperature: what the logits are divided by before the softmax.
+        provenance: where the weights come from.
+        metrics: the figures that travel with the model, by name.
+        data: the folder that the run learned from.
+        val: the validation pictures that it was measured on.
+
+    Raises:
+        ValueError: labels or temperature make no sense.
+    """
+
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    temperature: float
+    provenance: Provenance
+    metrics: dict[str, float]
+    data: str
+    val: tuple[LabelledFile, ...]
+
+    def __post_init__(self) -> None:
+        """Validate once, where it is built."""
+        check_labels(self.labels)
+        if self.temperature <= 0:
+            raise ValueError(f"the temperature is above 0, found {self.temperature}")
+        for file in self.val:
+            if not 0 <= file.label < len(self.labels):
+                raise ValueError(f"{file.path} has label {file.label}; there are {len(self.labels)} labels")
+
+    def pictures(self, data: str | os.PathLike[str] | None = None) -> tuple[Picture, ...]:
+        """Find the validation pictures.
+
+        Args:
+            data: where the data's folder is now, if it has moved.
+        """
+        root = Path(data or self.data)
+        return tuple(Picture(path=root / file.path, label=file.label) for file in self.val)
+
+
+def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, Any]) -> None:
+    """Write a run's folder, file by file under temporary names; `run.json`, which makes it a run, comes last.
+
+    Args:
+        out: the folder, which exists.
+        network: whose weights are kept, on any device.
+        facts: what export needs.
+        metrics: what people and benchmarks read.
+    """
+    state = {key: value.detach().cpu() for key, value in network.export_state().items()}
+    _replace(out / WEIGHTS_FILE, safetensors.torch.save(state))
+    _replace(out / METRICS_FILE, _json(metrics))
+    _replace(out / FACTS_FILE, _json(dataclasses.asdict(facts)))
+
+
+def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
+    """Read a run's folder.
+
+    Args:
+        run: the folder that `unfreeze tune` wrote.
+
+    Returns:
+        The network, in float32 on the CPU in eval mode, and what is known of it.
+
+    Raises:
+        CheckpointError: the folder holds no run, or it is damaged.
+    """
+    folder = Path(run)
+    if not (folder / FACTS_FILE).is_file():
+        raise CheckpointError(f"{folder} holds no finished run: there is no {FACTS_FILE}; `unfreeze tune` makes one")
+    try:
+        facts = decode(RunFacts, loads((folder / FACTS_FILE).read_bytes()))
+        state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        backbone = facts.provenance.backbone
+        model = torchvision.models.get_model(backbone, weights=None)
+        network = Network(backbone, model, facts.preprocess, len(facts.labels))
+        network.import_state(state)
+    except ManifestError as error:
+        raise CheckpointError(f"{folder / FACTS_FILE}: {error}") from None
+    except Exception as error:  # safetensors and load_state_dict raise many kinds on what does not fit
+        raise CheckpointError(f"{folder} is damaged: {str(error).splitlines()[0][:300]}; tune again") from error
+    return network.eval(), facts
+
+
+def _json(document: object) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,107 @@
+"""What a network answers to pictures, in full precision, and how good that is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contract.arrays import Float32
+from contract.errors import DataError
+from contract.preprocess import PreprocessSpec
+from tune.dataset import Picture, Skipped
+from tune.network import Network
+from tune.views import Views, load_views
+
+_BATCH = 32
+_TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Logits of labelled pictures.
+
+    Args:
+        logits: float32 [N, C].
+        labels: int64 [N].
+        pictures: the N pictures.
+        skipped: the files that did not decode.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    pictures: tuple[Picture, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy, 0 to 1."""
+        return (self.logits.argmax(1) == self.labels).double().mean().item()
+
+    def negative_log_likelihood(self, temperature: float = 1.0) -> float:
+        """Mean over the pictures, in nats."""
+        return nn.functional.cross_entropy(self.logits / temperature, self.labels).item()
+
+    def probabilities(self, temperature: float) -> Float32[np.ndarray, "n c"]:
+        """Softmax of the logits over the temperature."""
+        return (self.logits / temperature).softmax(1).numpy()
+
+
+def evaluate(
+    network: Network,
+    pictures: Sequence[Picture],
+    spec: PreprocessSpec,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Classify pictures with the whole network in float32: what the exported file is held against.
+
+    Args:
+        network: on the device.
+        pictures: prepared with `contract.preprocess`; those that do not decode are left out.
+        spec: how.
+        device: where.
+        advance: called with the number of pictures done.
+
+    Raises:
+        DataError: not one picture decodes.
+    """
+    skipped: list[Skipped] = []
+    kept: list[Picture] = []
+    logits: list[Tensor] = []
+    network.eval()
+    loaded = load_views(pictures, Views(spec=spec), skipped)
+    while chunk := list(islice(loaded, _BATCH)):
+        batch = torch.from_numpy(np.concatenate([made for _, made in chunk])).to(device)
+        with torch.inference_mode():
+            logits.append(network(batch).float().cpu())
+        kept += [picture for picture, _ in chunk]
+        advance(len(chunk))
+    if not kept:
+        raise DataError(
+            f"none of the {len(pictures)} pictures decodes; the first: {skipped[0].path}: {skipped[0].reason}"
+        )
+    return Evaluation(
+        logits=torch.cat(logits).clone(),
+        labels=torch.tensor([picture.label for picture in kept], dtype=torch.int64),
+        pictures=tuple(kept),
+        skipped=tuple(skipped),
+    )
+
+
+def fit_temperature(evaluation: Evaluation) -> float:
+    """Find the temperature that makes probabilities honest (Guo et al. 2017, arXiv:1706.04599).
+
+    Returns:
+        What to divide the logits by, 0.05 to 20: the one of the least negative log-likelihood.
+    """
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda log: evaluation.negative_log_likelihood(float(np.exp(log))),
+        bounds=tuple(np.log(_TEMPERATURES)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))

@@ -1,0 +1,54 @@
+"""Where and in which precision to compute."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from contract.errors import UnfreezeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """A device and the type that training computes in there.
+
+    Args:
+        device: where.
+        dtype: of autocast regions: bfloat16 where the hardware has it, else float16 on CUDA and float32 on a CPU.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute in `dtype` where that is safe, in float32 where it is not."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """Scale gradients, which float16 needs and the others do not."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+
+def choose_precision(device: Literal["auto", "cpu", "cuda"]) -> Precision:
+    """Pick the device and the precision.
+
+    Args:
+        device: "auto" takes CUDA where there is one.
+
+    Raises:
+        UnfreezeError: CUDA was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UnfreezeError(
+            f"--device cuda: torch {torch.__version__} finds no usable NVIDIA GPU; see nvidia-smi, or use --device cpu"
+        )
+    if device != "cpu" and torch.cuda.is_available():
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return Precision(device=torch.device("cuda"), dtype=dtype)
+    return Precision(device=torch.device("cpu"), dtype=torch.bfloat16 if _cpu_has_bf16() else torch.float32)
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

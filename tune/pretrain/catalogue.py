@@ -1,0 +1,69 @@
+"""The list of classes, and the one function that draws a picture of a class from a seed."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tune.pretrain.draw_fractals import draw_fractal
+from tune.pretrain.draw_shapes import draw_flock, draw_frieze, draw_rosettes, draw_stars
+from tune.pretrain.draw_textures import TEXTURES, draw_texture
+from tune.pretrain.finish import finish
+from tune.pretrain.isometries import FRIEZES
+
+SIDE_PX = 128
+FRACTALS = 200
+# How often each family is drawn; within a family every class is equally likely.
+SHARES = {"rosette": 0.46, "fractal": 0.2, "texture": 0.12, "flock": 0.1, "frieze": 0.08, "star": 0.04}
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def _families() -> dict[str, dict[str, Draw]]:
+    """Bind every class to its drawing, family by family."""
+
+    def bind(function: Callable[..., np.ndarray], *settings: object) -> Draw:
+        return lambda rng, side_px: function(rng, *settings, side_px)
+
+    hands = (False, True)
+    return {
+        "rosette": {f"{'CD'[m]}{n}": bind(draw_rosettes, n, m) for m in hands for n in range(1, 9)},
+        "fractal": {f"ifs {category}": bind(draw_fractal, category) for category in range(FRACTALS)},
+        "texture": {kind: bind(draw_texture, kind) for kind in TEXTURES},
+        "flock": {f"{'CD'[m]}{n or '*'}": bind(draw_flock, n, m) for m in hands for n in (0, 1, 2, 3, 4, 6)},
+        "frieze": {name: bind(draw_frieze, name) for name in FRIEZES},
+        "star": {f"{'star' if s else 'gon'} {n}": bind(draw_stars, n, s) for s in hands for n in range(3, 9)},
+    }
+
+
+FAMILIES = _families()
+CLASSES = [(family, name) for family, members in FAMILIES.items() for name in members]
+_CHANCES = np.array([SHARES[family] / len(FAMILIES[family]) for family, _ in CLASSES])
+
+
+def draw_labels(seed: int, shard: int, count: int) -> np.ndarray:
+    """Choose the classes of a shard's pictures by the families' shares.
+
+    Args:
+        seed: The run's seed.
+        shard: The shard's number.
+        count: How many.
+
+    Returns:
+        The classes, [count] int64, indices into `CLASSES`.
+    """
+    return np.random.default_rng((seed, shard)).choice(len(CLASSES), count, p=_CHANCES / _CHANCES.sum())
+
+
+def draw_picture(label: int, *seed: int) -> np.ndarray:
+    """Draw a picture of a class; the same label and seed give the same picture.
+
+    Args:
+        label: An index into `CLASSES`.
+        *seed: Integers of at least 0.
+
+    Returns:
+        The picture, HWC uint8, `SIDE_PX` a side.
+    """
+    family, name = CLASSES[label]
+    rng = np.random.default_rng((label, *seed))
+    return finish(rng, FAMILIES[family][name](rng, SIDE_PX))

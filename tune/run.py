@@ -1,0 +1,223 @@
+"""The whole of a tuning run: pictures in, a run's folder out."""
+
+import copy
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contract.errors import CheckpointError
+from contract.manifest import Provenance
+from contract.reporting import Reporter, Silent
+from tune.cache import Cached, Room, advance_cache, fill_cache, pooled_features
+from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, save_run
+from tune.choose import CutScore, candidate_cuts, cheapest_good_cut, score_cuts
+from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
+from tune.evaluate import Evaluation, evaluate, fit_temperature
+from tune.network import Network
+from tune.options import TuneOptions
+from tune.precision import Precision, choose_precision
+from tune.probe import Probe, fit_probe
+from tune.train import Epoch, train_network
+from tune.views import Views
+from tune.weights import Pretrained, load_pretrained
+
+_PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What one run holds while it goes on."""
+
+    options: TuneOptions
+    reporter: Reporter
+    dataset: Dataset
+    pretrained: Pretrained
+    precision: Precision
+    network: Network
+    cut: str
+    scores: tuple[CutScore, ...] = ()
+    epochs: list[Epoch] = field(default_factory=list)
+
+
+def tune(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: TuneOptions | None = None,
+    reporter: Reporter | None = None,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Tune a pretrained network to a folder of labelled pictures.
+
+    Args:
+        data: a folder per class, with or without train, val and test folders on top.
+        out: the run's folder, made by this.
+        options: how to tune.
+        reporter: shows progress.
+        overwrite: replace a run that is in `out` already.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        DataError: the pictures cannot be learned from.
+        WeightsError: the backbone or its weights cannot be had.
+        CheckpointError: `out` holds a run already, or there is no such block to cut at.
+    """
+    started, folder = time.monotonic(), Path(out)
+    if (folder / FACTS_FILE).exists() and not overwrite:
+        raise CheckpointError(f"{folder} holds a run already; choose another --out, or say --overwrite")
+    run = _begin(data, options or TuneOptions(), reporter or Silent())
+    folder.mkdir(parents=True, exist_ok=True)
+    network, evaluation, figures = _tune(run, folder)
+    facts = _facts(run, evaluation, figures)
+    metrics = _metrics(run, evaluation, figures) | {"seconds": round(time.monotonic() - started, 2)}
+    save_run(folder, network, facts, metrics)
+    return metrics
+
+
+def _begin(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> _Run:
+    torch.manual_seed(options.seed)
+    precision = choose_precision(options.device)
+    dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed)
+    counts = ", ".join(f"{len(pictures):,} {name}" for name, pictures in dataset.splits.items())
+    reporter.say(f"{len(dataset.labels)} classes; pictures: {counts}; {len(dataset.skipped)} files skipped")
+    pretrained = load_pretrained(options.backbone, options.weights)
+    network = Network(options.backbone, pretrained.model, pretrained.spec, len(dataset.labels))
+    network = network.eval().to(precision.device, memory_format=torch.channels_last)
+    if options.cut != "auto":
+        network.position(options.cut)
+    return _Run(
+        options=options,
+        reporter=reporter,
+        dataset=dataset,
+        pretrained=pretrained,
+        precision=precision,
+        network=network,
+        cut=options.cut,
+    )
+
+
+def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float]]:
+    cached = _fill(run, folder)
+    run.reporter.say("fitting the probe on frozen features")
+    features = pooled_features(run.network, cached, run.precision, views=1)[:, 0]
+    probe = fit_probe(features, cached.labels, seed=run.options.seed)
+    if run.cut == "auto":
+        run.scores = score_cuts(run.network, cached, features, run.options, run.precision, run.reporter)
+        run.cut = cheapest_good_cut(run.scores)
+        tried = ", ".join(f"{score.cut} {score.accuracy:.3f}±{score.standard_error:.3f}" for score in run.scores)
+        run.reporter.say(f"cut: {run.cut} (cross-validated accuracy by cut: {tried or 'too few pictures to tell'})")
+    cached = advance_cache(run.network, cached, run.network.position(run.cut), run.precision)
+    probed = copy.deepcopy(run.network)
+    probe.put_into(probed.head)
+    _train(run, cached, probe)
+    return _better(run, probed)
+
+
+def _fill(run: _Run, folder: Path) -> Cached:
+    first = min(run.network.position(cut) for cut in (candidate_cuts(run.network) if run.cut == "auto" else [run.cut]))
+    pictures = run.dataset.splits[TRAIN]
+    cached = fill_cache(
+        run.network,
+        first,
+        pictures,
+        Views(spec=run.pretrained.spec, count=run.options.views, seed=run.options.seed),
+        run.precision,
+        Room(memory_bytes=round(run.options.cache_gb * 1e9), folder=folder),
+        run.reporter.track("running the frozen blocks, once", len(pictures)),
+    )
+    run.dataset = run.dataset.without(cached.skipped)
+    return cached
+
+
+def _train(run: _Run, cached: Cached, probe: Probe) -> None:
+    advance = run.reporter.track(f"training the blocks from {run.cut}", run.options.epochs)
+
+    def report(epoch: Epoch) -> None:
+        run.epochs.append(epoch)
+        advance(1 if epoch.stage == "blocks" else 0)
+
+    train_network(run.network, cached, probe, run.options, run.precision, report)
+    advance(0 if run.cut != "head" else run.options.epochs)
+
+
+def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, float]]:
+    """Keep the probe where training made it worse on validation."""
+    pictures = run.dataset.splits[VAL]
+    advance = run.reporter.track("evaluating in full precision", 2 * len(pictures))
+    before, after = (
+        evaluate(network, pictures, run.pretrained.spec, run.precision.device, advance)
+        for network in (probed, run.network)
+    )
+    run.dataset = run.dataset.without(before.skipped)
+    kept_probe = after.accuracy < before.accuracy
+    network, evaluation = (probed, before) if kept_probe else (run.network, after)
+    if kept_probe:
+        run.reporter.say(
+            f"training ended below the probe ({after.accuracy:.3f} < {before.accuracy:.3f}): keeping the probe"
+        )
+        run.cut = "head"
+    figures = {
+        "val_accuracy": evaluation.accuracy,
+        "probe_val_accuracy": before.accuracy,
+        "trained_val_accuracy": after.accuracy,
+        "temperature": fit_temperature(evaluation),
+    }
+    if TEST in run.dataset.splits:
+        tested = evaluate(network, run.dataset.splits[TEST], run.pretrained.spec, run.precision.device)
+        run.dataset = run.dataset.without(tested.skipped)
+        figures["test_accuracy"] = tested.accuracy
+    return network, evaluation, figures
+
+
+def _facts(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> RunFacts:
+    root = run.dataset.root.resolve()
+    val = (
+        LabelledFile(path=picture.path.resolve().relative_to(root).as_posix(), label=picture.label)
+        for picture in evaluation.pictures
+    )
+    return RunFacts(
+        labels=run.dataset.labels,
+        preprocess=run.pretrained.spec,
+        temperature=figures["temperature"],
+        provenance=Provenance(
+            backbone=run.options.backbone,
+            weights=run.pretrained.weights,
+            weights_sha256=run.pretrained.sha256,
+            cut=run.cut,
+            seed=run.options.seed,
+            pictures=len(run.dataset.splits[TRAIN]),
+            versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        ),
+        metrics=figures,
+        data=str(root),
+        val=tuple(val),
+    )
+
+
+def _metrics(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> dict[str, Any]:
+    position = run.network.position(run.cut)
+    trained = [*run.network.block_parameters(position), *run.network.head.parameters()]
+    return figures | {
+        "cut": run.cut,
+        "cut_scores": [asdict(score) for score in run.scores],
+        "backbone": run.options.backbone,
+        "weights": run.pretrained.weights,
+        "labels": list(run.dataset.labels),
+        "pictures": {name: len(pictures) for name, pictures in run.dataset.splits.items()},
+        "skipped": [{"path": str(item.path), "reason": item.reason} for item in run.dataset.skipped],
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
+        "parameters": sum(parameter.numel() for parameter in run.network.parameters()),
+        "val_nll": evaluation.negative_log_likelihood(figures["temperature"]),
+        "epochs": [asdict(epoch) for epoch in run.epochs],
+        "device": str(run.precision.device),
+        "precision": str(run.precision.dtype).removeprefix("torch."),
+        "options": asdict(run.options),
+    }

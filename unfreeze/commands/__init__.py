@@ -1,0 +1,1 @@
+"""The commands, one per file; none imports a stage before it runs."""

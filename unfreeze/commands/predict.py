@@ -1,0 +1,79 @@
+"""`unfreeze predict`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.table import Table
+
+from contract.errors import InvalidRequestError, UnfreezeError
+from contract.prediction import Prediction
+from unfreeze.console import RESULTS, print_json
+
+
+def predict(
+    pictures: Annotated[list[Path], Parameter(negative="")],
+    *,
+    server: str | None = None,
+    model: str = "",
+    file: Path | None = None,
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 5,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Name the most probable labels of pictures, by a server or by a model file in this process.
+
+    Examples:
+        unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
+
+        unfreeze predict ant.jpg --file models/insects/1/model.onnx --top 1 --json
+
+    Args:
+        pictures: files, or folders whose files are taken.
+        server: HOST:PORT of a server.
+        model: name of the model on the server; not needed where it has only one.
+        file: a `model.onnx`, instead of a server.
+        top: how many labels to name.
+        json: print one JSON list on standard output.
+    """
+    if (server is None) == (file is None):
+        raise InvalidRequestError("say either --server HOST:PORT or --file model.onnx")
+    paths = _files(pictures)
+    answers = _ask_server(paths, server, model, top) if server is not None else _ask_file(paths, file, top)
+    if json:
+        print_json(
+            [
+                {"picture": str(path), "predictions": [dataclasses.asdict(one) for one in answer]}
+                for path, answer in zip(paths, answers, strict=True)
+            ]
+        )
+        return
+    table = Table("picture", "label", "score")
+    for path, answer in zip(paths, answers, strict=True):
+        for rank, one in enumerate(answer):
+            table.add_row("" if rank else str(path), one.label, f"{one.score:.4f}")
+    RESULTS.print(table)
+
+
+def _files(pictures: list[Path]) -> list[Path]:
+    paths = []
+    for path in pictures:
+        inside = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+        paths += [entry for entry in inside if not entry.name.startswith(".")]
+    if not paths:
+        raise UnfreezeError("there is no picture to predict: the folders are empty")
+    return paths
+
+
+def _ask_server(paths: list[Path], server: str, model: str, top: int) -> list[tuple[Prediction, ...]]:
+    from serve.client import Client
+
+    with Client(server) as client:
+        return client.predict(paths, model=model, top=top)
+
+
+def _ask_file(paths: list[Path], file: Path, top: int) -> list[tuple[Prediction, ...]]:
+    from serve.local import LocalClassifier
+
+    with LocalClassifier(file) as classifier:
+        return classifier.predict(paths, top=top)

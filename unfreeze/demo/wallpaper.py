@@ -1,0 +1,87 @@
+"""Pictures of the 17 wallpaper groups, drawn at random: a data set whose labels are true by construction."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from unfreeze.demo.wallpaper_pattern import Pattern, random_pattern
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+_SUPERSAMPLING = 3
+_LARGEST_CELL = 1024
+
+
+def draw(group: str, rng: np.random.Generator, size: int = 192) -> "UInt8[np.ndarray, 'size size 3']":
+    """Draw a random picture of a wallpaper group, as if someone had photographed it.
+
+    Args:
+        group: One of `wallpaper_groups.GROUPS`.
+        rng: Source of randomness; the same state draws the same picture.
+        size: Side of the picture in pixels.
+
+    Returns:
+        RGB, about 3 to 5 periods of the pattern across.
+
+    Raises:
+        ValueError: If there is no such group.
+    """
+    pattern = random_pattern(group, rng)
+    picture = render(
+        pattern,
+        size,
+        scale_px=size / rng.uniform(2.8, 5.0),
+        angle=rng.uniform(0, 2 * np.pi),
+        offset=tuple(rng.random(2)),
+    )
+    return _photograph(picture, rng)
+
+
+def render(
+    pattern: Pattern, size: int, scale_px: float, angle: float, offset: tuple[float, float] = (0.0, 0.0)
+) -> "UInt8[np.ndarray, 'size size 3']":
+    """Draw a clean picture of a pattern.
+
+    The centre of the pixel in row r and column c shows the point of the plane that lies at
+    R(-angle) @ ((c + 0.5, r + 0.5) - size / 2) / scale_px + offset.
+
+    Args:
+        pattern: What to draw.
+        size: Side of the picture in pixels.
+        scale_px: Pixels per unit of the plane, which is about one period.
+        angle: Radians by which the picture is turned.
+        offset: The point of the plane at the centre of the picture.
+
+    Returns:
+        RGB, each pixel the mean of 9 samples.
+    """
+    samples = size * _SUPERSAMPLING
+    cell_size = min(_LARGEST_CELL, 1 << int(np.ceil(np.log2(max(2 * scale_px, 16)))))
+    texture = np.full((cell_size, cell_size, 4), 255, np.uint8)
+    texture[..., :3] = pattern.cell(cell_size)
+    steps = ((np.arange(samples) + 0.5) / _SUPERSAMPLING - size / 2) / scale_px
+    to_cell = np.linalg.inv(pattern.basis) * cell_size
+    cos, sin = np.cos(angle), np.sin(angle)
+    along_columns = np.outer(steps, np.array([cos, -sin]) @ to_cell)
+    along_rows = np.outer(steps, np.array([sin, cos]) @ to_cell) + np.array(offset) @ to_cell + 0.5
+    # Fixed point with 16 binary places: the sum over rows and columns, its floor and its remainder are integer work.
+    columns, rows = (np.rint(part * 65536).astype(np.int64).T for part in (along_columns, along_rows))
+    first, second = (
+        ((row[:, None] + column) >> 16) & (cell_size - 1) for row, column in zip(rows, columns, strict=True)
+    )
+    picture = texture.view(np.uint32).ravel()[first * cell_size + second]
+    image = Image.frombuffer("RGBX", (samples, samples), picture.tobytes(), "raw", "RGBX", 0, 1)
+    return np.asarray(image.reduce(_SUPERSAMPLING))[..., :3].copy()
+
+
+def _photograph(picture: "UInt8[np.ndarray, 'h w 3']", rng: np.random.Generator) -> "UInt8[np.ndarray, 'h w 3']":
+    """Blur, light unevenly and add noise, all of it slightly."""
+    height, width, _ = picture.shape
+    blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.9))))
+    across, down = rng.uniform(-0.12, 0.12, 2)
+    light = rng.uniform(0.85, 1.1) + np.linspace(-across, across, width) + np.linspace(-down, down, height)[:, None]
+    noise = rng.standard_normal((height, width), np.float32) * rng.uniform(0.0, 7.0)
+    lit = np.asarray(blurred, np.float32) * light.astype(np.float32)[..., None] + noise[..., None]
+    return np.clip(lit + 0.5, 0, 255).astype(np.uint8)

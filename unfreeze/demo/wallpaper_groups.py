@@ -1,0 +1,130 @@
+"""The 17 wallpaper groups: their operations in lattice coordinates and the lattices they may live on."""
+
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+_HALF_TURN = ((-1, 0, 0), (0, -1, 0))
+_QUARTER_TURN = ((0, -1, 0), (1, 0, 0))
+_THIRD_TURN = ((0, -1, 0), (1, -1, 0))
+_SIXTH_TURN = ((1, -1, 0), (1, 0, 0))
+_MIRROR = ((-1, 0, 0), (0, 1, 0))
+_SHIFTED_MIRROR = ((-1, 0, 0.5), (0, 1, 0))
+_GLIDE = ((-1, 0, 0), (0, 1, 0.5))
+_SHIFTED_GLIDE = ((-1, 0, 0.5), (0, 1, 0.5))
+_SWAP = ((0, 1, 0), (1, 0, 0))
+_ANTI_SWAP = ((0, -1, 0), (-1, 0, 0))
+
+# Lattice and generators as in the International Tables for Crystallography, volume A (plane groups 1 to 17), but for
+# cm and cmm, which stand here in their primitive rhombic cell. Each generator is (linear part | translation) and acts
+# on columns of lattice coordinates; the hexagonal basis vectors enclose 120 degrees.
+_DEFINITIONS = MappingProxyType(
+    {
+        "p1": ("oblique", ()),
+        "p2": ("oblique", (_HALF_TURN,)),
+        "pm": ("rectangular", (_MIRROR,)),
+        "pg": ("rectangular", (_GLIDE,)),
+        "cm": ("rhombic", (_SWAP,)),
+        "pmm": ("rectangular", (_MIRROR, _HALF_TURN)),
+        "pmg": ("rectangular", (_SHIFTED_MIRROR, _HALF_TURN)),
+        "pgg": ("rectangular", (_SHIFTED_GLIDE, _HALF_TURN)),
+        "cmm": ("rhombic", (_SWAP, _HALF_TURN)),
+        "p4": ("square", (_QUARTER_TURN,)),
+        "p4m": ("square", (_QUARTER_TURN, _MIRROR)),
+        "p4g": ("square", (_QUARTER_TURN, _SHIFTED_GLIDE)),
+        "p3": ("hexagonal", (_THIRD_TURN,)),
+        "p3m1": ("hexagonal", (_THIRD_TURN, _ANTI_SWAP)),
+        "p31m": ("hexagonal", (_THIRD_TURN, _SWAP)),
+        "p6": ("hexagonal", (_SIXTH_TURN,)),
+        "p6m": ("hexagonal", (_SIXTH_TURN, _SWAP)),
+    }
+)
+GROUPS = tuple(_DEFINITIONS)
+
+
+@lru_cache
+def operations(group: str) -> "Float64[np.ndarray, 'g 2 3']":
+    """List the operations of a group, one for each coset of its lattice translations.
+
+    Args:
+        group: One of `GROUPS`.
+
+    Returns:
+        Matrices (linear part | translation) on columns of lattice coordinates, identity first, translations in
+        [0, 1). The array is shared and read-only.
+
+    Raises:
+        ValueError: If there is no such group.
+    """
+    _, generators = _definition(group)
+    known = {_key(np.eye(2, 3)): np.eye(2, 3)}
+    frontier = list(known.values())
+    while frontier:
+        products = [compose(np.array(generator, float), reached) for generator in generators for reached in frontier]
+        fresh = {_key(product): product for product in products if _key(product) not in known}
+        known |= fresh
+        frontier = list(fresh.values())
+    table = np.stack(list(known.values()))
+    table.flags.writeable = False
+    return table
+
+
+def compose(outer: "Float64[np.ndarray, '2 3']", inner: "Float64[np.ndarray, '2 3']") -> "Float64[np.ndarray, '2 3']":
+    """Apply `inner`, then `outer`, modulo the lattice.
+
+    Args:
+        outer: Operation applied last.
+        inner: Operation applied first.
+
+    Returns:
+        The product, its translation in [0, 1).
+    """
+    linear = outer[:, :2] @ inner[:, :2]
+    shift = outer[:, :2] @ inner[:, 2] + outer[:, 2]
+    return np.column_stack([linear, shift % 1.0])
+
+
+def random_basis(group: str, rng: np.random.Generator) -> "Float64[np.ndarray, '2 2']":
+    """Draw a lattice that the group may live on, its cell of area 1.
+
+    The lattice is the most general one for the group, except that p1 and p2, which accept any, sometimes get a
+    special one: otherwise the lattice alone would name the group.
+
+    Args:
+        group: One of `GROUPS`.
+        rng: Source of randomness.
+
+    Returns:
+        Basis vectors as rows.
+
+    Raises:
+        ValueError: If there is no such group.
+    """
+    system, _ = _definition(group)
+    if system == "oblique" and rng.random() < 0.4:
+        system = str(rng.choice(["rectangular", "rhombic", "square", "hexagonal"]))
+    ratio, degrees = {
+        "oblique": lambda: (rng.uniform(1.0, 1.45), rng.uniform(64, 86)),
+        "rectangular": lambda: (np.exp(rng.uniform(-0.45, 0.45)), 90),
+        "rhombic": lambda: (1.0, rng.choice([1, -1]) * rng.uniform(2, 38) + 90),
+        "square": lambda: (1.0, 90),
+        "hexagonal": lambda: (1.0, 120),
+    }[system]()
+    angle = np.radians(degrees)
+    basis = np.array([[1.0, 0.0], [ratio * np.cos(angle), ratio * np.sin(angle)]])
+    return basis / np.sqrt(np.linalg.det(basis))
+
+
+def _definition(group: str) -> tuple[str, tuple]:
+    if group not in _DEFINITIONS:
+        raise ValueError(f"no wallpaper group is called {group!r}; the 17 are {', '.join(GROUPS)}")
+    return _DEFINITIONS[group]
+
+
+def _key(operation: "Float64[np.ndarray, '2 3']") -> tuple[int, ...]:
+    return tuple(np.rint(2 * operation).astype(int).ravel().tolist())
