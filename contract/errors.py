@@ -1,6 +1,7 @@
 """Every error that unfreeze raises on purpose.
 
     UnfreezeError
+    ├── OptionsError                an option is out of its range
     ├── PictureError                one picture cannot be used
     │   ├── EmptyPictureError         no bytes, or no pixels
     │   ├── NotAPictureError          the bytes are in no format that we read
@@ -27,6 +28,10 @@ They carry no transport's codes: `serve.refusals` maps them to gRPC's.
 
 class UnfreezeError(Exception):
     """What all of our errors are; its text says what was found, what was expected and what to do."""
+
+
+class OptionsError(UnfreezeError, ValueError):
+    """An option is out of its range."""
 
 
 class PictureError(UnfreezeError):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +121,7 @@ def check_labels(labels: tuple[str, ...]) -> None:
     """Refuse labels that could not be told apart, or not be written one per line.
 
     Raises:
-        ValueError: fewer than two, a repeated one, an empty one, or one with a line break.
+        ValueError: fewer than two, a repeated one, an empty one, or one with a line break or of no text in UTF-8.
     """
     if len(labels) < 2:  # noqa: PLR2004
         raise ValueError(f"a classifier needs at least two labels, found {list(labels)}")
@@ -130,13 +131,16 @@ def check_labels(labels: tuple[str, ...]) -> None:
     unwritable = [label for label in labels if not label.strip() or label.splitlines() != [label]]
     if unwritable:
         raise ValueError(f"labels must not be empty nor hold line breaks, found {unwritable[:5]!r}")
+    undecoded = [label for label in labels if any("\ud800" <= letter <= "\udfff" for letter in label)]
+    if undecoded:
+        raise ValueError(f"labels must be text in UTF-8, found {undecoded[:5]!r}")
 
 
 def _is_later_minor(document: Any) -> bool:
     schema = document.get("schema") if isinstance(document, dict) else None
     found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", schema) if isinstance(schema, str) else None
     if found is None:
-        raise ManifestError(f'expected "MAJOR.MINOR", like "{SCHEMA}", found {schema!r:.80} @ $.schema')
+        raise ManifestError(f'expected "MAJOR.MINOR", like "{SCHEMA}", found {reprlib.repr(schema)} @ $.schema')
     major, minor = (int(part) for part in SCHEMA.split("."))
     if int(found[1]) != major:
         raise ManifestError(

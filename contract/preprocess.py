@@ -39,6 +39,17 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Which of the stored picture's margins (left, top, right, bottom) stand there in the upright one.
+_UPRIGHT_MARGINS = {
+    2: (2, 1, 0, 3),
+    3: (2, 3, 0, 1),
+    4: (0, 3, 2, 1),
+    5: (1, 0, 3, 2),
+    6: (3, 0, 1, 2),
+    7: (3, 2, 1, 0),
+    8: (1, 2, 3, 0),
+}
+_CONTENT = "unfreeze.content"  # in `Image.info`: the box of what libjpeg has decoded; it pads the last pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,21 +156,22 @@ def resize_and_crop(picture: Image.Image, spec: PreprocessSpec) -> Image.Image:
     Returns:
         The picture at the spec's crop size.
     """
-    height, width = _resized(picture.height, picture.width, spec.resize)
+    x, y, right, bottom = picture.info.get(_CONTENT, (0, 0, *picture.size))
+    height, width = _resized(bottom - y, right - x, spec.resize)
     crop_height, crop_width = spec.crop
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
-    down, across = picture.height / height, picture.width / width
-    right, bottom = min((left + crop_width) * across, picture.width), min((top + crop_height) * down, picture.height)
-    box = (left * across, top * down, right, bottom)
+    down, across = (bottom - y) / height, (right - x) / width
+    end = min(x + (left + crop_width) * across, right), min(y + (top + crop_height) * down, bottom)
+    box = (x + left * across, y + top * down, *end)
     return picture.resize((crop_width, crop_height), _RESAMPLING[spec.interpolation], box=box)
 
 
-def _resized(height: int, width: int, resize: tuple[int, ...]) -> tuple[int, int]:
+def _resized(height: float, width: float, resize: tuple[int, ...]) -> tuple[int, int]:
     if len(resize) == 2:  # noqa: PLR2004
         return resize[0], resize[1]
     if height <= width:
-        return resize[0], max(1, resize[0] * width // height)
-    return max(1, resize[0] * height // width), resize[0]
+        return resize[0], max(1, int(resize[0] * width // height))
+    return max(1, int(resize[0] * height // width)), resize[0]
 
 
 def _open(data: bytes) -> Image.Image:
@@ -177,10 +189,23 @@ def _read(picture: Image.Image, at_least: int | None, max_pixels: int) -> Image.
         raise EmptyPictureError(f"the picture is empty: it is {width} x {height} pixels")
     if width * height > max_pixels:
         raise PictureTooLargeError(f"the picture is {width} x {height} pixels; at most {max_pixels:,} are allowed")
+    scaled = None
     if at_least is not None and picture.format in ("JPEG", "MPO"):
-        picture.draft(None, (at_least, at_least))
+        scaled = picture.draft(None, (at_least, at_least))
     picture.load()
-    return _upright(_to_rgb(picture), _orientation(picture))
+    orientation = _orientation(picture)
+    upright = _upright(_to_rgb(picture), orientation)
+    if scaled is not None:
+        upright.info[_CONTENT] = _content(picture.size, scaled[1][2:], orientation)
+    return upright
+
+
+def _content(size: tuple[int, int], used: tuple[float, float], orientation: int) -> tuple[float, ...]:
+    """Say where the content of a scaled JPEG lies once it is upright: (left, top, right, bottom)."""
+    stored = (0, 0, size[0] - used[0], size[1] - used[1])
+    left, top, right, bottom = (stored[side] for side in _UPRIGHT_MARGINS.get(orientation, (0, 1, 2, 3)))
+    width, height = size if orientation < 5 or orientation > 8 else size[::-1]  # noqa: PLR2004 - 5 to 8 lie on a side
+    return left, top, width - right, height - bottom
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -1,9 +1,10 @@
 """How long work tells people how it goes, without knowing how that is shown."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Shows progress; `unfreeze.console` has one for terminals."""
 

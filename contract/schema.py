@@ -6,6 +6,8 @@ Own code, where a library would do, because a device has numpy, Pillow and ONNX 
 import dataclasses
 import json
 import math
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -15,7 +17,14 @@ from contract.errors import ManifestError
 
 T = TypeVar("T")
 MAX_BYTES = 16 * 2**20
-_WORDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+_WORDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a number",
+}
 
 
 def loads(text: str | bytes) -> Any:
@@ -102,16 +111,16 @@ class _Decoder:
     def _one_of(self, allowed: tuple[Any, ...], value: Any, path: str) -> Any:
         if value not in allowed or isinstance(value, (list, dict)):
             expected = ", ".join(repr(item) for item in allowed)
-            raise ManifestError(f"expected one of {expected}, found {value!r:.80} @ {path}")
+            raise ManifestError(f"expected one of {expected}, found {reprlib.repr(value)} @ {path}")
         return value
 
 
 def _of_type(kind: Any, value: Any, path: str) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
         found = "null" if value is None else _WORDS.get(type(value), type(value).__name__)
-        raise ManifestError(f"expected {_WORDS[kind]}, found {found} ({value!r:.80}) @ {path}")
+        raise ManifestError(f"expected {_WORDS[kind]}, found {found} ({reprlib.repr(value)}) @ {path}")
     if kind is float and not math.isfinite(value):
         raise ManifestError(f"expected a finite number, found {value!r} @ {path}")
     return value

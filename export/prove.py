@@ -56,7 +56,7 @@ def prove(
         batch = np.concatenate(chunk)
         expected = _torch(served, batch)
         for size in BATCH_SIZES if seen < _FEW else (max(BATCH_SIZES),):
-            largest = max(largest, float(np.abs(_in_batches(session, batch, size) - expected).max()))
+            largest = float(np.maximum(largest, np.abs(_in_batches(session, batch, size) - expected).max()))
         same += int((_in_batches(session, batch, len(batch)).argmax(1) == expected.argmax(1)).sum())
         seen += len(batch)
         advance(len(batch))
@@ -69,7 +69,7 @@ def prove(
         tolerance=tolerance,
         same_top1=same / seen,
     )
-    if not largest <= tolerance:  # so written, NaN does not pass
+    if not largest <= tolerance:  # NaN does not pass either
         raise ProofError(
             f"the exported model is not what was trained: a probability differs by {largest:.2e}, more than "
             f"{tolerance:.0e}; nothing was published"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from contract.options import check_ranges
 from contract.preprocess import MAX_PIXELS
 
 
@@ -24,7 +25,7 @@ class ServeOptions:
         drain_s: how long work in flight may take after SIGTERM, in seconds.
 
     Raises:
-        ValueError: a value is out of its range.
+        OptionsError: a value is out of its range.
     """
 
     repository: Path
@@ -49,7 +50,4 @@ class ServeOptions:
             "max_pixels": (1, 2**31),
             "drain_s": (0, 86_400),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} goes from {low:,} to {high:,}, found {getattr(self, name)}")
+        check_ranges(self, ranges)

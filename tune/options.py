@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from contract.options import check_ranges
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
@@ -24,7 +26,7 @@ class TuneOptions:
         cache_gb: memory for the cached activations, in GB; above it they go to a file in the run's folder.
 
     Raises:
-        ValueError: a value is out of its range.
+        OptionsError: a value is out of its range.
     """
 
     backbone: str = "mobilenet_v3_small"
@@ -54,7 +56,4 @@ class TuneOptions:
             "val_fraction": (0.01, 0.9),
             "cache_gb": (0.0, 100_000.0),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} goes from {low:g} to {high:g}, found {getattr(self, name)}")
+        check_ranges(self, ranges)

@@ -5,24 +5,29 @@ from importlib.metadata import version
 
 from cyclopts import App
 
-from contract.errors import UnfreezeError
+from contract.errors import OptionsError, UnfreezeError
+from unfreeze.commands import demo, export, predict, serve, tune
 from unfreeze.console import REMARKS
 
-_INTERRUPTED = 130
+_ASKED_WRONGLY, _INTERRUPTED = 2, 130
 
 app = App(
     name="unfreeze",
     help="From a folder of labelled pictures to a classifier that answers over gRPC: tune, export, serve, predict.",
     version=lambda: version("unfreeze"),
+    suppress_keyboard_interrupt=False,
 )
-for _name in ("tune", "export", "serve", "predict", "demo"):
-    app.command(f"unfreeze.commands.{_name}:{_name}", name=_name)
+for _module in (tune, export, serve, predict, demo):
+    _name = _module.__name__.rpartition(".")[2]
+    app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES)
 
 
 def main() -> None:
-    """Run the command line: exit code 0 when it did what was asked, 1 when it could not, 2 when it was asked wrongly."""
+    """Run the command line: exits with 0 when all was done, 1 when it could not be, 2 when it was asked for wrongly."""
     try:
         app()
+    except OptionsError as error:
+        _fail(str(error), _ASKED_WRONGLY)
     except UnfreezeError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -32,9 +37,9 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
 
 
-def _fail(text: str) -> None:
+def _fail(text: str, code: int = 1) -> None:
     REMARKS.print(f"error: {text}", markup=False)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _extra(module: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-RESULTS = Console(highlight=False, soft_wrap=True)
-REMARKS = Console(stderr=True, highlight=False, soft_wrap=True)
+RESULTS = Console(highlight=False, soft_wrap=True, emoji=False)
+REMARKS = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class TerminalReporter:

@@ -40,12 +40,12 @@ def augment(pictures: np.ndarray, size_px: int, seed: int) -> torch.Tensor:
 
 
 def _draw_frames(count: int, chance: torch.Generator) -> torch.Tensor:
-    """Draw crops of 60 to 100 % of the side, a quarter turn or a small one, and a flip; [n, 2, 3]."""
+    """Draw crops of 55 to 95 % of the side, a quarter turn or a small one, and a flip; [n, 2, 3]."""
 
     def uniform(low: float, high: float) -> torch.Tensor:
         return torch.rand(count, generator=chance) * (high - low) + low
 
-    scale = uniform(0.6, 1.0)
+    scale = uniform(0.55, 0.95)
     turn = torch.randint(4, (count,), generator=chance) * (torch.pi / 2) + uniform(-0.15, 0.15)
     flip = torch.randint(2, (count,), generator=chance) * 2.0 - 1.0
     cosine, sine = scale * turn.cos(), scale * turn.sin()

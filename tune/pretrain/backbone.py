@@ -12,7 +12,7 @@ from tune.pretrain.augment import MEAN, STD
 
 BACKBONE = "mobilenet_v3_small"
 WIDTH = 576
-TUNING_SIDE_PX = 128
+TUNING_SIDE_PX = 160
 
 
 def build_network(classes: int, seed: int) -> nn.Sequential:

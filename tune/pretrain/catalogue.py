@@ -12,8 +12,10 @@ from tune.pretrain.isometries import FRIEZES
 
 SIDE_PX = 128
 FRACTALS = 200
-# How often each family is drawn; within a family every class is equally likely.
-SHARES = {"rosette": 0.46, "fractal": 0.2, "texture": 0.12, "flock": 0.1, "frieze": 0.08, "star": 0.04}
+# How often each family is drawn. Within a family every class is equally likely, but for the rare ones.
+SHARES = {"rosette": 0.58, "frieze": 0.18, "fractal": 0.1, "texture": 0.06, "flock": 0.04, "star": 0.04}
+RARE = {f"{kind}{order}" for kind in "CD" for order in (5, 7, 8)}
+RARE_WEIGHT = 0.3
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -37,7 +39,9 @@ def _families() -> dict[str, dict[str, Draw]]:
 
 FAMILIES = _families()
 CLASSES = [(family, name) for family, members in FAMILIES.items() for name in members]
-_CHANCES = np.array([SHARES[family] / len(FAMILIES[family]) for family, _ in CLASSES])
+_WEIGHTS = np.array([RARE_WEIGHT if name in RARE else 1.0 for _, name in CLASSES])
+_SUMS = {family: sum(_WEIGHTS[at] for at, (of, _) in enumerate(CLASSES) if of == family) for family in FAMILIES}
+_CHANCES = np.array([SHARES[family] / _SUMS[family] for family, _ in CLASSES]) * _WEIGHTS
 
 
 def draw_labels(seed: int, shard: int, count: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def draw_rosettes(rng: np.random.Generator, order: int, mirrored: bool, side_px:
     painter = _draw_soft_rosette if chance(rng, 0.2) else _draw_sharp_rosette
     picture, group = draw_backdrop(rng, side_px), rosette(order, mirrored=mirrored)
     one_kind, state = chance(rng, 0.8), rng.integers(2**31)
-    for centre, radius in _scatter(rng, int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2])), side_px):
+    for centre, radius in _scatter(rng, int(rng.choice([1, 2, 3], p=[0.15, 0.45, 0.4])), side_px):
         kind = np.random.default_rng(state) if one_kind else rng
         picture = painter(kind, picture, group, similarity(centre, radius, rng.uniform(0, 2 * np.pi)))
     return picture

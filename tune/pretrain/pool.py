@@ -25,9 +25,9 @@ class PoolPlan:
     folder: Path
     seed: int
     pictures_per_shard: int = 1024
-    first: int = 12
-    window: int = 48
-    steps_per_shard: int = 32
+    first: int = 23
+    window: int = 30
+    steps_per_shard: int = 48
 
     def shards_at(self, step: int) -> range:
         """Say which shards the pool holds.

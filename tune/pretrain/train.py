@@ -20,6 +20,7 @@ from tune.pretrain.pool import Pool, PoolPlan
 HELD_OUT_SHARD = 10**9
 SMOOTHING = 0.1
 WARM_UP = 0.04
+COOL_DOWN = 0.4
 LONGEST_STEP_S = 10.0  # a step that took longer was paused, and the pause is not charged to the run
 
 
@@ -38,7 +39,7 @@ class Recipe:
     minutes: float = 55.0
     batch: int = 128
     rate: float = 3e-3
-    sizes_px: tuple[tuple[float, int], ...] = ((0.0, 96), (0.8, 128))
+    sizes_px: tuple[tuple[float, int], ...] = ((0.0, 96), (0.62, 80), (0.88, 112))
     steps_per_checkpoint: int = 500
     held_out: int = 2048
 
@@ -98,7 +99,7 @@ def _share_done(recipe: Recipe, run: Run) -> float:
 
 def _take_step(recipe: Recipe, run: Run, pool: Pool, share: float) -> float:
     size_px = [size for start, size in recipe.sizes_px if start <= share][-1]
-    rate = recipe.rate * min(1.0, share / WARM_UP + 0.01) * 0.5 * (1 + math.cos(math.pi * share))
+    rate = recipe.rate * min(1.0, share / WARM_UP + 0.01, (1 - share) / COOL_DOWN)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     drawn, labels = pool.sample(run.step, recipe.batch)

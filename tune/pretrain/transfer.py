@@ -22,6 +22,7 @@ from tune.pretrain.augment import normalise
 from tune.pretrain.backbone import build_network
 
 BATCH = 64
+MOMENTUM = 0.1
 Pictures = tuple[np.ndarray, np.ndarray]
 
 
@@ -54,10 +55,31 @@ def load_network(weights: Path | None, classes: int, seed: int) -> torch.nn.Sequ
         The network.
     """
     network = build_network(classes, seed)
+    for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.momentum = MOMENTUM
     if weights:
         state = {name.removeprefix("features."): value.float() for name, value in load_file(weights).items()}
         network[0].load_state_dict(state)
     return network
+
+
+def settle(network: torch.nn.Sequential, pictures: np.ndarray) -> None:
+    """Give random weights the BatchNorm statistics of some pictures, without which the comparison would be unfair.
+
+    Args:
+        network: The network, changed in place.
+        pictures: [n, h, w, 3] uint8, of all classes in turn.
+    """
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    network.train()
+    with torch.inference_mode():
+        for start in range(10):
+            network(normalise(pictures[start::10]))
+    for norm in norms:
+        norm.momentum = MOMENTUM
 
 
 def probe(network: torch.nn.Sequential, train: Pictures, valid: Pictures) -> float:
@@ -114,13 +136,15 @@ def main() -> None:
     reader.add_argument("--valid", type=Path, required=True, help="folder of one folder per class")
     builtin = Path(__file__).parents[1] / "builtin" / "mobilenet_v3_small.safetensors"
     reader.add_argument("--weights", type=Path, default=builtin, help="default: the builtin weights")
-    reader.add_argument("--size", type=int, default=128, help="side of the input in pixels (default: 128)")
-    reader.add_argument("--blocks", type=int, default=4, help="how many of the last blocks to tune (default: 4)")
-    reader.add_argument("--epochs", type=int, default=30, help="passes of the tuning (default: 30)")
+    reader.add_argument("--size", type=int, default=160, help="side of the input in pixels (default: 160)")
+    reader.add_argument("--blocks", type=int, default=8, help="how many of the last blocks to tune (default: 8)")
+    reader.add_argument("--epochs", type=int, default=40, help="passes of the tuning (default: 40)")
     options = reader.parse_args()
     train, valid = (read_folder(folder, options.size) for folder in (options.train, options.valid))
     for weights in (options.weights, None):
         network = load_network(weights, int(train[1].max()) + 1, 0)
+        if not weights:
+            settle(network, train[0])
         figures = {"weights": str(weights), "size_px": options.size, "probe": probe(network, train, valid)}
         figures["finetuned"] = finetune(network, train, valid, options.blocks, options.epochs)
         Console().print_json(json.dumps({**figures, "blocks": options.blocks, "epochs": options.epochs}), indent=None)

@@ -8,6 +8,11 @@ from cyclopts import Parameter
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 
+EXAMPLES = """Examples:
+
+    unfreeze export run/ --repository models/ --name flowers
+"""
+
 
 def export(
     run: Path,
@@ -22,9 +27,6 @@ def export(
     """Export a run as one ONNX file, prove it equal to what was trained, and publish it as a new version.
 
     Nothing is published, and the exit code is not 0, where a probability differs by more than the tolerance.
-
-    Examples:
-        unfreeze export run/ --repository models/ --name flowers
 
     Args:
         run: folder that `unfreeze tune` wrote.

@@ -11,6 +11,12 @@ from contract.errors import InvalidRequestError, UnfreezeError
 from contract.prediction import Prediction
 from unfreeze.console import RESULTS, print_json
 
+EXAMPLES = """Examples:
+
+    unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
+    unfreeze predict ant.jpg --file models/insects/1/model.onnx --top 1 --json
+"""
+
 
 def predict(
     pictures: Annotated[list[Path], Parameter(negative="")],
@@ -22,11 +28,6 @@ def predict(
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Name the most probable labels of pictures, by a server or by a model file in this process.
-
-    Examples:
-        unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
-
-        unfreeze predict ant.jpg --file models/insects/1/model.onnx --top 1 --json
 
     Args:
         pictures: files, or folders whose files are taken.

@@ -11,6 +11,13 @@ from unfreeze.console import RESULTS, TerminalReporter, print_json
 
 _DEFAULTS = TuneOptions()
 
+EXAMPLES = """Examples:
+
+    unfreeze tune pictures/ --out run/
+    unfreeze tune pictures/ --backbone resnet18 --cut layer4 --epochs 20 --out run/
+    unfreeze tune pictures/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --out run/ --json
+"""
+
 
 def tune(
     data: Path,
@@ -24,13 +31,6 @@ def tune(
 
     DATA has a folder per class, with or without train, val and test folders on top. The run's folder OUT takes the
     weights (model.safetensors), what export needs (run.json) and all figures (metrics.json).
-
-    Examples:
-        unfreeze tune pictures/ --out run/
-
-        unfreeze tune pictures/ --backbone resnet18 --cut layer4 --epochs 20 --out run/
-
-        unfreeze tune pictures/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --out run/ --json
 
     Args:
         data: folder of labelled pictures.

@@ -1,0 +1,1 @@
+"""The demonstration: pictures of the 17 wallpaper groups, tuned, exported and served on this machine alone."""

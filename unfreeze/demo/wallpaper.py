@@ -1,20 +1,16 @@
 """Pictures of the 17 wallpaper groups, drawn at random: a data set whose labels are true by construction."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PIL import Image, ImageFilter
 
+from contract.arrays import UInt8
 from unfreeze.demo.wallpaper_pattern import Pattern, random_pattern
-
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
 
 _SUPERSAMPLING = 3
 _LARGEST_CELL = 1024
 
 
-def draw(group: str, rng: np.random.Generator, size: int = 192) -> "UInt8[np.ndarray, 'size size 3']":
+def draw(group: str, rng: np.random.Generator, size: int = 192) -> UInt8[np.ndarray, "size size 3"]:
     """Draw a random picture of a wallpaper group, as if someone had photographed it.
 
     Args:
@@ -41,7 +37,7 @@ def draw(group: str, rng: np.random.Generator, size: int = 192) -> "UInt8[np.nda
 
 def render(
     pattern: Pattern, size: int, scale_px: float, angle: float, offset: tuple[float, float] = (0.0, 0.0)
-) -> "UInt8[np.ndarray, 'size size 3']":
+) -> UInt8[np.ndarray, "size size 3"]:
     """Draw a clean picture of a pattern.
 
     The centre of the pixel in row r and column c shows the point of the plane that lies at
@@ -76,7 +72,7 @@ def render(
     return np.asarray(image.reduce(_SUPERSAMPLING))[..., :3].copy()
 
 
-def _photograph(picture: "UInt8[np.ndarray, 'h w 3']", rng: np.random.Generator) -> "UInt8[np.ndarray, 'h w 3']":
+def _photograph(picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
     """Blur, light unevenly and add noise, all of it slightly."""
     height, width, _ = picture.shape
     blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.9))))

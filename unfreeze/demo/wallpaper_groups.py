@@ -2,12 +2,10 @@
 
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxtyping import Float64
+from contract.arrays import Float64
 
 _HALF_TURN = ((-1, 0, 0), (0, -1, 0))
 _QUARTER_TURN = ((0, -1, 0), (1, 0, 0))
@@ -48,7 +46,7 @@ GROUPS = tuple(_DEFINITIONS)
 
 
 @lru_cache
-def operations(group: str) -> "Float64[np.ndarray, 'g 2 3']":
+def operations(group: str) -> Float64[np.ndarray, "g 2 3"]:
     """List the operations of a group, one for each coset of its lattice translations.
 
     Args:
@@ -74,7 +72,7 @@ def operations(group: str) -> "Float64[np.ndarray, 'g 2 3']":
     return table
 
 
-def compose(outer: "Float64[np.ndarray, '2 3']", inner: "Float64[np.ndarray, '2 3']") -> "Float64[np.ndarray, '2 3']":
+def compose(outer: Float64[np.ndarray, "2 3"], inner: Float64[np.ndarray, "2 3"]) -> Float64[np.ndarray, "2 3"]:
     """Apply `inner`, then `outer`, modulo the lattice.
 
     Args:
@@ -89,7 +87,7 @@ def compose(outer: "Float64[np.ndarray, '2 3']", inner: "Float64[np.ndarray, '2 
     return np.column_stack([linear, shift % 1.0])
 
 
-def random_basis(group: str, rng: np.random.Generator) -> "Float64[np.ndarray, '2 2']":
+def random_basis(group: str, rng: np.random.Generator) -> Float64[np.ndarray, "2 2"]:
     """Draw a lattice that the group may live on, its cell of area 1.
 
     The lattice is the most general one for the group, except that p1 and p2, which accept any, sometimes get a
@@ -126,5 +124,5 @@ def _definition(group: str) -> tuple[str, tuple]:
     return _DEFINITIONS[group]
 
 
-def _key(operation: "Float64[np.ndarray, '2 3']") -> tuple[int, ...]:
+def _key(operation: Float64[np.ndarray, "2 3"]) -> tuple[int, ...]:
     return tuple(np.rint(2 * operation).astype(int).ravel().tolist())

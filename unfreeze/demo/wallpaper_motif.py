@@ -2,16 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contract.arrays import Float64, UInt16
 from unfreeze.demo.wallpaper_palette import SHADES
 
-if TYPE_CHECKING:
-    from jaxtyping import Float64, UInt16
-
-    Coordinates = Float64[np.ndarray, "n"]
+Coordinates = Float64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class Motif:
     gain: float
 
 
-def random_motif(rng: np.random.Generator, basis: "Float64[np.ndarray, '2 2']", order: int) -> Motif:
+def random_motif(rng: np.random.Generator, basis: Float64[np.ndarray, "2 2"], order: int) -> Motif:
     """Draw a motif whose shapes suit the room that a group leaves them.
 
     Args:
@@ -79,8 +76,8 @@ def random_motif(rng: np.random.Generator, basis: "Float64[np.ndarray, '2 2']", 
 
 
 def shape_heights(
-    motif: Motif, basis: "Float64[np.ndarray, '2 2']", points: "Float64[np.ndarray, 'n 2']"
-) -> "UInt16[np.ndarray, 'n']":
+    motif: Motif, basis: Float64[np.ndarray, "2 2"], points: Float64[np.ndarray, "n 2"]
+) -> UInt16[np.ndarray, " n"]:
     """Find the topmost shape at each point and how deep inside it the point lies.
 
     Args:
@@ -105,7 +102,7 @@ def shape_heights(
     return heights
 
 
-def ground_waves(motif: Motif, points: "Float64[np.ndarray, 'n 2']") -> "Float64[np.ndarray, 'n']":
+def ground_waves(motif: Motif, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, " n"]:
     """Add up the waves of the ground, which repeat along the lattice and nothing else.
 
     Args:

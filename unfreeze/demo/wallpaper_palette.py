@@ -1,11 +1,8 @@
 """Colours that go together, drawn in OKLCH so that equal steps look equal."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxtyping import Float64
+from contract.arrays import Float64
 
 SHADES = 256
 _HUE_SCHEMES_DEGREES = (
@@ -29,7 +26,7 @@ _LMS_TO_RGB = np.array(
 )
 
 
-def random_palette(rng: np.random.Generator, count: int) -> "Float64[np.ndarray, 'count 3']":
+def random_palette(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "count 3"]:
     """Draw colours of one hue scheme whose lightness is spread evenly, so that every two differ in a grey print.
 
     Args:
@@ -50,7 +47,7 @@ def random_palette(rng: np.random.Generator, count: int) -> "Float64[np.ndarray,
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def random_ramp(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> "Float64[np.ndarray, 'shades 3']":
+def random_ramp(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> Float64[np.ndarray, "shades 3"]:
     """Draw how a layer is coloured from its edge to its core.
 
     Args:

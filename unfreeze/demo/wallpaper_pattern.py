@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contract.arrays import Bool, Float64, Int64, UInt8, UInt16
 from unfreeze.demo.wallpaper_groups import operations, random_basis
 from unfreeze.demo.wallpaper_motif import Motif, ground_waves, random_motif, shape_heights
 from unfreeze.demo.wallpaper_palette import SHADES, random_palette, random_ramp
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float64, Int64, UInt8, UInt16
 
 _PROBE = 32  # points along each side of the cell when a drawn pattern is searched for further symmetries
 _LIKENESS_LIMIT = 0.8
@@ -35,11 +32,11 @@ class Pattern:
     """
 
     group: str
-    basis: "Float64[np.ndarray, '2 2']"
+    basis: Float64[np.ndarray, "2 2"]
     motif: Motif
-    table: "Float64[np.ndarray, 'heights 3']"
+    table: Float64[np.ndarray, "heights 3"]
 
-    def colour(self, points: "Float64[np.ndarray, 'n 2']") -> "Float64[np.ndarray, 'n 3']":
+    def colour(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 3"]:
         """Evaluate the pattern exactly.
 
         Args:
@@ -54,7 +51,7 @@ class Pattern:
         waves = np.mean([ground_waves(self.motif, image) for image in images], axis=0)
         return self.table[_cover(self, waves, shapes)]
 
-    def cell(self, size: int) -> "UInt8[np.ndarray, 'size size 3']":
+    def cell(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """Evaluate one cell of the pattern, many times faster than `colour`.
 
         A group permutes the points of an even grid over the cell, so the motif is evaluated once for each point and
@@ -86,7 +83,7 @@ class Pattern:
         correlation = np.fft.irfft2(spectra, s=(_PROBE, _PROBE)) / (luminance**2).sum()
         return float(correlation[~_near_group(self.group)[choice]].max(initial=-1.0))
 
-    def _cell_heights(self, size: int) -> "UInt16[np.ndarray, 'size*size']":
+    def _cell_heights(self, size: int) -> UInt16[np.ndarray, " size*size"]:
         points = _grid(size) / size
         images = _image_indices(self.group, size)
         shapes = shape_heights(self.motif, self.basis, points)[images].max(axis=0)
@@ -130,19 +127,19 @@ def _any_pattern(group: str, rng: np.random.Generator) -> Pattern:
 
 
 def _cover(
-    pattern: Pattern, waves: "Float64[np.ndarray, 'n']", shapes: "UInt16[np.ndarray, 'n']"
-) -> "UInt16[np.ndarray, 'n']":
+    pattern: Pattern, waves: Float64[np.ndarray, " n"], shapes: UInt16[np.ndarray, " n"]
+) -> UInt16[np.ndarray, " n"]:
     phase = pattern.motif.gain * np.sqrt(len(operations(pattern.group))) * waves
     ground = (0.5 + 0.5 * np.sin(np.pi * phase)) * (SHADES - 1)
     return np.maximum(shapes, np.rint(ground).astype(np.uint16))
 
 
-def _grid(size: int) -> "Int64[np.ndarray, 'size*size 2']":
+def _grid(size: int) -> Int64[np.ndarray, "size*size 2"]:
     return np.stack(np.divmod(np.arange(size * size), size), axis=-1)
 
 
 @lru_cache(maxsize=40)
-def _image_indices(group: str, size: int) -> "Int64[np.ndarray, 'g size*size']":
+def _image_indices(group: str, size: int) -> Int64[np.ndarray, "g size*size"]:
     table = operations(group)
     shifts = np.rint(table[:, :, 2] * size)
     images = _grid(size) @ table[:, :, :2].transpose(0, 2, 1) + shifts[:, None]
@@ -150,7 +147,7 @@ def _image_indices(group: str, size: int) -> "Int64[np.ndarray, 'g size*size']":
 
 
 @lru_cache
-def _candidates() -> "Float64[np.ndarray, 'c 2 2']":
+def _candidates() -> Float64[np.ndarray, "c 2 2"]:
     # Every isometry of a plane lattice has finite order: trace 0 with determinant -1, or determinant 1 and trace
     # -1, 0, 1 or plus or minus the identity. In a reduced basis, its entries are -1, 0 and 1.
     matrices = np.array(list(product((-1.0, 0.0, 1.0), repeat=4))).reshape(-1, 2, 2)
@@ -162,20 +159,20 @@ def _candidates() -> "Float64[np.ndarray, 'c 2 2']":
     return matrices[turn | ((determinant == -1) & (trace == 0))]
 
 
-def _isometries(basis: "Float64[np.ndarray, '2 2']") -> "Bool[np.ndarray, 'c']":
+def _isometries(basis: Float64[np.ndarray, "2 2"]) -> Bool[np.ndarray, " c"]:
     metric = basis @ basis.T
     moved = _candidates().transpose(0, 2, 1) @ metric @ _candidates()
     return np.abs(moved - metric).max(axis=(1, 2)) < 0.15
 
 
 @lru_cache
-def _candidate_indices(size: int) -> "Int64[np.ndarray, 'c size*size']":
+def _candidate_indices(size: int) -> Int64[np.ndarray, "c size*size"]:
     inverses = np.linalg.inv(_candidates())
     return (np.rint(_grid(size) @ inverses.transpose(0, 2, 1)) % size @ (size, 1)).astype(np.int64)
 
 
 @lru_cache
-def _near_group(group: str) -> "Bool[np.ndarray, 'c probe probe']":
+def _near_group(group: str) -> Bool[np.ndarray, "c probe probe"]:
     near = np.zeros((len(_candidates()), _PROBE, _PROBE), bool)
     for operation in operations(group):
         index = int(np.flatnonzero((_candidates() == operation[:, :2]).all(axis=(1, 2)))[0])

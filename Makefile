@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine with Python 3.11 and a package index:
+#   make demo    draw pictures, tune, export, serve and ask, without any download but the packages
+#   make test    all tests
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint format protos constraints clean
+
+demo: $(INSTALLED)
+	$(BIN)/unfreeze demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m protos.generate --check
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+protos: $(INSTALLED)
+	$(BIN)/python -m protos.generate
+
+# Takes what is installed now; install without the constraints first to take what is newest.
+constraints:
+	sed -n '/^#/p' constraints.txt > .constraints.new
+	$(BIN)/pip freeze --exclude-editable >> .constraints.new
+	mv .constraints.new constraints.txt
+
+clean:
+	rm -rf .venv demo bench/out
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tune,cpu,dev]'
+	touch $@

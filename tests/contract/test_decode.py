@@ -1,0 +1,217 @@
+"""Decoding: every format and pixel type that we read gives the colours that people see."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.pictures import encode
+
+from contract.preprocess import PreprocessSpec, decode, prepare
+
+RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+GREY = np.random.default_rng(1).integers(0, 256, (12, 20), dtype=np.uint8)
+TURNS = {
+    1: lambda picture: picture,
+    2: lambda picture: picture[:, ::-1],
+    3: lambda picture: picture[::-1, ::-1],
+    4: lambda picture: picture[::-1],
+    5: lambda picture: picture.transpose(1, 0, 2),
+    6: lambda picture: np.rot90(picture, -1),
+    7: lambda picture: picture[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda picture: np.rot90(picture, 1),
+}
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    picture = decode(data)
+    assert picture.mode == "RGB"
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ],
+)
+def test_lossless_formats_keep_every_pixel(kind: str, options: dict[str, object]) -> None:
+    """PNG, lossless WebP, BMP and TIFF give the very pixels that were saved."""
+    assert np.array_equal(_decoded(encode(Image.fromarray(RGB), kind, **options)), RGB)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("JPEG", 3), ("WEBP", 6)])
+@pytest.mark.parametrize("colour", [(200, 30, 40), (20, 180, 60), (30, 60, 220)])
+def test_lossy_formats_keep_the_colour(kind: str, tolerance: int, colour: tuple[int, int, int]) -> None:
+    """JPEG and lossy WebP give the colour of an even picture, red, green and blue in their places."""
+    found = _decoded(encode(Image.new("RGB", (32, 24), colour), kind, quality=95))
+    assert np.abs(found.astype(int) - colour).max() <= tolerance
+
+
+def test_first_frame_of_a_gif_is_taken() -> None:
+    """An animated GIF gives its first frame."""
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.array_equal(_decoded(data), np.full((6, 8, 3), (250, 0, 0)))
+
+
+def test_grey_is_repeated() -> None:
+    """A grey picture has its level in all three channels."""
+    assert np.array_equal(_decoded(encode(Image.fromarray(GREY), "PNG")), np.dstack([GREY] * 3))
+
+
+def test_black_and_white_goes_from_0_to_255() -> None:
+    """A picture of 1 bit has black at 0 and white at 255."""
+    found = _decoded(encode(Image.fromarray(GREY > 127), "PNG"))
+    assert np.array_equal(found, np.dstack([(GREY > 127) * 255] * 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "order"), [("PNG", "I;16", "<u2"), ("TIFF", "I;16", "<u2"), ("TIFF", "I;16B", ">u2")]
+)
+def test_grey_of_16_bits_keeps_its_high_byte(kind: str, mode: str, order: str) -> None:
+    """Grey of 16 bits, in either order of bytes, is cut to its high byte and neither clipped nor wrapped."""
+    levels = np.random.default_rng(2).integers(0, 2**16, (6, 5)).astype(order)
+    data = encode(Image.frombytes(mode, (5, 6), levels.tobytes()), kind)
+    assert np.array_equal(_decoded(data), np.dstack([levels >> 8] * 3))
+
+
+def _palette() -> Image.Image:
+    picture = Image.fromarray(GREY % 3, "L").convert("P")
+    picture.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 128])
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palettes_are_looked_up(kind: str) -> None:
+    """A palette's indices become its colours."""
+    colours = np.array([(10, 20, 30), (200, 100, 50), (0, 255, 128)])
+    assert np.array_equal(_decoded(encode(_palette(), kind)), colours[GREY % 3])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_transparent_palette_entries_are_white(kind: str) -> None:
+    """What a palette declares transparent shows white paper."""
+    colours = np.array([(10, 20, 30), (255, 255, 255), (0, 255, 128)])
+    assert np.array_equal(_decoded(encode(_palette(), kind, transparency=1)), colours[GREY % 3])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_transparent_colour_is_white(mode: str) -> None:
+    """A PNG without alpha that declares one colour transparent shows white paper there."""
+    picture = Image.new(mode, (4, 4), 0)
+    transparency = (0, 0, 0) if mode == "RGB" else 0
+    assert (_decoded(encode(picture, "PNG", transparency=transparency)) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_composited_on_white(kind: str) -> None:
+    """RGBA becomes colour * alpha + white * (1 - alpha), to within one level of rounding."""
+    alpha = np.random.default_rng(3).integers(0, 256, RGB.shape[:2], dtype=np.uint8)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    found = _decoded(encode(Image.fromarray(np.dstack([RGB, alpha])), kind, **options))
+    share = alpha[..., None] / 255
+    assert np.abs(found - (RGB * share + 255 * (1 - share))).max() <= 1
+
+
+def test_grey_with_alpha_is_composited_on_white() -> None:
+    """LA becomes grey * alpha + white * (1 - alpha), to within one level of rounding."""
+    alpha = GREY[::-1]
+    picture = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
+    share = alpha / 255
+    expected = np.dstack([GREY * share + 255 * (1 - share)] * 3)
+    assert np.abs(_decoded(encode(picture, "PNG")) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+@pytest.mark.parametrize(
+    ("ink", "colour"), [((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))]
+)
+def test_inks_become_light(kind: str, ink: tuple[int, ...], colour: tuple[int, ...]) -> None:
+    """CMYK is converted the right way round: cyan ink is cyan, full black is black, no ink is white."""
+    found = _decoded(encode(Image.new("CMYK", (16, 16), ink), kind))
+    assert np.abs(found.astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("JPEG", {"quality": 100, "subsampling": 0}, 3),
+        ("PNG", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+    ],
+)
+def test_exif_orientation_turns_the_picture(
+    orientation: int, kind: str, options: dict[str, object], tolerance: int
+) -> None:
+    """Each of the eight orientations gives the picture as it would be had it been turned beforehand."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = _decoded(encode(Image.fromarray(RGB), kind, exif=exif, **options))
+    expected = TURNS[orientation](RGB)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_unknown_orientations_change_nothing(orientation: int) -> None:
+    """An orientation outside 1 to 8 leaves the picture as it is stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(_decoded(encode(Image.fromarray(RGB), "PNG", exif=exif)), RGB)
+
+
+def test_broken_exif_does_not_cost_the_picture() -> None:
+    """Garbage where EXIF should be leaves a good picture as it is stored."""
+    data = encode(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0" + b"\xff" * 40)
+    assert np.array_equal(_decoded(data), RGB)
+
+
+def test_pictures_turn_before_they_are_cropped() -> None:
+    """`prepare` crops the picture as people see it, also where its JPEG is decoded at a part of its size."""
+    wide = Image.new("RGB", (640, 320), (255, 255, 255))
+    wide.paste((255, 0, 0), (0, 0, 320, 320))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = prepare(encode(wide, "JPEG", exif=exif, quality=95), PreprocessSpec(resize=(64, 32), crop=(64, 32)))
+    assert made.shape == (64, 32, 3)
+    assert np.abs(made[:30].astype(int) - (255, 0, 0)).max() < 8
+    assert np.abs(made[34:].astype(int) - 255).max() < 8
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """Many threads at once get what one alone gets."""
+    spec = PreprocessSpec(resize=(24,), crop=(16, 20))
+    noise = np.random.default_rng(4).integers(0, 256, (40, 70, 90, 3), dtype=np.uint8)
+    kinds = ("JPEG", "PNG", "WEBP", "GIF", "TIFF")
+    files = [encode(Image.fromarray(pixels), kinds[i % len(kinds)]) for i, pixels in enumerate(noise)]
+    alone = [prepare(data, spec) for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda data: prepare(data, spec), files * 3))
+    assert all(np.array_equal(one, other) for one, other in zip(alone * 3, together, strict=True))
+
+
+def test_prepared_pictures_are_read_only_rgb_of_the_crop() -> None:
+    """`prepare` gives uint8 HWC of the spec's shape, which nobody can write into."""
+    spec = PreprocessSpec(resize=(10,), crop=(7, 9))
+    made = prepare(encode(Image.fromarray(RGB), "PNG"), spec)
+    assert made.shape == spec.shape == (7, 9, 3)
+    assert made.dtype == np.uint8
+    assert not made.flags.writeable
+
+
+def test_decoding_leaves_no_file_open() -> None:
+    """The decoded picture lives on after its bytes are gone."""
+    buffer = io.BytesIO(encode(Image.fromarray(RGB), "TIFF"))
+    picture = decode(buffer.getvalue())
+    buffer.close()
+    assert np.array_equal(np.asarray(picture), RGB)

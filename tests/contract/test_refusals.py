@@ -1,0 +1,178 @@
+"""Bytes that are no usable picture: refused with the right error, cheaply, and never with another one."""
+
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.pictures import draw_picture, encode
+
+from contract.errors import (
+    DamagedPictureError,
+    EmptyPictureError,
+    NotAPictureError,
+    PictureError,
+    PictureTooLargeError,
+    UnsupportedPictureError,
+)
+from contract.preprocess import PreprocessSpec, prepare
+
+SPEC = PreprocessSpec(resize=(16,), crop=(16, 16))
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+WHOLE = {kind: encode(draw_picture((200, 90, 40), 0, (40, 30)), kind) for kind in KINDS}
+WHOLE["TIFF, LZW"] = encode(draw_picture((200, 90, 40), 0, (40, 30)), "TIFF", compression="tiff_lzw")
+WHOLE["JPEG, progressive"] = encode(draw_picture((200, 90, 40), 0, (40, 30)), "JPEG", progressive=True)
+# What `PIL.Image.new("RGB", (16383, 16383))` is as lossless WebP; to encode it takes ten seconds.
+WEBP_BOMB = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def _png(width: int, height: int) -> bytes:
+    """Make a PNG whose header promises more than its data hold."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(bytes(10_000))), _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _zero_wide_bmp() -> bytes:
+    data = bytearray(WHOLE["BMP"])
+    data[18:22] = bytes(4)
+    return bytes(data)
+
+
+def _zero_wide_gif() -> bytes:
+    data = bytearray(WHOLE["GIF"])
+    frame = data.index(b",\0\0\0\0" + struct.pack("<HH", 40, 30))
+    data[6:8] = data[frame + 5 : frame + 7] = bytes(2)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (b"", EmptyPictureError, "it has no bytes"),
+        (b"hello, world", NotAPictureError, r"no picture that we read \(JPEG, PNG, WEBP, GIF, BMP, TIFF\)"),
+        (b"<!DOCTYPE html><html></html>", NotAPictureError, "they begin with b'<!DOCTYP'"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', NotAPictureError, "they begin with b'<svg xml'"),
+        (b"PK\x03\x04" + bytes(60), NotAPictureError, "they begin with b'PK"),
+        (b"\0" * 1000, NotAPictureError, "no picture that we read"),
+        (encode(Image.new("RGB", (8, 8)), "PPM"), NotAPictureError, "no picture that we read"),
+        (encode(Image.new("RGB", (8, 8)), "ICO"), NotAPictureError, "no picture that we read"),
+        (_zero_wide_bmp(), NotAPictureError, "they begin with b'BM"),
+        (_zero_wide_gif(), NotAPictureError, "they begin with b'GIF"),
+        (_png(0, 5), NotAPictureError, "they begin with b'.x89PNG"),
+        (WHOLE["JPEG"][:-200], DamagedPictureError, "truncated or damaged: image file is truncated"),
+        (WHOLE["PNG"][:-200], DamagedPictureError, "truncated or damaged"),
+        (_png(700, 500), DamagedPictureError, "truncated or damaged"),
+        (_png(8000, 8001), PictureTooLargeError, "is 8000 x 8001 pixels; at most 64,000,000 are allowed"),
+        (_png(60_000, 60_000), PictureTooLargeError, "more than the 64,000,000 pixels allowed"),
+        (_png(2**31 - 1, 2**31 - 1), PictureTooLargeError, "more than the 64,000,000 pixels allowed"),
+        (WEBP_BOMB, PictureTooLargeError, "more than the 64,000,000 pixels allowed"),
+        (encode(Image.new("I", (8, 8), 7), "TIFF"), UnsupportedPictureError, r"32-bit \(I\).*save .* 8 or 16 bits"),
+        (encode(Image.new("F", (8, 8), 7), "TIFF"), UnsupportedPictureError, r"32-bit \(F\).*save .* 8 or 16 bits"),
+    ],
+)
+def test_refusals_name_the_reason(data: bytes, error: type[PictureError], message: str) -> None:
+    """Each kind of unusable bytes gets its own error, whose message says what was found."""
+    with pytest.raises(error, match=message) as caught:
+        prepare(data, SPEC)
+    assert type(caught.value) is error
+
+
+def test_limit_of_pixels_can_be_set() -> None:
+    """The caller's limit holds to the pixel."""
+    assert prepare(WHOLE["PNG"], SPEC, max_pixels=1200).shape == (16, 16, 3)
+    with pytest.raises(PictureTooLargeError, match="is 40 x 30 pixels; at most 1,199 are allowed"):
+        prepare(WHOLE["PNG"], SPEC, max_pixels=1199)
+
+
+def _prepare_or_refuse(data: bytes) -> np.ndarray | None:
+    try:
+        made = prepare(data, SPEC, max_pixels=1_000_000)
+    except PictureError as error:
+        assert len(str(error)) < 400  # noqa: PT017 - whether it is raised at all is left open
+        return None
+    assert made.shape == (16, 16, 3)
+    return made
+
+
+# Outside of the tests, Pillow's warnings of odd metadata are warnings.
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", WHOLE)
+def test_truncation_anywhere_is_refused_or_harmless(kind: str) -> None:
+    """Cut off anywhere, a file of any format gives a `PictureError` or, where only its end is lost, a picture."""
+    data = WHOLE[kind]
+    assert _prepare_or_refuse(data) is not None
+    results = [_prepare_or_refuse(data[:length]) for length in range(0, len(data), max(1, len(data) // 300))]
+    assert all(result is None for result in results[: len(results) // 2])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(data=st.data())
+@settings(deadline=None, max_examples=300)
+def test_flipped_bytes_are_refused_or_harmless(data: st.DataObject) -> None:
+    """Whatever bytes of a good file are changed, the result is a picture or a `PictureError`."""
+    good = bytearray(WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))])
+    where = st.one_of(st.integers(0, min(200, len(good) - 1)), st.integers(0, len(good) - 1))
+    for position, value in data.draw(st.lists(st.tuples(where, st.integers(0, 255)), min_size=1, max_size=8)):
+        good[position] = value
+    _prepare_or_refuse(bytes(good))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(
+    magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\xff\0\0\0WEBPVP8L", b"GIF89a", b"II*\0"]),
+    rest=st.binary(max_size=400),
+)
+@settings(deadline=None, max_examples=300)
+def test_made_up_bytes_are_refused_or_harmless(magic: bytes, rest: bytes) -> None:
+    """Anything behind a format's first bytes gives a picture or a `PictureError`."""
+    _prepare_or_refuse(magic + rest)
+
+
+@pytest.mark.parametrize("bomb", [WEBP_BOMB, _png(9_400, 9_400), _png(60_000, 60_000)], ids=["webp", "png", "huge png"])
+def test_refusing_a_bomb_takes_no_memory(bomb: bytes) -> None:
+    """A few bytes that promise hundreds of megapixels are refused within 20 MB of memory."""
+    code = f"""
+import resource
+from contract.errors import PictureTooLargeError
+from contract.preprocess import PreprocessSpec, prepare
+spec = PreprocessSpec(resize=(16,), crop=(16, 16))
+prepare({WHOLE["WEBP"]!r}, spec), prepare({WHOLE["PNG"]!r}, spec)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    prepare({bomb!r}, spec)
+except PictureTooLargeError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    grown_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown_kib < 20_000
+
+
+def test_little_memory_is_a_refusal() -> None:
+    """Where the process may not have the memory that a picture needs, the picture is too large, and that is all."""
+    code = f"""
+import resource
+from contract.errors import PictureTooLargeError
+from contract.preprocess import PreprocessSpec, prepare
+spec = PreprocessSpec(resize=(16,), crop=(16, 16))
+prepare({WHOLE["PNG"]!r}, spec)
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 60_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    prepare({_png(8_000, 8_000)!r}, spec)
+except PictureTooLargeError:
+    print("refused")
+print(prepare({WHOLE["PNG"]!r}, spec).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["refused", "(16, 16, 3)"]

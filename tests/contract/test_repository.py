@@ -1,0 +1,124 @@
+"""The model repository: versions count up, names stay inside, and NVIDIA Triton can read what is written."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from support.manifests import MANIFEST
+from tritonclient.grpc import model_config_pb2
+
+from contract.errors import RepositoryError
+from contract.repository import ModelRepository, check_name, config_pbtxt
+
+
+def test_versions_count_up_and_stay(tmp_path: Path) -> None:
+    """Each publication is the next version; those before it keep their bytes."""
+    repository = ModelRepository(tmp_path / "not" / "yet" / "there")
+    assert [repository.publish("insects", b"model %d" % number, MANIFEST) for number in (1, 2, 3)] == [1, 2, 3]
+    assert repository.publish("birds", b"other", MANIFEST) == 1
+    assert repository.models() == {"birds": (1,), "insects": (1, 2, 3)}
+    assert repository.versions("insects") == (1, 2, 3)
+    contents = [repository.path("insects", version).read_bytes() for version in (1, 2, 3)]
+    assert contents == [b"model 1", b"model 2", b"model 3"]
+    assert repository.path("insects", 2) == tmp_path / "not/yet/there/insects/2/model.onnx"
+
+
+def test_nothing_else_is_left(tmp_path: Path) -> None:
+    """A publication leaves the model, its configuration and its labels, and nothing beside them."""
+    ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == ["insects/1/model.onnx", "insects/config.pbtxt", "insects/labels.txt"]
+    assert (tmp_path / "insects/labels.txt").read_text() == "ant\nbee\n"
+    assert (tmp_path / "insects").stat().st_mode & 0o777 == 0o755
+
+
+def test_ninth_version_comes_before_the_tenth(tmp_path: Path) -> None:
+    """Versions are numbers, not words."""
+    repository = ModelRepository(tmp_path)
+    for _ in range(11):
+        repository.publish("insects", b"model", MANIFEST)
+    assert repository.versions("insects") == tuple(range(1, 12))
+
+
+def test_other_folders_are_no_models(tmp_path: Path) -> None:
+    """Folders without a model, versions that are no numbers and files on the top are passed over."""
+    for place in ("empty", "drafts/1", "drafts/one", "drafts/0", "drafts/-1", "drafts/01", ".hidden/1"):
+        (tmp_path / place).mkdir(parents=True)
+    for place in ("drafts/one/model.onnx", "drafts/0/model.onnx", "drafts/01/model.onnx", ".hidden/1/model.onnx"):
+        (tmp_path / place).write_bytes(b"model")
+    (tmp_path / "readme.txt").write_text("hello")
+    repository = ModelRepository(tmp_path)
+    assert repository.models() == {}
+    assert repository.versions("drafts") == repository.versions("absent") == ()
+
+
+@pytest.mark.parametrize("name", ["insects", "a", "0", "resnet-18.v2_final", "x" * 128, "a..b"])
+def test_good_names_are_taken(name: str) -> None:
+    """Letters, digits, dots, underscores and hyphens make a name."""
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../up", "a/b", "/etc", "a\\b", ".hidden", "-flag", "_x", "a b", "a\n", "a\0b", "é", "x" * 129]
+    + ["insects.encoded", "a/../../b", "%2e%2e", "~", "a:b", ".staging-x"],
+)
+def test_names_that_could_leave_are_refused(name: str, tmp_path: Path) -> None:
+    """No name leads out of the repository, hides in it or means something else; every way in refuses it."""
+    repository = ModelRepository(tmp_path / "root")
+    for use in (
+        lambda: repository.publish(name, b"model", MANIFEST),
+        lambda: repository.versions(name),
+        lambda: repository.path(name, 1),
+    ):
+        with pytest.raises(RepositoryError, match="is no model's name: use 1 to 128 letters"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_configuration_is_tritons(tmp_path: Path) -> None:
+    """`config.pbtxt` parses by Triton's own schema and says sizes, types, labels and the largest batch."""
+    ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
+    config = text_format.Parse((tmp_path / "insects/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("insects", "onnxruntime", 64)
+    (taken,), (given,) = config.input, config.output
+    assert (taken.name, taken.data_type, list(taken.dims)) == ("pixels", model_config_pb2.TYPE_UINT8, [224, 200, 3])
+    assert (given.name, given.data_type, list(given.dims)) == ("probabilities", model_config_pb2.TYPE_FP32, [2])
+    assert given.label_filename == "labels.txt"
+    assert config.HasField("dynamic_batching")
+
+
+def test_configuration_follows_the_newest_version(tmp_path: Path) -> None:
+    """The files beside the versions are the newest publication's."""
+    repository = ModelRepository(tmp_path)
+    repository.publish("insects", b"model", MANIFEST)
+    newer = dataclasses.replace(MANIFEST, labels=("ant", "bee", "cicada"), max_batch=8)
+    repository.publish("insects", b"model", newer)
+    assert (tmp_path / "insects/labels.txt").read_text() == "ant\nbee\ncicada\n"
+    assert (tmp_path / "insects/config.pbtxt").read_text() == config_pbtxt("insects", newer)
+
+
+@pytest.mark.parametrize("root", ["file", "file/below"])
+def test_unwritable_roots_are_refused(root: str, tmp_path: Path) -> None:
+    """Where the root is or lies below a file, publishing says so and changes nothing."""
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(RepositoryError, match=r"cannot publish insects into .*; nothing was changed"):
+        ModelRepository(tmp_path / root).publish("insects", b"model", MANIFEST)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_file_in_a_models_place_is_refused(tmp_path: Path) -> None:
+    """Where a file bears the model's name, publishing says so and leaves nothing behind."""
+    (tmp_path / "insects").write_text("precious")
+    with pytest.raises(RepositoryError, match="cannot publish insects into"):
+        ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
+    assert [path.name for path in tmp_path.iterdir()] == ["insects"]
+
+
+@pytest.mark.parametrize("root", ["absent", "file"])
+def test_missing_repositories_are_named(root: str, tmp_path: Path) -> None:
+    """Listing what is no folder says how one is made."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RepositoryError, match=f"{root} is no folder; `unfreeze export` makes a model repository"):
+        ModelRepository(tmp_path / root).models()

@@ -1,0 +1,176 @@
+"""Exporting: one file that describes itself, equal to what was trained, or nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors.torch
+import torch
+from support.runs import SPEC, write_run
+
+from contract.errors import CheckpointError, ProofError, RepositoryError
+from contract.manifest import METADATA_KEY, Manifest
+from export.graph import Served
+from export.prove import prove
+from export.run import Published, export
+from contract.reporting import Silent
+from tune.checkpoint import load_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with random weights."""
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def published(run: Path) -> Published:
+    """That run, exported."""
+    return export(run, run.parent / "models", "colours", max_batch=16)
+
+
+def test_graph_takes_uint8_pictures_and_gives_probabilities_in_any_batch(published: Published) -> None:
+    """The graph is uint8 [N, H, W, 3] to float32 [N, C] with a dynamic N, and its rows sum to 1."""
+    session = onnxruntime.InferenceSession(published.path)
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, taken.type, taken.shape[1:]) == ("pixels", "tensor(uint8)", [32, 32, 3])
+    assert (given.name, given.type, given.shape[1:]) == ("probabilities", "tensor(float)", [3])
+    assert isinstance(taken.shape[0], str)
+    for batch in (1, 2, 5, 33):
+        pixels = np.random.default_rng(batch).integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8)
+        (rows,) = session.run(None, {"pixels": pixels})
+        assert rows.shape == (batch, 3)
+        np.testing.assert_allclose(rows.sum(1), 1, atol=1e-6)
+
+
+def test_answers_are_torchs_with_the_temperature(run: Path, published: Published) -> None:
+    """ONNX Runtime gives softmax(logits / temperature) of the network that was saved."""
+    network, facts = load_run(run)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = torch.softmax(network(torch.from_numpy(pixels)) / facts.temperature, 1).numpy()
+    (found,) = onnxruntime.InferenceSession(published.path).run(None, {"pixels": pixels})
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_file_describes_itself(run: Path, published: Published) -> None:
+    """The manifest inside says labels, preparation, proof and provenance; nothing lies beside the model."""
+    model = onnx.load(published.path)
+    manifest = Manifest.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
+    assert manifest == published.manifest
+    assert manifest.labels == ("blue", "green", "red")
+    assert manifest.preprocess == SPEC
+    assert manifest.proof.pictures == 18
+    assert manifest.proof.batch_sizes == (1, 2, 7)
+    assert 0 <= manifest.proof.largest_difference <= 1e-4
+    assert manifest.proof.same_top1 == 1
+    assert manifest.provenance.versions["onnxruntime"] == onnxruntime.__version__
+    assert [file.name for file in published.path.parent.iterdir()] == ["model.onnx"]
+    beside = sorted(file.name for file in published.path.parents[1].iterdir())
+    assert beside == ["1", "config.pbtxt", "labels.txt"]
+
+
+def test_file_tells_nothing_of_the_machine(run: Path, published: Published) -> None:
+    """No path, stack trace or class name of the exporting process is left in the file."""
+    content = published.path.read_bytes()
+    for trace in (b"stack_trace", str(Path.cwd()).encode(), str(run).encode(), b"site-packages", b"torch.nn.modules"):
+        assert trace not in content
+
+
+def test_equal_runs_give_equal_bytes(run: Path, published: Published, tmp_path: Path) -> None:
+    """Exporting twice gives the same file, in another process too."""
+    again = export(run, tmp_path / "models", "colours", max_batch=16)
+    assert again.path.read_bytes() == published.path.read_bytes()
+    code = f"from export.run import export; export({str(run)!r}, {str(tmp_path / 'third')!r}, 'colours', max_batch=16)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "third/colours/1/model.onnx").read_bytes() == published.path.read_bytes()
+
+
+def test_versions_count_up(run: Path, tmp_path: Path) -> None:
+    """A second export is version 2, and version 1 stays."""
+    first, second = (export(run, tmp_path, "colours") for _ in range(2))
+    assert (first.version, second.version) == (1, 2)
+    assert first.path.is_file()
+
+
+def test_another_networks_graph_is_not_published(run: Path, published: Published) -> None:
+    """A graph whose weights are not the run's fails the proof, and the message says by how much."""
+    network, facts = load_run(run)
+    with torch.no_grad():
+        network.head.linear.weight[0] += 0.05
+    served = Served(network, facts.temperature).eval()
+    with pytest.raises(
+        ProofError, match=r"not what was trained: a probability differs by \d\.\d+e-\d+, more than 1e-04"
+    ):
+        prove(published.path.read_bytes(), served, facts.pictures(), facts.preprocess, 1e-4, Silent())
+
+
+def test_too_strict_a_tolerance_publishes_nothing(run: Path, tmp_path: Path) -> None:
+    """Above the tolerance the exit code is 1, the message says so and the repository is not even made."""
+    repository = tmp_path / "models"
+    command = ["export", run, "--repository", repository, "--name", "colours", "--tolerance", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "unfreeze.command", *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "nothing was published" in done.stderr
+    assert not repository.exists()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "error", "message"),
+    [
+        (lambda run: (run / "run.json").unlink(), CheckpointError, "holds no finished run"),
+        (lambda run: (run / "run.json").write_text("{"), CheckpointError, "no JSON"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), CheckpointError, "is damaged"),
+        (lambda run: _drop_a_tensor(run), CheckpointError, "is damaged"),
+        (lambda run: _break_a_weight(run), ProofError, "not what was trained"),
+        (lambda run: next((run.parent / "pictures").rglob("*.jpg")).unlink(), ProofError, "pictures are gone"),
+    ],
+)
+def test_broken_runs_are_refused(break_it, error, message, tmp_path: Path) -> None:  # noqa: ANN001
+    """A run that is missing something, damaged or full of NaN is refused with the reason, and nothing is published."""
+    run = write_run(tmp_path, per_class=2)
+    break_it(run)
+    with pytest.raises(error, match=message):
+        export(run, tmp_path / "models", "colours")
+    assert not (tmp_path / "models").exists()
+
+
+def test_moved_pictures_are_found_again(tmp_path: Path) -> None:
+    """Where the pictures have moved, `data` says where they are now."""
+    run = write_run(tmp_path, per_class=2)
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    published = export(run, tmp_path / "models", "colours", data=tmp_path / "elsewhere")
+    assert published.manifest.proof.pictures == 6
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "colours.encoded", "with space"])
+def test_bad_names_are_refused_before_any_work(name: str, run: Path, tmp_path: Path) -> None:
+    """A name that could leave the repository or mean something else is refused."""
+    with pytest.raises(RepositoryError, match="is no model's name"):
+        export(run, tmp_path, name)
+
+
+def _drop_a_tensor(run: Path) -> None:
+    state = safetensors.torch.load_file(run / "model.safetensors")
+    state.pop(next(iter(state)))
+    safetensors.torch.save_file(state, run / "model.safetensors")
+
+
+def _break_a_weight(run: Path) -> None:
+    state = safetensors.torch.load_file(run / "model.safetensors")
+    state["unfreeze_head.linear.bias"][0] = float("nan")
+    safetensors.torch.save_file(state, run / "model.safetensors")
+
+
+def test_run_json_holds_no_more_than_it_says(run: Path) -> None:
+    """`run.json` is plain JSON whose validation files are relative paths."""
+    document = json.loads((run / "run.json").read_text())
+    assert all(not file["path"].startswith("/") for file in document["val"])

@@ -1,0 +1,228 @@
+"""The Open Inference Protocol, asked by NVIDIA's own client and by hand."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from support.servers import RunningServer
+
+from contract.preprocess import prepare
+from export.run import Published
+from protos import open_inference_pb2 as pb
+from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serve.local import LocalClassifier
+
+
+@pytest.fixture(scope="module")
+def stub(server: RunningServer) -> GRPCInferenceServiceStub:
+    """Our own generated client."""
+    with grpc.insecure_channel(server.target) as channel:
+        yield GRPCInferenceServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def expected(published: Published, pictures: list[bytes]) -> np.ndarray:
+    """What the model gives in this process."""
+    with LocalClassifier(published.path) as local:
+        return local.probabilities(pictures)
+
+
+def test_unmodified_tritonclient_gets_the_same_answers(
+    server: RunningServer, published: Published, pictures: list[bytes], expected: np.ndarray, tmp_path: Path
+) -> None:
+    """tritonclient, in a process of its own, reads metadata and configuration and gets the in-process answers."""
+    files = [tmp_path / str(number) for number in range(len(pictures))]
+    for file, picture in zip(files, pictures, strict=True):
+        file.write_bytes(picture)
+    script = Path(__file__).with_name("triton_session.py")
+    done = subprocess.run(
+        [sys.executable, script, server.target, "colours", *files], capture_output=True, text=True, check=True
+    )
+    answers = json.loads(done.stdout)
+    assert (answers["live"], answers["ready"], answers["model_ready"], answers["nobody_ready"]) == (True,) * 3 + (
+        False,
+    )
+    assert answers["server"]["name"] == "unfreeze"
+    assert answers["colours"]["metadata"]["inputs"] == [
+        {"name": "pixels", "datatype": "UINT8", "shape": ["-1", "32", "32", "3"]}
+    ]
+    assert answers["colours.encoded"]["metadata"]["inputs"] == [
+        {"name": "image", "datatype": "BYTES", "shape": ["-1", "1"]}
+    ]
+    for name in ("colours", "colours.encoded"):
+        assert answers[name]["metadata"]["outputs"] == [
+            {"name": "probabilities", "datatype": "FP32", "shape": ["-1", "3"]}
+        ]
+        assert answers[name]["config"]["max_batch_size"] == published.manifest.max_batch
+    np.testing.assert_allclose(answers["encoded 1"], expected, atol=1e-5)
+    np.testing.assert_allclose(answers["encoded 2"], expected, atol=1e-5)
+    assert answers["id"] == "seven"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    with LocalClassifier(published.path) as local:
+        np.testing.assert_allclose(answers["pixels"], local._runtime.run(pixels), atol=1e-5)
+    assert answers["refused"][0] == "StatusCode.NOT_FOUND"
+    assert "there is no model 'nobody'; there are: colours" in answers["refused"][1]
+
+
+def test_config_equals_the_folders_config_pbtxt(stub: GRPCInferenceServiceStub, published: Published) -> None:
+    """ModelConfig says what Triton reads from the repository, field by field in Triton's own schema."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    served = stub.ModelConfig(pb.ModelConfigRequest(name="colours")).config
+    ours = model_config_pb2.ModelConfig.FromString(served.SerializeToString())
+    ours.ClearField("platform")
+    written = text_format.Parse(
+        (published.path.parents[1] / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
+    assert ours == written
+
+
+def test_our_messages_and_tritonclients_live_in_one_process() -> None:
+    """Importing both, in either order, does not clash in protobuf's pool, and both still speak."""
+    ours, theirs = "from protos import open_inference_pb2_grpc", "import tritonclient.grpc"
+    use = (
+        "from protos import open_inference_pb2 as a; from tritonclient.grpc import service_pb2 as b; "
+        "m = b.ModelInferRequest(model_name='x', raw_input_contents=[b'1']); "
+        "assert a.ModelInferRequest.FromString(m.SerializeToString()).raw_input_contents == [b'1']"
+    )
+    for first, second in ((ours, theirs), (theirs, ours)):
+        subprocess.run([sys.executable, "-c", f"{first}; {second}; {use}"], check=True)
+
+
+def _pixels_request(pixels: np.ndarray) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="colours", raw_input_contents=[pixels.tobytes()])
+    request.inputs.add(name="pixels", datatype="UINT8", shape=pixels.shape)
+    return request
+
+
+def _encoded_request(pictures: list[bytes]) -> pb.ModelInferRequest:
+    raw = b"".join(struct.pack("<I", len(picture)) + picture for picture in pictures)
+    request = pb.ModelInferRequest(model_name="colours.encoded", raw_input_contents=[raw])
+    request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures)])
+    return request
+
+
+def _answer(response: pb.ModelInferResponse) -> np.ndarray:
+    assert [output.name for output in response.outputs] == ["probabilities"]
+    assert not response.outputs[0].HasField("contents")
+    return np.frombuffer(response.raw_output_contents[0], "<f4").reshape(response.outputs[0].shape)
+
+
+def test_raw_and_typed_contents_give_the_same_answer(
+    stub: GRPCInferenceServiceStub, published: Published, pictures: list[bytes], expected: np.ndarray
+) -> None:
+    """Pixels and encoded pictures, raw and typed, all give the in-process answer, always in raw contents."""
+    pixels = np.stack([prepare(picture, published.manifest.preprocess) for picture in pictures])
+    typed_pixels = _pixels_request(pixels)
+    typed_pixels.inputs[0].contents.uint_contents.extend(pixels.ravel().tolist())
+    typed_encoded = _encoded_request(pictures)
+    typed_encoded.inputs[0].contents.bytes_contents.extend(pictures)
+    del typed_pixels.raw_input_contents[:], typed_encoded.raw_input_contents[:]
+    for request in (_pixels_request(pixels), typed_pixels, _encoded_request(pictures), typed_encoded):
+        np.testing.assert_allclose(_answer(stub.ModelInfer(request)), expected, atol=1e-5)
+
+
+def test_more_pictures_than_a_batch_holds_are_answered_in_order(
+    stub: GRPCInferenceServiceStub, published: Published, pictures: list[bytes], expected: np.ndarray
+) -> None:
+    """A request of more pictures than the largest batch is split and put together again."""
+    many = pictures * 12
+    assert len(many) > published.manifest.max_batch
+    np.testing.assert_allclose(_answer(stub.ModelInfer(_encoded_request(many))), np.tile(expected, (12, 1)), atol=1e-5)
+
+
+BLANK = np.zeros((1, 32, 32, 3), np.uint8)
+Change = Callable[[pb.ModelInferRequest], object]
+
+
+def _set(path: str, value: object) -> Change:
+    def change(request: pb.ModelInferRequest) -> None:
+        target = request.inputs[0] if path.startswith("input.") else request
+        field = path.removeprefix("input.")
+        if isinstance(value, list):
+            del getattr(target, field)[:]
+            getattr(target, field).extend(value)
+        else:
+            setattr(target, field, value)
+
+    return change
+
+
+INVALID = [
+    (_set("input.name", "picture"), "takes one input, 'pixels', found ['picture']"),
+    (_set("input.datatype", "FP32"), "pixels is of type UINT8, found 'FP32'"),
+    (_set("input.shape", [1, 3, 32, 32]), "pixels has the shape [N, 32, 32, 3], found [1, 3, 32, 32]"),
+    (_set("input.shape", [32, 32, 3]), "found [32, 32, 3]"),
+    (_set("input.shape", [0, 32, 32, 3]), "found [0, 32, 32, 3]"),
+    (_set("input.shape", [-1, 32, 32, 3]), "found [-1, 32, 32, 3]"),
+    (_set("input.shape", [2**40, 32, 32, 3]), "holds 3,072 bytes; its shape asks for"),
+    (_set("raw_input_contents", [b"short"]), "pixels holds 5 bytes; its shape asks for 3,072"),
+    (_set("raw_input_contents", []), "pixels holds 0 uint_contents"),
+    (_set("raw_input_contents", [b"", b""]), "found 2 raw entries"),
+    (lambda request: request.inputs[0].contents.uint_contents.append(1), "either raw, one entry per input, or typed"),
+    (lambda request: request.inputs.add(name="more"), "takes one input"),
+    (lambda request: request.outputs.add(name="logits"), "the one output is 'probabilities', found 'logits'"),
+    (
+        lambda request: request.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "x"),
+        "no shared",
+    ),
+    (_set("model_name", ""), "names no model"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), INVALID, ids=[message[:40] for _, message in INVALID])
+def test_wrong_requests_are_invalid_and_say_why(change: Change, message: str, stub: GRPCInferenceServiceStub) -> None:
+    """Each way to get a request wrong is INVALID_ARGUMENT with what was found and expected."""
+    request = _pixels_request(BLANK)
+    change(request)
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(request)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in refused.value.details()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\x05\0\0\0abc", "element 1 of image does not end within the contents"),
+        (b"\x03", "element 1 of image does not end within the contents"),
+        (b"\xff\xff\xff\xffabc", "element 1 of image does not end within the contents"),
+        (b"", "image holds 0 elements; its shape asks for 1"),
+        (b"\0\0\0\0\0\0\0\0", "image holds 2 elements; its shape asks for 1"),
+        (b"\0\0\0\0", "picture 1 of 1: the picture is empty"),
+    ],
+)
+def test_wrong_elements_are_invalid_and_say_why(raw: bytes, message: str, stub: GRPCInferenceServiceStub) -> None:
+    """BYTES contents that do not add up are INVALID_ARGUMENT, whatever their lengths claim."""
+    request = _encoded_request([b"x"])
+    request.raw_input_contents[0] = raw
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(request)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in refused.value.details()
+
+
+@pytest.mark.parametrize("call", ["ModelMetadata", "ModelConfig"])
+@pytest.mark.parametrize(("name", "version"), [("nobody", ""), ("nobody.encoded", ""), ("colours", "9"), ("../x", "")])
+def test_unknown_models_and_versions_are_not_found(
+    call: str, name: str, version: str, stub: GRPCInferenceServiceStub
+) -> None:
+    """Asking for what is not there is NOT_FOUND."""
+    with pytest.raises(grpc.RpcError) as refused:
+        getattr(stub, call)(getattr(pb, f"{call}Request")(name=name, version=version))
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_too_large_a_message_is_refused(stub: GRPCInferenceServiceStub) -> None:
+    """A message above the limit is RESOURCE_EXHAUSTED and the server lives on."""
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(_pixels_request(np.zeros((65 * 2**20 // 3072, 32, 32, 3), np.uint8)))
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.ServerLive(pb.ServerLiveRequest()).live

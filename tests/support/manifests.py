@@ -1,0 +1,22 @@
+"""A manifest for tests that need any."""
+
+from contract.manifest import Manifest, Proof, Provenance
+from contract.preprocess import PreprocessSpec
+
+MANIFEST = Manifest(
+    labels=("ant", "bee"),
+    preprocess=PreprocessSpec(resize=(256,), crop=(224, 200)),
+    precision="fp32",
+    max_batch=64,
+    metrics={"val_accuracy": 0.95},
+    provenance=Provenance(
+        backbone="resnet18",
+        weights="default",
+        weights_sha256="",
+        cut="layer4",
+        seed=0,
+        pictures=100,
+        versions={"torch": "2.15"},
+    ),
+    proof=Proof(pictures=10, batch_sizes=(1, 7), largest_difference=1e-6, tolerance=1e-4, same_top1=1.0),
+)

@@ -1,0 +1,50 @@
+"""A run's folder made in a moment: random weights, real pictures."""
+
+from pathlib import Path
+
+import torch
+import torchvision
+
+from contract.manifest import Provenance
+from contract.preprocess import PreprocessSpec
+from support.pictures import COLOURS, write_pictures
+from tune.checkpoint import LabelledFile, RunFacts, save_run
+from tune.network import Network, pool
+
+SPEC = PreprocessSpec(resize=(40,), crop=(32, 32))
+
+
+def write_run(folder: Path, *, backbone: str = "squeezenet1_1", per_class: int = 6, seed: int = 0) -> Path:
+    """Write pictures and a run that has random weights, whose logits differ from picture to picture."""
+    data, run = folder / "pictures", folder / "run"
+    write_pictures(data / "val", per_class)
+    torch.manual_seed(seed)
+    network = Network(backbone, torchvision.models.get_model(backbone), SPEC, len(COLOURS))
+    _spread(network.eval())
+    files = sorted(path.relative_to(data) for path in data.rglob("*.jpg"))
+    labels = tuple(COLOURS)
+    facts = RunFacts(
+        labels=labels,
+        preprocess=SPEC,
+        temperature=1.5,
+        provenance=Provenance(
+            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=seed, pictures=0, versions={}
+        ),
+        metrics={"val_accuracy": 1 / 3},
+        data=str(data),
+        val=tuple(LabelledFile(path=file.as_posix(), label=labels.index(file.parts[1])) for file in files),
+    )
+    run.mkdir()
+    save_run(run, network, facts, {})
+    return run
+
+
+def _spread(network: Network) -> None:
+    """Standardise the head's features, so that the answers differ from picture to picture."""
+    noise = torch.randint(0, 256, (64, *SPEC.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    colours = torch.tensor(list(COLOURS.values()), dtype=torch.uint8).repeat(22, 1)[:64, None, None, :]
+    with torch.inference_mode():
+        features = pool(network.run_blocks(noise // 4 + colours // 2, 0, len(network.block_names)))
+    network.head.mean.copy_(features.mean(0))
+    network.head.inverse_std.copy_(1 / (features.std(0) + 1e-6))
+    torch.nn.init.normal_(network.head.linear.weight, std=0.1)
