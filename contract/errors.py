@@ -108,3 +108,8 @@ class DeadlineError(ServingError):
 
 class DrainingError(ServingError):
     """The server is going down and takes no new work."""
+
+
+def first_line(error: BaseException) -> str:
+    """Shorten another library's error to one line of at most 300 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

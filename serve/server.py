@@ -10,7 +10,8 @@ from typing import Self
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from contract.errors import ServingError
@@ -19,12 +20,12 @@ from protos import open_inference_pb2, unfreeze_pb2
 from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
 from serve.classifier import ClassifierService
+from serve.health import HealthService
 from serve.inference import InferenceService
 from serve.models import ModelSet
 from serve.options import ServeOptions
 
 _FILES = (open_inference_pb2, unfreeze_pb2, health_pb2, reflection_pb2)
-_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ class Server:
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self._models = ModelSet(options)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -56,15 +57,16 @@ class Server:
         self._server = grpc.aio.server(options=_channel_options(self._options))
         add_GRPCInferenceServiceServicer_to_server(InferenceService(self._models), self._server)
         add_ClassifierServicer_to_server(ClassifierService(self._models), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_service_names(), self._server, pool=_whole_pool())
         self.port = await self._listen(self._server)
-        await self._tell_health(_SERVING)
+        models = [name for model in self._models for name in (model.name, model.name + ENCODED_SUFFIX)]
+        self._health.set_serving(["", *_service_names(), *models])
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Say that it is going, finish what is in flight, then let go."""
-        await self._health.enter_graceful_shutdown()
+        self._health.close()
         if self._server is not None:
             await self._server.stop(self._options.drain_s)
         await self._models.close()
@@ -82,11 +84,6 @@ class Server:
                 f"any free one ({error})"
             ) from None
         return port
-
-    async def _tell_health(self, status: int) -> None:
-        models = [name for model in self._models for name in (model.name, model.name + ENCODED_SUFFIX)]
-        for service in ("", *_service_names(), *models):
-            await self._health.set(service, status)
 
 
 async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda _: None) -> None:

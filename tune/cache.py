@@ -100,9 +100,9 @@ def run_trunk(network: Network, inputs: np.ndarray | Tensor, first: int, last: i
     batch = torch.as_tensor(inputs)
     if last == 0:
         return batch
-    flat = batch.flatten(0, 1).to(precision.device, non_blocking=True)
+    flat = precision.lay_out(batch.flatten(0, 1))
     with torch.inference_mode(), precision.autocast():
-        computed = network.run_blocks(_channels_last(flat), first, last)
+        computed = network.run_blocks(flat, first, last)
     return computed.to("cpu", torch.bfloat16).unflatten(0, batch.shape[:2])
 
 
@@ -127,16 +127,11 @@ def pooled_features(network: Network, cached: Cached, precision: Precision, view
     last = len(network.block_names)
     parts = []
     for part in cached.activations[:, :views].split(_CHUNK):
-        flat = part.flatten(0, 1).to(precision.device)
+        flat = precision.lay_out(part.flatten(0, 1))
         with torch.inference_mode(), precision.autocast():
-            computed = pool(network.run_blocks(_channels_last(flat), cached.position, last))
+            computed = pool(network.run_blocks(flat, cached.position, last))
         parts.append(computed.float().cpu().unflatten(0, part.shape[:2]))
     return torch.cat(parts).clone()
-
-
-def _channels_last(batch: Tensor) -> Tensor:
-    """Lay activations out channels-last, which CPUs and tensor cores compute several times faster; pixels are so."""
-    return batch if batch.dtype == torch.uint8 else batch.contiguous(memory_format=torch.channels_last)
 
 
 def _chunks(loaded: Iterator[tuple[Picture, np.ndarray]]) -> Iterator[list[tuple[Picture, np.ndarray]]]:

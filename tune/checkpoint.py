@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.torch
 import torchvision
 
-from contract.errors import CheckpointError, ManifestError
+from contract.errors import CheckpointError, ManifestError, first_line
 from contract.manifest import Provenance, check_labels
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
@@ -117,7 +117,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
     except ManifestError as error:
         raise CheckpointError(f"{folder / FACTS_FILE}: {error}") from None
     except Exception as error:  # safetensors and load_state_dict raise many kinds on what does not fit
-        raise CheckpointError(f"{folder} is damaged: {str(error).splitlines()[0][:300]}; tune again") from error
+        raise CheckpointError(f"{folder} is damaged: {first_line(error)}; tune again") from error
     return network.eval(), facts
 
 

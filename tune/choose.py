@@ -19,7 +19,7 @@ from tune.train import train_network
 
 _FOLDS = 3
 _SHORT_EPOCHS = 4
-_PATIENCE = 2
+_HOPELESS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,15 @@ class CutScore:
         cut: the first trained block, or "head".
         accuracy: over all held-out pictures, 0 to 1.
         standard_error: of that accuracy.
-        pictures: how many were held out, over all folds.
+        pictures: how many were held out, over the folds that it took part in.
+        chosen: whether it is the one.
     """
 
     cut: str
     accuracy: float
     standard_error: float
     pictures: int
+    chosen: bool
 
 
 def candidate_cuts(network: Network) -> tuple[str, ...]:
@@ -54,7 +56,11 @@ def score_cuts(
     precision: Precision,
     reporter: Reporter,
 ) -> tuple[CutScore, ...]:
-    """Train every candidate on the same folds of the training pictures and test it on what each fold holds out.
+    """Train candidates on the same folds of the training pictures and test them on what each fold holds out.
+
+    After each fold, those go that cannot win any more: deeper cuts that are no better than a cheaper one, and cuts
+    that are worse than the best by two standard errors of the paired difference (racing, after Maron and Moore 1994).
+    The race ends when one is left.
 
     Args:
         network: pretrained; left as it is.
@@ -65,72 +71,80 @@ def score_cuts(
         reporter: shows progress.
 
     Returns:
-        One score per candidate, cheapest first, until deeper cuts stop gaining; none where a class has too few
-        pictures to hold any out.
+        One score per candidate, cheapest first; none where a class has too few pictures to hold any out.
     """
     labels = cached.labels.numpy()
     folds = min(_FOLDS, int(np.bincount(labels).min()))
     if folds < 2:  # noqa: PLR2004
         return ()
-    split = list(StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(labels, labels))
-    probes = [fit_probe(features[train], cached.labels[train], seed=options.seed) for train, _ in split]
+    split = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(labels, labels)
     short = replace(options, epochs=min(options.epochs, _SHORT_EPOCHS))
     cuts = candidate_cuts(network)
+    at_cut = {cut: advance_cache(network, cached, network.position(cut), precision) for cut in cuts}
+    hits: dict[str, list[np.ndarray]] = {cut: [] for cut in cuts}
+    racing = cuts
     advance = reporter.track("choosing the cut by cross-validation", len(cuts) * folds)
-    scores: list[CutScore] = []
-    for cut in cuts:
-        at_cut = advance_cache(network, cached, network.position(cut), precision)
-        correct = 0
-        for (train, held_out), probe in zip(split, probes, strict=True):
-            correct += _correct(network, at_cut, (train, held_out), probe, short, precision)
+    for train, held_out in split:
+        probe = fit_probe(features[train], cached.labels[train], seed=options.seed)
+        for cut in racing:
+            hits[cut].append(_hits(network, at_cut[cut], (train, held_out), probe, short, precision))
             advance(1)
-        scores.append(_score(cut, correct, len(labels)))
-        if _stopped_gaining(scores):
+        racing = _still_racing({cut: np.concatenate(hits[cut]) for cut in racing})
+        if len(racing) == 1:
             break
-    advance((len(cuts) - len(scores)) * folds)
-    return tuple(scores)
+    advance(len(cuts) * folds - sum(map(len, hits.values())))
+    return tuple(_score(cut, np.concatenate(hits[cut]), chosen=cut == _chosen(hits, racing)) for cut in cuts)
 
 
-def _score(cut: str, correct: int, pictures: int) -> CutScore:
-    accuracy = correct / pictures
-    error = math.sqrt(accuracy * (1 - accuracy) / pictures)
-    return CutScore(cut=cut, accuracy=accuracy, standard_error=error, pictures=pictures)
+def _score(cut: str, hits: np.ndarray, *, chosen: bool) -> CutScore:
+    accuracy = float(hits.mean())
+    error = math.sqrt(accuracy * (1 - accuracy) / len(hits))
+    return CutScore(cut=cut, accuracy=accuracy, standard_error=error, pictures=len(hits), chosen=chosen)
 
 
-def _stopped_gaining(scores: list[CutScore]) -> bool:
-    """Tell whether the last cuts tried gained less than one standard error: deeper ones cost more still."""
-    before, last = scores[:-_PATIENCE], scores[-_PATIENCE:]
-    if not before:
-        return False
-    best = max(before, key=lambda score: score.accuracy)
-    return max(score.accuracy for score in last) <= best.accuracy + best.standard_error
+def _still_racing(hits: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """Take out what cannot win: what a cheaper one equals, and what is far behind the best."""
+    best = max(hits, key=lambda cut: hits[cut].mean())
+    reached, racing = -1.0, []
+    for cut, own in hits.items():
+        if own.mean() > reached and _behind(own, hits[best]) <= _HOPELESS:
+            racing.append(cut)
+        reached = max(reached, own.mean())
+    return tuple(racing)
 
 
-def cheapest_good_cut(scores: tuple[CutScore, ...]) -> str:
-    """Apply the one-standard-error rule (Breiman et al. 1984): the cheapest that is within one of the best.
-
-    Args:
-        scores: cheapest first; where there are none, the head alone is the careful choice.
-    """
-    if not scores:
-        return HEAD
-    best = max(scores, key=lambda score: score.accuracy)
-    return next(score.cut for score in scores if score.accuracy >= best.accuracy - best.standard_error)
+def _behind(hits: np.ndarray, best: np.ndarray) -> float:
+    """Measure how far behind the best one is, in standard errors of the difference over the same pictures."""
+    difference = best.astype(float) - hits
+    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    return float(difference.mean() / error) if error else 0.0
 
 
-def _correct(
+def _chosen(hits: dict[str, list[np.ndarray]], racing: tuple[str, ...]) -> str:
+    """Apply the one-standard-error rule (Breiman et al. 1984): the cheapest that is within one of the best."""
+    total = {cut: np.concatenate(hits[cut]) for cut in racing}
+    best = max(total.values(), key=lambda own: own.mean())
+    return next(cut for cut, own in total.items() if _behind(own, best) <= 1)
+
+
+def chosen_cut(scores: tuple[CutScore, ...]) -> str:
+    """Give the chosen cut; where there are no scores, the head alone is the careful choice."""
+    return next((score.cut for score in scores if score.chosen), HEAD)
+
+
+def _hits(
     network: Network,
     cached: Cached,
     rows: tuple[np.ndarray, np.ndarray],
     probe: Probe,
     options: TuneOptions,
     precision: Precision,
-) -> int:
+) -> np.ndarray:
     trial, learning, testing = copy.deepcopy(network), _rows(cached, rows[0]), _rows(cached, rows[1])
     train_network(trial, learning, probe, options, precision, lambda _: None)
     with torch.inference_mode():
         pooled = pooled_features(trial, testing, precision, views=1)[:, 0].to(precision.device)
-        return int((trial.head.classify(pooled).argmax(1).cpu() == testing.labels).sum())
+        return np.asarray(trial.head.classify(pooled).argmax(1).cpu() == testing.labels)
 
 
 def _rows(cached: Cached, rows: np.ndarray) -> Cached:

@@ -106,7 +106,11 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify prepared pictures."""
-        return self.head(self.run_blocks(pixels, 0, len(self._blocks)))
+        return self.run_tail(pixels, 0)
+
+    def run_tail(self, inputs: Tensor, position: int) -> Tensor:
+        """Apply the blocks from `position` on and the head: to logits [N, C]."""
+        return self.head(self.run_blocks(inputs, position, len(self._blocks)))
 
     def run_blocks(self, inputs: Tensor, first: int, last: int) -> Tensor:
         """Apply blocks `first` to `last - 1`; where `first` is 0, to pictures (uint8 NHWC), which are normalised."""

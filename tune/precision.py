@@ -1,10 +1,11 @@
 """Where and in which precision to compute."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from contract.errors import UnfreezeError
 
@@ -24,6 +25,22 @@ class Precision:
     def autocast(self) -> AbstractContextManager[object]:
         """Compute in `dtype` where that is safe, in float32 where it is not."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def lay_out(self, batch: Tensor) -> Tensor:
+        """Put activations on the device as convolutions like them best: in `dtype`, channels last. Pictures are so."""
+        if batch.dtype == torch.uint8:
+            return batch.to(self.device, non_blocking=True)
+        moved = batch.to(self.device, self.dtype, non_blocking=True)
+        return moved.contiguous(memory_format=torch.channels_last)
+
+    def for_training(self, network: nn.Module) -> "Precision":
+        """Pick what training computes in.
+
+        The backward pass of grouped convolutions is slow in bfloat16 on CPUs: the second half of a MobileNetV3 trains
+        1.5 to 1.8 times as fast in float32, although its forward pass alone takes 1.6 to 2 times as long.
+        """
+        grouped = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in network.modules())
+        return replace(self, dtype=torch.float32) if self.device.type == "cpu" and grouped else self
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Scale gradients, which float16 needs and the others do not."""

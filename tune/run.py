@@ -16,7 +16,7 @@ from contract.manifest import Provenance
 from contract.reporting import Reporter, Silent
 from tune.cache import Cached, Room, advance_cache, fill_cache, pooled_features
 from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, save_run
-from tune.choose import CutScore, candidate_cuts, cheapest_good_cut, score_cuts
+from tune.choose import CutScore, candidate_cuts, chosen_cut, score_cuts
 from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
 from tune.evaluate import Evaluation, evaluate, fit_temperature
 from tune.network import Network
@@ -111,7 +111,7 @@ def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float
     probe = fit_probe(features, cached.labels, seed=run.options.seed)
     if run.cut == "auto":
         run.scores = score_cuts(run.network, cached, features, run.options, run.precision, run.reporter)
-        run.cut = cheapest_good_cut(run.scores)
+        run.cut = chosen_cut(run.scores)
         tried = ", ".join(f"{score.cut} {score.accuracy:.3f}±{score.standard_error:.3f}" for score in run.scores)
         run.reporter.say(f"cut: {run.cut} (cross-validated accuracy by cut: {tried or 'too few pictures to tell'})")
     cached = advance_cache(run.network, cached, run.network.position(run.cut), run.precision)

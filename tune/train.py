@@ -14,7 +14,7 @@ from tune.precision import Precision
 from tune.probe import Probe
 
 _BLOCK_SHARE = 0.1
-_SHARE_PER_BLOCK = 0.8
+_INPUT_SHARE = 0.3
 _WARM_UP = 0.1
 _HEAD_EPOCHS = 6
 _CLIP_NORM = 1.0
@@ -57,6 +57,7 @@ def train_network(
     generator = torch.Generator().manual_seed(options.seed)
     torch.manual_seed(options.seed)
     probe.put_into(network.head)
+    precision = precision.for_training(network)
     _train_head(network, cached, options, precision, report, generator)
     if cached.position < len(network.block_names):
         _train_blocks(network, cached, options, precision, report, generator)
@@ -96,16 +97,10 @@ def _train_blocks(
     for number in range(1, options.epochs + 1):
         losses = []
         for rows, view in _shuffled(len(cached.labels), cached.activations.shape[1], options.batch_size, generator):
-            batch = cached.activations[rows, view].to(precision.device)
+            batch = precision.lay_out(cached.activations[rows, view])
             labels = cached.labels[rows].to(precision.device)
-            losses.append(steps.take(lambda batch=batch: _tail(network, batch, cached.position), labels))
+            losses.append(steps.take(lambda batch=batch: network.run_tail(batch, cached.position), labels))
         report(Epoch(stage="blocks", number=number, loss=sum(losses) / len(losses)))
-
-
-def _tail(network: Network, batch: Tensor, position: int) -> Tensor:
-    if batch.dtype != torch.uint8:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-    return network.head(network.run_blocks(batch, position, len(network.block_names)))
 
 
 def _batches(count: int, options: TuneOptions) -> int:
@@ -151,7 +146,7 @@ def _parameter_groups(network: Network, position: int, options: TuneOptions) -> 
     groups = _by_decay(list(network.head.parameters()), options.learning_rate)
     blocks = len(network.block_names)
     for index in range(position, blocks):
-        rate = options.learning_rate * _BLOCK_SHARE * _SHARE_PER_BLOCK ** (blocks - 1 - index)
+        rate = options.learning_rate * _BLOCK_SHARE * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
         groups += _by_decay(list(network.block_parameters(index, index + 1)), rate)
     return groups
 

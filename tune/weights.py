@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from contract.errors import ManifestError, WeightsError
+from contract.errors import ManifestError, WeightsError, first_line
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
 from tune.families import family_of
@@ -108,7 +108,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], PreprocessSpec | None, st
         raise WeightsError(f"{path} does not say how its pictures are prepared: {error}") from None
     except Exception as error:  # torch.load and safetensors raise many kinds on files that are no weights
         raise WeightsError(
-            f"{path} holds no weights that can be read safely: {str(error).splitlines()[0][:300]}. "
+            f"{path} holds no weights that can be read safely: {first_line(error)}. "
             "Expected .safetensors, or a state dict saved by torch.save(model.state_dict(), path)"
         ) from error
     return state, spec, sha256

@@ -15,10 +15,10 @@ from support.runs import SPEC, write_run
 
 from contract.errors import CheckpointError, ProofError, RepositoryError
 from contract.manifest import METADATA_KEY, Manifest
+from contract.reporting import Silent
 from export.graph import Served
 from export.prove import prove
 from export.run import Published, export
-from contract.reporting import Silent
 from tune.checkpoint import load_run
 
 

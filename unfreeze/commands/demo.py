@@ -19,9 +19,9 @@ EXAMPLES = """Examples:
 def demo(
     *,
     out: Path = Path("demo"),
-    train_per_class: int = 60,
-    val_per_class: int = 20,
-    epochs: int = 12,
+    train_per_class: int = _DEFAULTS.train_per_class,
+    val_per_class: int = _DEFAULTS.val_per_class,
+    epochs: int = _DEFAULTS.epochs,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Go the whole way on this machine alone, without a download: draw, tune, export, serve, ask.

@@ -23,6 +23,7 @@ from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
 
 MODEL = "wallpaper"
 _CLIENTS = 8
+_LEARNING_RATE = 1e-2  # the patterns are far from what the backbone has seen, and there are many of them
 _ANSWERING = "serving "
 
 
@@ -38,9 +39,9 @@ class DemoOptions:
         seed: of everything random.
     """
 
-    train_per_class: int = 60
+    train_per_class: int = 120
     val_per_class: int = 20
-    epochs: int = 12
+    epochs: int = 10
     seconds: float = 5.0
     seed: int = 0
 
@@ -83,7 +84,13 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
         train_per_class=options.train_per_class, val_per_class=options.val_per_class, seed=options.seed
     )
     write_wallpaper_groups(data, pictures, reporter)
-    tuning = TuneOptions(backbone=BUILTIN_BACKBONE, weights="builtin", epochs=options.epochs, seed=options.seed)
+    tuning = TuneOptions(
+        backbone=BUILTIN_BACKBONE,
+        weights="builtin",
+        epochs=options.epochs,
+        learning_rate=_LEARNING_RATE,
+        seed=options.seed,
+    )
     metrics = tune(data, out / "run", tuning, reporter, overwrite=True)
     published = export(out / "run", out / "models", MODEL, reporter=reporter)
     asked = [path.read_bytes() for path in sorted((data / "val").rglob("*.*"))]

@@ -1,0 +1,94 @@
+"""Folders of pictures as people have them."""
+
+from pathlib import Path
+
+import pytest
+from support.pictures import draw_picture, encode, write_pictures
+
+from contract.errors import DataError
+from tune.dataset import Skipped, read_dataset
+
+
+def _names(pictures: tuple) -> list[str]:
+    return [f"{picture.path.parent.name}/{picture.path.name}" for picture in pictures]
+
+
+def test_a_folder_per_class_is_split_by_class_and_by_seed(tmp_path: Path) -> None:
+    """Without a val folder, a fifth of each class is put aside, the same for the same seed."""
+    data = write_pictures(tmp_path / "data", 20)
+    dataset = read_dataset(data, val_fraction=0.2, seed=4)
+    assert dataset.labels == ("blue", "green", "red")
+    for split, each in (("train", 16), ("val", 4)):
+        assert [sum(picture.label == label for picture in dataset.splits[split]) for label in range(3)] == [each] * 3
+    assert not set(_names(dataset.splits["train"])) & set(_names(dataset.splits["val"]))
+    assert all(dataset.labels[picture.label] == picture.path.parent.name for picture in dataset.splits["train"])
+    assert read_dataset(data, seed=4) == dataset
+    assert _names(read_dataset(data, seed=5).splits["val"]) != _names(dataset.splits["val"])
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("train", "valid"), ("Training", "Validation"), ("TRAIN", "VAL")])
+def test_split_folders_are_found_by_their_usual_names(names: tuple[str, str], tmp_path: Path) -> None:
+    """Train and val under the names that people give them, and a test folder beside."""
+    for name, count in zip((*names, "test"), (5, 2, 1), strict=True):
+        write_pictures(tmp_path / name, count)
+    dataset = read_dataset(tmp_path)
+    assert {split: len(pictures) for split, pictures in dataset.splits.items()} == {"train": 15, "val": 6, "test": 3}
+    assert all(picture.path.is_relative_to(tmp_path / names[1]) for picture in dataset.splits["val"])
+
+
+def test_other_files_are_skipped_by_name_and_hidden_ones_ignored(tmp_path: Path) -> None:
+    """Notes, thumbnails' databases and strays are named with a reason; suffixes count in any case."""
+    data = write_pictures(tmp_path / "data", 4)
+    (data / "red" / "notes.txt").write_text("x")
+    (data / "red" / "Thumbs.db").write_bytes(b"x")
+    (data / "red" / ".DS_Store").write_bytes(b"x")
+    (data / "readme.md").write_text("x")
+    (data / ".cache").mkdir()
+    (data / "red" / "deeper").mkdir()
+    (data / "red" / "deeper" / "more.JPG").write_bytes(encode(draw_picture((200, 0, 0), 1)))
+    dataset = read_dataset(data)
+    assert {item.path.name: item.reason for item in dataset.skipped} == {
+        "notes.txt": ".txt is no picture's suffix",
+        "Thumbs.db": ".db is no picture's suffix",
+        "readme.md": "lies in no class's folder",
+    }
+    assert "deeper/more.JPG" in [name for pictures in dataset.splits.values() for name in _names(pictures)]
+
+
+def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None:
+    """No folder, one class, an empty class, a class of one picture, a class that only val has."""
+    with pytest.raises(DataError, match="is no folder; expected one with a folder of pictures per class"):
+        read_dataset(tmp_path / "nothing")
+    (tmp_path / "one" / "ants").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds 1 folders of pictures; a classifier needs two or more"):
+        read_dataset(tmp_path / "one")
+    data = write_pictures(tmp_path / "data", 3)
+    (data / "yellow").mkdir()
+    (data / "yellow" / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"no usable picture of yellow.*(?s:.*)notes.txt: .txt is no picture's suffix"):
+        read_dataset(data)
+    (data / "yellow" / "one.png").write_bytes(encode(draw_picture((200, 200, 0), 1), "PNG"))
+    with pytest.raises(DataError, match="yellow has one picture, which cannot both train and validate"):
+        read_dataset(data)
+    write_pictures(tmp_path / "split" / "train", 2)
+    write_pictures(tmp_path / "split" / "val", 2)
+    (tmp_path / "split" / "val" / "wasps").mkdir()
+    with pytest.raises(DataError, match="has classes that the training pictures lack: wasps"):
+        read_dataset(tmp_path / "split")
+    (tmp_path / "split" / "val" / "wasps").rmdir()
+    for file in (tmp_path / "split" / "val").rglob("*.jpg"):
+        file.unlink()
+    with pytest.raises(DataError, match="no usable picture of blue, green, red in the val pictures"):
+        read_dataset(tmp_path / "split")
+
+
+def test_taking_pictures_out_never_leaves_an_empty_class(tmp_path: Path) -> None:
+    """Files that turn out not to decode leave the data set, and if a class goes with them that is an error."""
+    dataset = read_dataset(write_pictures(tmp_path / "data", 5))
+    first = dataset.splits["train"][0]
+    smaller = dataset.without([Skipped(path=first.path, reason="truncated")])
+    assert len(smaller.splits["train"]) == len(dataset.splits["train"]) - 1
+    assert smaller.skipped[-1].reason == "truncated"
+    blue = [picture for picture in dataset.splits["train"] if picture.label == 0]
+    with pytest.raises(DataError, match="no usable picture of blue in the train pictures"):
+        dataset.without([Skipped(path=picture.path, reason="truncated") for picture in blue])
