@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,16 @@ class Cached:
     labels: Tensor
     pictures: tuple[Picture, ...]
     skipped: tuple[Skipped, ...]
+
+    def take(self, rows: np.ndarray) -> "Cached":
+        """Take some of the pictures, by their numbers."""
+        numbers = torch.from_numpy(rows)
+        return replace(
+            self,
+            activations=self.activations[numbers],
+            labels=self.labels[numbers],
+            pictures=tuple(self.pictures[row] for row in rows),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +123,12 @@ def advance_cache(network: Network, cached: Cached, position: int, precision: Pr
     parts = [
         run_trunk(network, part, cached.position, position, precision) for part in cached.activations.split(_CHUNK)
     ]
-    return Cached(
-        position=position,
-        activations=torch.cat(parts),
-        labels=cached.labels,
-        pictures=cached.pictures,
-        skipped=cached.skipped,
-    )
+    return replace(cached, position=position, activations=torch.cat(parts))
+
+
+def behind_all(network: Network, cached: Cached, features: Tensor) -> Cached:
+    """Let features [N, V, F], pooled already, stand for the activations behind the last block."""
+    return replace(cached, position=len(network.block_names), activations=features[..., None, None])
 
 
 def pooled_features(network: Network, cached: Cached, precision: Precision, views: int | None = None) -> Tensor:

@@ -10,11 +10,11 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from contract.reporting import Reporter
-from tune.cache import Cached, advance_cache, pooled_features
+from tune.cache import Cached, advance_cache, behind_all, pooled_features
 from tune.network import HEAD, Network
 from tune.options import TuneOptions
 from tune.precision import Precision
-from tune.probe import Probe, fit_probe
+from tune.probe import fit_probe
 from tune.train import train_network
 
 _FOLDS = 3
@@ -58,14 +58,14 @@ def score_cuts(
 ) -> tuple[CutScore, ...]:
     """Train candidates on the same folds of the training pictures and test them on what each fold holds out.
 
-    After each fold, those go that cannot win any more: deeper cuts that are no better than a cheaper one, and cuts
-    that are worse than the best by two standard errors of the paired difference (racing, after Maron and Moore 1994).
-    The race ends when one is left.
+    After each fold, those go that will hardly win (racing, after Maron and Moore 1994): cuts that are not ahead of a
+    cheaper one by a standard error of the paired difference, and cuts that are two behind the best. The race ends when
+    one is left.
 
     Args:
         network: pretrained; left as it is.
         cached: the training pictures at the earliest candidate cut.
-        features: of the pictures as served, pooled behind the last block, float32 [N, F].
+        features: pooled behind the last block, of every view, float32 [N, V, F].
         options: how to train.
         precision: to compute in.
         reporter: shows progress.
@@ -80,14 +80,18 @@ def score_cuts(
     split = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(labels, labels)
     short = replace(options, epochs=min(options.epochs, _SHORT_EPOCHS))
     cuts = candidate_cuts(network)
-    at_cut = {cut: advance_cache(network, cached, network.position(cut), precision) for cut in cuts}
+    at_cut = {HEAD: behind_all(network, cached, features)}
+    for cut in reversed(cuts[1:]):  # the earliest first: each from the one before
+        cached = at_cut[cut] = advance_cache(network, cached, network.position(cut), precision)
     hits: dict[str, list[np.ndarray]] = {cut: [] for cut in cuts}
     racing = cuts
     advance = reporter.track("choosing the cut by cross-validation", len(cuts) * folds)
     for train, held_out in split:
-        probe = fit_probe(features[train], cached.labels[train], seed=options.seed)
+        probe = fit_probe(features[train, 0], cached.labels[train], seed=options.seed)
         for cut in racing:
-            hits[cut].append(_hits(network, at_cut[cut], (train, held_out), probe, short, precision))
+            trial, learning, testing = copy.deepcopy(network), at_cut[cut].take(train), at_cut[cut].take(held_out)
+            train_network(trial, learning, features[train], probe, short, precision, lambda _: None)
+            hits[cut].append(_hits(trial, testing, precision))
             advance(1)
         racing = _still_racing({cut: np.concatenate(hits[cut]) for cut in racing})
         if len(racing) == 1:
@@ -103,13 +107,12 @@ def _score(cut: str, hits: np.ndarray, *, chosen: bool) -> CutScore:
 
 
 def _still_racing(hits: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """Take out what cannot win: what a cheaper one equals, and what is far behind the best."""
-    best = max(hits, key=lambda cut: hits[cut].mean())
-    reached, racing = -1.0, []
+    """Keep what can win: no more than a little behind the best, and clearly ahead of everything cheaper."""
+    best = max(hits.values(), key=np.mean)
+    racing: dict[str, np.ndarray] = {}
     for cut, own in hits.items():
-        if own.mean() > reached and _behind(own, hits[best]) <= _HOPELESS:
-            racing.append(cut)
-        reached = max(reached, own.mean())
+        if _behind(own, best) <= _HOPELESS and all(_behind(cheaper, own) > 1 for cheaper in racing.values()):
+            racing[cut] = own
     return tuple(racing)
 
 
@@ -132,26 +135,7 @@ def chosen_cut(scores: tuple[CutScore, ...]) -> str:
     return next((score.cut for score in scores if score.chosen), HEAD)
 
 
-def _hits(
-    network: Network,
-    cached: Cached,
-    rows: tuple[np.ndarray, np.ndarray],
-    probe: Probe,
-    options: TuneOptions,
-    precision: Precision,
-) -> np.ndarray:
-    trial, learning, testing = copy.deepcopy(network), _rows(cached, rows[0]), _rows(cached, rows[1])
-    train_network(trial, learning, probe, options, precision, lambda _: None)
+def _hits(network: Network, testing: Cached, precision: Precision) -> np.ndarray:
     with torch.inference_mode():
-        pooled = pooled_features(trial, testing, precision, views=1)[:, 0].to(precision.device)
-        return np.asarray(trial.head.classify(pooled).argmax(1).cpu() == testing.labels)
-
-
-def _rows(cached: Cached, rows: np.ndarray) -> Cached:
-    return Cached(
-        position=cached.position,
-        activations=cached.activations[torch.from_numpy(rows)],
-        labels=cached.labels[torch.from_numpy(rows)],
-        pictures=tuple(cached.pictures[row] for row in rows),
-        skipped=(),
-    )
+        pooled = pooled_features(network, testing, precision, views=1)[:, 0].to(precision.device)
+        return np.asarray(network.head.classify(pooled).argmax(1).cpu() == testing.labels)

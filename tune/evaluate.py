@@ -68,27 +68,41 @@ def evaluate(
     Raises:
         DataError: not one picture decodes.
     """
+    return evaluate_together([network], 0, pictures, spec, device, advance)[0]
+
+
+def evaluate_together(
+    networks: Sequence[Network],
+    shared: int,
+    pictures: Sequence[Picture],
+    spec: PreprocessSpec,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Evaluation]:
+    """Do as `evaluate` does, for networks whose first `shared` blocks are the same: those run once."""
     skipped: list[Skipped] = []
     kept: list[Picture] = []
-    logits: list[Tensor] = []
-    network.eval()
+    logits: list[list[Tensor]] = [[] for _ in networks]
+    for network in networks:
+        network.eval()
     loaded = load_views(pictures, Views(spec=spec), skipped)
     while chunk := list(islice(loaded, _BATCH)):
         batch = torch.from_numpy(np.concatenate([made for _, made in chunk])).to(device)
         with torch.inference_mode():
-            logits.append(network(batch).float().cpu())
+            trunk = networks[0].run_blocks(batch, 0, shared)
+            for network, own in zip(networks, logits, strict=True):
+                own.append(network.run_tail(trunk, shared).float().cpu())
         kept += [picture for picture, _ in chunk]
         advance(len(chunk))
     if not kept:
         raise DataError(
             f"none of the {len(pictures)} pictures decodes; the first: {skipped[0].path}: {skipped[0].reason}"
         )
-    return Evaluation(
-        logits=torch.cat(logits).clone(),
-        labels=torch.tensor([picture.label for picture in kept], dtype=torch.int64),
-        pictures=tuple(kept),
-        skipped=tuple(skipped),
-    )
+    labels = torch.tensor([picture.label for picture in kept], dtype=torch.int64)
+    return [
+        Evaluation(logits=torch.cat(own).clone(), labels=labels, pictures=tuple(kept), skipped=tuple(skipped))
+        for own in logits
+    ]
 
 
 def fit_temperature(evaluation: Evaluation) -> float:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from contract.errors import CheckpointError
 from contract.manifest import Provenance
 from contract.reporting import Reporter, Silent
-from tune.cache import Cached, Room, advance_cache, fill_cache, pooled_features
+from tune.cache import Cached, Room, advance_cache, behind_all, fill_cache, pooled_features
 from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, save_run
 from tune.choose import CutScore, candidate_cuts, chosen_cut, score_cuts
 from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
-from tune.evaluate import Evaluation, evaluate, fit_temperature
-from tune.network import Network
+from tune.evaluate import Evaluation, evaluate, evaluate_together, fit_temperature
+from tune.network import HEAD, Network
 from tune.options import TuneOptions
 from tune.precision import Precision, choose_precision
 from tune.probe import Probe, fit_probe
@@ -107,17 +108,20 @@ def _begin(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporte
 def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float]]:
     cached = _fill(run, folder)
     run.reporter.say("fitting the probe on frozen features")
-    features = pooled_features(run.network, cached, run.precision, views=1)[:, 0]
-    probe = fit_probe(features, cached.labels, seed=run.options.seed)
+    features = pooled_features(run.network, cached, run.precision)
+    probe = fit_probe(features[:, 0], cached.labels, seed=run.options.seed)
     if run.cut == "auto":
         run.scores = score_cuts(run.network, cached, features, run.options, run.precision, run.reporter)
         run.cut = chosen_cut(run.scores)
         tried = ", ".join(f"{score.cut} {score.accuracy:.3f}±{score.standard_error:.3f}" for score in run.scores)
         run.reporter.say(f"cut: {run.cut} (cross-validated accuracy by cut: {tried or 'too few pictures to tell'})")
-    cached = advance_cache(run.network, cached, run.network.position(run.cut), run.precision)
+    if run.cut == HEAD:
+        cached = behind_all(run.network, cached, features)
+    else:
+        cached = advance_cache(run.network, cached, run.network.position(run.cut), run.precision)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
-    _train(run, cached, probe)
+    _train(run, cached, features, probe)
     return _better(run, probed)
 
 
@@ -137,25 +141,23 @@ def _fill(run: _Run, folder: Path) -> Cached:
     return cached
 
 
-def _train(run: _Run, cached: Cached, probe: Probe) -> None:
+def _train(run: _Run, cached: Cached, features: Tensor, probe: Probe) -> None:
     advance = run.reporter.track(f"training the blocks from {run.cut}", run.options.epochs)
 
     def report(epoch: Epoch) -> None:
         run.epochs.append(epoch)
         advance(1 if epoch.stage == "blocks" else 0)
 
-    train_network(run.network, cached, probe, run.options, run.precision, report)
-    advance(0 if run.cut != "head" else run.options.epochs)
+    train_network(run.network, cached, features, probe, run.options, run.precision, report)
+    advance(0 if run.cut != HEAD else run.options.epochs)
 
 
 def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, float]]:
     """Keep the probe where training made it worse on validation."""
     pictures = run.dataset.splits[VAL]
-    advance = run.reporter.track("evaluating in full precision", 2 * len(pictures))
-    before, after = (
-        evaluate(network, pictures, run.pretrained.spec, run.precision.device, advance)
-        for network in (probed, run.network)
-    )
+    advance = run.reporter.track("evaluating in full precision", len(pictures))
+    networks, shared = (probed, run.network), run.network.position(run.cut)
+    before, after = evaluate_together(networks, shared, pictures, run.pretrained.spec, run.precision.device, advance)
     run.dataset = run.dataset.without(before.skipped)
     kept_probe = after.accuracy < before.accuracy
     network, evaluation = (probed, before) if kept_probe else (run.network, after)
@@ -163,7 +165,7 @@ def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, 
         run.reporter.say(
             f"training ended below the probe ({after.accuracy:.3f} < {before.accuracy:.3f}): keeping the probe"
         )
-        run.cut = "head"
+        run.cut = HEAD
     figures = {
         "val_accuracy": evaluation.accuracy,
         "probe_val_accuracy": before.accuracy,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tune.cache import Cached, pooled_features
+from tune.cache import Cached
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.precision import Precision
@@ -39,7 +39,13 @@ Report = Callable[[Epoch], None]
 
 
 def train_network(
-    network: Network, cached: Cached, probe: Probe, options: TuneOptions, precision: Precision, report: Report
+    network: Network,
+    cached: Cached,
+    features: Tensor,
+    probe: Probe,
+    options: TuneOptions,
+    precision: Precision,
+    report: Report,
 ) -> None:
     """Train in two stages: the head alone from the probe's solution, then the blocks behind the cut with it.
 
@@ -49,7 +55,8 @@ def train_network(
     Args:
         network: on the precision's device; its blocks behind `cached.position` and its head are changed.
         cached: the training pictures' activations at the cut.
-        probe: fitted on the frozen features of the same pictures.
+        features: the frozen network's for the same pictures and views, float32 [N, V, F].
+        probe: fitted on them.
         options: epochs, rates, seed.
         precision: to compute in.
         report: called after every epoch.
@@ -58,7 +65,7 @@ def train_network(
     torch.manual_seed(options.seed)
     probe.put_into(network.head)
     precision = precision.for_training(network)
-    _train_head(network, cached, options, precision, report, generator)
+    _train_head(network, features, cached.labels, options, precision, report, generator)
     if cached.position < len(network.block_names):
         _train_blocks(network, cached, options, precision, report, generator)
     network.eval()
@@ -66,14 +73,14 @@ def train_network(
 
 def _train_head(
     network: Network,
-    cached: Cached,
+    features: Tensor,
+    labels: Tensor,
     options: TuneOptions,
     precision: Precision,
     report: Report,
     generator: torch.Generator,
 ) -> None:
-    features = pooled_features(network, cached, precision).to(precision.device)
-    labels = cached.labels.to(precision.device)
+    features, labels = features.to(precision.device), labels.to(precision.device)
     network.train_from(len(network.block_names))
     steps = _Steps(network, network.position("head"), options, _HEAD_EPOCHS * _batches(len(labels), options), precision)
     for number in range(1, _HEAD_EPOCHS + 1):

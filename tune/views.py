@@ -14,8 +14,8 @@ from contract.errors import PictureError
 from contract.preprocess import PreprocessSpec, decode, resize_and_crop
 from tune.dataset import Picture, Skipped
 
-_AREA = (0.4, 1.0)
-_ASPECT = (3 / 4, 4 / 3)
+_AREA = (0.5, 1.0)
+_ASPECT = (0.9, 1 / 0.9)
 _READ_AHEAD = 64
 
 

@@ -37,9 +37,9 @@ def _cached(network: Network, cut: str, folder: Path) -> Cached:
 
 def _train(network: Network, cached: Cached, **options: object) -> list[Epoch]:
     epochs: list[Epoch] = []
-    features = pooled_features(network, cached, FLOAT32, views=1)[:, 0]
-    probe = fit_probe(features, cached.labels)
-    train_network(network, cached, probe, TuneOptions(batch_size=8, **options), FLOAT32, epochs.append)
+    features = pooled_features(network, cached, FLOAT32)
+    probe = fit_probe(features[:, 0], cached.labels)
+    train_network(network, cached, features, probe, TuneOptions(batch_size=8, **options), FLOAT32, epochs.append)
     return epochs
 
 

@@ -8,20 +8,21 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.demo.options import DemoOptions
+
+_DEFAULTS = DemoOptions()
 
 EXAMPLES = """Examples:
 
     unfreeze demo
-    unfreeze demo --out /tmp/demo --train-per-class 100
+    unfreeze demo --out /tmp/demo --train-per-class 200
 """
 
 
 def demo(
+    options: Annotated[DemoOptions, Parameter(name="*")] = _DEFAULTS,
     *,
     out: Path = Path("demo"),
-    train_per_class: int = _DEFAULTS.train_per_class,
-    val_per_class: int = _DEFAULTS.val_per_class,
-    epochs: int = _DEFAULTS.epochs,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Go the whole way on this machine alone, without a download: draw, tune, export, serve, ask.
@@ -30,15 +31,12 @@ def demo(
     pretrained on fractals, shapes and textures and has never seen one.
 
     Args:
+        options: how large it is.
         out: folder that takes the pictures, the run and the model repository.
-        train_per_class: training pictures of each of the 17 groups.
-        val_per_class: validation pictures of each.
-        epochs: passes over the pictures for the blocks behind the cut.
         json: print the figures as JSON on standard output.
     """
-    from unfreeze.demo.run import DemoOptions, run_demo
+    from unfreeze.demo.run import run_demo
 
-    options = DemoOptions(train_per_class=train_per_class, val_per_class=val_per_class, epochs=epochs)
     with TerminalReporter() as reporter:
         outcome = run_demo(out, options, reporter)
     proof = outcome.published.manifest.proof

@@ -19,31 +19,13 @@ from serve.local import LocalClassifier
 from tune.options import TuneOptions
 from tune.run import tune
 from tune.weights import BUILTIN_BACKBONE
+from unfreeze.demo.options import DemoOptions
 from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
 
 MODEL = "wallpaper"
 _CLIENTS = 8
-_LEARNING_RATE = 1e-2  # the patterns are far from what the backbone has seen, and there are many of them
+_LEARNING_RATE = 3e-2  # the patterns are far from what the backbone has seen, and there are many of them
 _ANSWERING = "serving "
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions:
-    """How large the demonstration is.
-
-    Args:
-        train_per_class: training pictures of each of the 17 groups.
-        val_per_class: validation pictures of each.
-        epochs: passes over the pictures for the blocks behind the cut.
-        seconds: how long the server is asked.
-        seed: of everything random.
-    """
-
-    train_per_class: int = 120
-    val_per_class: int = 20
-    epochs: int = 10
-    seconds: float = 5.0
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
