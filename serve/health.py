@@ -16,7 +16,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class HealthService(HealthServicer):
+class HealthService(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
     """Answers `grpc.health.v1.Health`; use it in the event loop that it serves in."""
 
     def __init__(self) -> None:

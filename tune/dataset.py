@@ -147,8 +147,8 @@ def _check(dataset: Dataset) -> None:
         if not pictures or (name == TRAIN and empty):
             reasons = "".join(f"\n  {item.path}: {item.reason}" for item in dataset.skipped[:5])
             raise DataError(
-                f"no usable picture of {', '.join(empty)} in the {name} pictures of {dataset.root}; add some, or remove "
-                f"the empty folder{reasons and chr(10) + 'skipped, for example:'}{reasons}"
+                f"no usable picture of {', '.join(empty)} in the {name} pictures of {dataset.root}; add some, or "
+                f"remove the empty folder{reasons and chr(10) + 'skipped, for example:'}{reasons}"
             )
 
 

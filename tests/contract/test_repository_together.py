@@ -1,5 +1,6 @@
 """The model repository under many hands: readers beside writers, writers beside writers, and sudden deaths."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_readers_never_see_half_a_model(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert _read_all(repository) == tuple(range(1, 51))
     assert len(set(seen)) > 5
-    assert all(one == other[: len(one)] for one, other in zip(seen, seen[1:], strict=False))
+    assert all(one == other[: len(one)] for one, other in itertools.pairwise(seen))
 
 
 def test_publishers_do_not_take_each_others_numbers(tmp_path: Path) -> None:

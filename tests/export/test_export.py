@@ -59,7 +59,7 @@ def test_answers_are_torchs_with_the_temperature(run: Path, published: Published
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_file_describes_itself(run: Path, published: Published) -> None:
+def test_file_describes_itself(published: Published) -> None:
     """The manifest inside says labels, preparation, proof and provenance; nothing lies beside the model."""
     model = onnx.load(published.path)
     manifest = Manifest.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
@@ -123,14 +123,26 @@ def test_too_strict_a_tolerance_publishes_nothing(run: Path, tmp_path: Path) -> 
     assert not repository.exists()
 
 
+def _drop_a_tensor(run: Path) -> None:
+    state = safetensors.torch.load_file(run / "model.safetensors")
+    state.pop(next(iter(state)))
+    safetensors.torch.save_file(state, run / "model.safetensors")
+
+
+def _break_a_weight(run: Path) -> None:
+    state = safetensors.torch.load_file(run / "model.safetensors")
+    state["unfreeze_head.linear.bias"][0] = float("nan")
+    safetensors.torch.save_file(state, run / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("break_it", "error", "message"),
     [
         (lambda run: (run / "run.json").unlink(), CheckpointError, "holds no finished run"),
         (lambda run: (run / "run.json").write_text("{"), CheckpointError, "no JSON"),
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), CheckpointError, "is damaged"),
-        (lambda run: _drop_a_tensor(run), CheckpointError, "is damaged"),
-        (lambda run: _break_a_weight(run), ProofError, "not what was trained"),
+        (_drop_a_tensor, CheckpointError, "is damaged"),
+        (_break_a_weight, ProofError, "not what was trained"),
         (lambda run: next((run.parent / "pictures").rglob("*.jpg")).unlink(), ProofError, "pictures are gone"),
     ],
 )
@@ -156,18 +168,6 @@ def test_bad_names_are_refused_before_any_work(name: str, run: Path, tmp_path: P
     """A name that could leave the repository or mean something else is refused."""
     with pytest.raises(RepositoryError, match="is no model's name"):
         export(run, tmp_path, name)
-
-
-def _drop_a_tensor(run: Path) -> None:
-    state = safetensors.torch.load_file(run / "model.safetensors")
-    state.pop(next(iter(state)))
-    safetensors.torch.save_file(state, run / "model.safetensors")
-
-
-def _break_a_weight(run: Path) -> None:
-    state = safetensors.torch.load_file(run / "model.safetensors")
-    state["unfreeze_head.linear.bias"][0] = float("nan")
-    safetensors.torch.save_file(state, run / "model.safetensors")
 
 
 def test_run_json_holds_no_more_than_it_says(run: Path) -> None:

@@ -68,9 +68,9 @@ def test_the_clients_errors_are_ours(client: Client, pictures: list[bytes], tmp_
         client.predict(pictures[:1], model="nobody")
     with pytest.raises(UnknownModelError, match="has version 1 loaded, not '7'"):
         client.predict(pictures[:1], version="7")
-    with pytest.raises(PictureError, match="missing.jpg cannot be read: No such file"):
+    with pytest.raises(PictureError, match=r"missing\.jpg cannot be read: No such file"):
         client.predict([tmp_path / "missing.jpg"])
-    with Client("127.0.0.1:1") as nobody, pytest.raises(DrainingError, match="no server answers at 127.0.0.1:1"):
+    with Client("127.0.0.1:1") as nobody, pytest.raises(DrainingError, match=r"no server answers at 127\.0\.0\.1:1"):
         nobody.predict(pictures[:1])
 
 

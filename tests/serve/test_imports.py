@@ -40,11 +40,12 @@ def test_a_device_needs_numpy_pillow_and_onnx_runtime_alone(published: Published
     from PIL import Image
 
     Image.new("RGB", (50, 40), (200, 30, 30)).save(picture)
+    missing = (*HEAVY, "grpc", "google", "rich", "cyclopts", "jaxtyping", "beartype", "protos")
     code = f"""
 import sys
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {(*HEAVY, "grpc", "google", "rich", "cyclopts", "jaxtyping", "beartype", "protos")!r}:
+        if name.partition('.')[0] in {missing!r}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Nothing())
 import unfreeze

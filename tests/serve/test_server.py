@@ -143,8 +143,8 @@ def _watch(channel: grpc.Channel) -> tuple[list[int], threading.Thread]:
 
     def read() -> None:
         with contextlib.suppress(grpc.RpcError):
-            for response in HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="")):
-                statuses.append(response.status)
+            watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+            statuses.extend(response.status for response in watch)
 
     thread = threading.Thread(target=read)
     thread.start()

@@ -1,6 +1,5 @@
 """What a user of tritonclient does, in a process that knows nothing of unfreeze: TARGET MODEL PICTURE... -> JSON."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -38,4 +37,4 @@ try:
     client.infer("nobody", [tensor])
 except InferenceServerException as error:
     answers["refused"] = [error.status(), error.message()]
-print(json.dumps(answers))
+print(json.dumps(answers))  # noqa: T201 - this is how the test hears of them

@@ -124,7 +124,7 @@ def test_train_from_frees_the_tail_alone() -> None:
 
 
 def test_cuts_are_found_by_name() -> None:
-    """ "all" is before everything, "head" behind everything, and an unknown name is refused with the list."""
+    """The name "all" is before everything, "head" behind everything, and an unknown name is refused with the list."""
     network = Network("resnet18", torchvision.models.resnet18(), SPEC, 3)
     assert [network.position(cut) for cut in ("all", "conv1", "layer2", "layer4", "head")] == [0, 0, 2, 4, 5]
     with pytest.raises(CheckpointError, match=r"no block 'layer9'; cut at head, all or conv1, layer1, layer2"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.table import Table
+from rich.table import Column, Table
 
 from contract.errors import InvalidRequestError, UnfreezeError
 from contract.prediction import Prediction
@@ -49,7 +49,7 @@ def predict(
             ]
         )
         return
-    table = Table("picture", "label", "score")
+    table = Table(Column("picture", overflow="fold"), "label", "score")
     for path, answer in zip(paths, answers, strict=True):
         for rank, one in enumerate(answer):
             table.add_row("" if rank else str(path), one.label, f"{one.score:.4f}")

@@ -1,0 +1,255 @@
+"""A whole tuning run, on real files."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from support.pictures import write_pictures
+
+from contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
+from contract.preprocess import prepare
+from tune.checkpoint import load_run
+from tune.choose import _behind, _still_racing, candidate_cuts
+from tune.network import Network
+from tune.options import TuneOptions
+from tune.run import tune
+from tune.weights import load_pretrained
+
+BUILTIN = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", device="cpu", epochs=2, views=2, batch_size=16)
+
+
+class Heard:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps: dict[str, list[int]] = {}
+
+    def say(self, text: str) -> None:
+        """Remember a remark."""
+        self.said.append(text)
+
+    def track(self, what: str, total: int) -> Callable[[int], None]:
+        """Remember how far a bar came."""
+        bar = self.steps[what] = [0, total]
+
+        def advance(steps: int) -> None:
+            bar[0] += steps
+
+        return advance
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train, val and test folders of three colours; one training and one validation file are no pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count, seed in (("train", 12, 0), ("val", 6, 5000), ("test", 3, 9000)):
+        write_pictures(folder / split, count, seed)
+    (folder / "train" / "red" / "broken.jpg").write_bytes(b"no picture")
+    (folder / "val" / "blue" / "broken.png").write_bytes(b"")
+    (folder / "train" / "red" / "notes.txt").write_text("x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def heard() -> Heard:
+    """What the run below says."""
+    return Heard()
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tunes the last two blocks."""
+    out = tmp_path_factory.mktemp("run") / "deep" / "run"
+    tune(data, out, replace(BUILTIN, cut="features.11"), heard)
+    return out
+
+
+def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Path) -> None:
+    """The folder holds safetensors and JSON alone; the metrics say what was found, learned and skipped."""
+    assert {path.name for path in run.iterdir()} == {"model.safetensors", "run.json", "metrics.json"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["val_accuracy"] >= 0.5  # the built-in weights were made to disregard colour; chance is 0.33
+    assert metrics["labels"] == ["blue", "green", "red"]
+    assert metrics["pictures"] == {"train": 36, "val": 18, "test": 9}
+    assert {Path(item["path"]).relative_to(data).as_posix() for item in metrics["skipped"]} == {
+        "train/red/broken.jpg",
+        "val/blue/broken.png",
+        "train/red/notes.txt",
+    }
+    assert metrics["backbone"] == "mobilenet_v3_small"
+    assert metrics["seconds"] > 0
+    assert metrics["val_accuracy"] == max(metrics["probe_val_accuracy"], metrics["trained_val_accuracy"])
+    assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2, 3, 4, 5, 6, 1, 2]
+    assert safetensors.torch.load_file(run / "model.safetensors")
+
+
+def test_the_run_reports_every_step_to_its_end(run: Path, heard: Heard) -> None:
+    """All bars come to their end, and the remarks name classes and pictures."""
+    assert run.exists()
+    assert "3 classes; pictures: 37 train, 19 val, 9 test; 1 files skipped" in heard.said
+    assert {"running the frozen blocks, once", "training the blocks from features.11"} <= set(heard.steps)
+    for what, (done, total) in heard.steps.items():
+        undecodable = 1 if what in ("running the frozen blocks, once", "evaluating in full precision") else 0
+        assert done == total - undecodable, what
+
+
+def test_a_loaded_run_gives_the_accuracy_that_was_reported(run: Path, data: Path) -> None:
+    """The network that is read back classifies the validation pictures as the metrics say."""
+    network, facts = load_run(run)
+    files = facts.pictures()
+    assert len(files) == 18
+    assert all(picture.path.is_relative_to(data / "val") for picture in files)
+    pixels = np.stack([prepare(picture.path.read_bytes(), facts.preprocess) for picture in files])
+    with torch.inference_mode():
+        found = network(torch.from_numpy(pixels)).argmax(1).numpy()
+    labels = np.array([picture.label for picture in files])
+    assert (found == labels).mean() == json.loads((run / "metrics.json").read_text())["val_accuracy"]
+    assert facts.provenance.weights == "builtin"
+    assert len(facts.provenance.weights_sha256) == 64
+
+
+def test_blocks_before_the_cut_are_the_pretrained_ones(run: Path) -> None:
+    """What lies before the cut leaves tuning as it came; what lies behind it does not, unless the probe was kept."""
+    network, facts = load_run(run)
+    pretrained = load_pretrained("mobilenet_v3_small", "builtin").model.state_dict()
+    position = network.position(facts.provenance.cut)
+    frozen = tuple(f"{name}." for name in network.block_names[:position])
+    changed = {key for key, value in network.model.state_dict().items() if not torch.equal(value, pretrained[key])}
+    assert not [key for key in changed if key.startswith(frozen)]
+    assert (facts.provenance.cut == "head") == (not changed)
+
+
+def test_equal_seeds_give_equal_runs(data: Path, tmp_path: Path) -> None:
+    """With the cut chosen by cross-validation, two runs end in the same bytes."""
+    for name in ("one", "two"):
+        tune(data, tmp_path / name, replace(BUILTIN, epochs=1))
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["cut_scores"] for name in ("one", "two")]
+    assert scores[0] == scores[1]
+    assert [score["cut"] for score in scores[0]] == ["head", "features.12", "features.9", "features.6"]
+    assert sum(score["chosen"] for score in scores[0]) == 1
+
+
+def test_training_that_ends_below_the_probe_is_not_kept(data: Path, tmp_path: Path) -> None:
+    """Whatever training does to the network, the result is no worse on validation than the probe."""
+    heard = Heard()
+    wild = replace(BUILTIN, cut="all", learning_rate=10.0, epochs=1)
+    metrics = tune(data, tmp_path / "run", wild, heard)
+    assert metrics["trained_val_accuracy"] < metrics["probe_val_accuracy"] == metrics["val_accuracy"]
+    assert metrics["cut"] == "head"
+    assert "keeping the probe" in " ".join(heard.said)
+    network, facts = load_run(tmp_path / "run")
+    pretrained = load_pretrained("mobilenet_v3_small", "builtin").model.state_dict()
+    assert all(torch.equal(value, pretrained[key]) for key, value in network.model.state_dict().items())
+    assert facts.provenance.cut == "head"
+
+
+def test_a_finished_run_is_not_overwritten_unasked(run: Path, data: Path) -> None:
+    """Another run into the same folder is refused and changes nothing, unless it is asked for."""
+    before = (run / "run.json").read_bytes()
+    with pytest.raises(CheckpointError, match="holds a run already; choose another --out, or say --overwrite"):
+        tune(data, run, BUILTIN)
+    assert (run / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"cut": "layer4"}, CheckpointError, "there is no block 'layer4'; cut at head, all or features.0"),
+        ({"backbone": "resnet18"}, WeightsError, "builtin is for mobilenet_v3_small alone"),
+        ({"weights": "missing.pth"}, WeightsError, "there is no file 'missing.pth'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(
+    changes: dict[str, str], error: type[UnfreezeError], message: str, data: Path, tmp_path: Path
+) -> None:
+    """A wrong cut, backbone or file ends the run before its folder is made."""
+    with pytest.raises(error, match=message):
+        tune(data, tmp_path / "run", replace(BUILTIN, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
+    """Asking for CUDA without a GPU is an error, not a slow run."""
+    with pytest.raises(UnfreezeError, match="finds no usable NVIDIA GPU"):
+        tune(data, tmp_path / "run", replace(BUILTIN, device="cuda"))
+
+
+def test_a_class_without_one_good_picture_is_refused(tmp_path: Path) -> None:
+    """If all pictures of a class turn out not to decode, the error names the class and the files."""
+    folder = write_pictures(tmp_path / "data", 5)
+    for file in (folder / "green").iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"no usable picture of green(?s:.*)000.jpg"):
+        tune(folder, tmp_path / "run", BUILTIN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs goes from 1 to 10,000, found 0"),
+        ({"batch_size": 1}, "--batch-size"),
+        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"val_fraction": 1.0}, "--val-fraction"),
+        ({"seed": -1}, "--seed"),
+    ],
+)
+def test_options_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
+    """Each wrong value is named."""
+    with pytest.raises(OptionsError, match=message):
+        replace(BUILTIN, **changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "run.json").unlink(), "holds no finished run: there is no run.json"),
+        (lambda run: (run / "run.json").write_text("{"), "run.json"),
+        (lambda run: (run / "run.json").write_text('{"labels": []}'), "run.json"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x"), "is damaged"),
+        (lambda run: (run / "model.safetensors").unlink(), "is damaged"),
+    ],
+)
+def test_damaged_runs_are_refused(damage: Callable[[Path], object], message: str, run: Path, tmp_path: Path) -> None:
+    """Each way to damage a run's folder is a CheckpointError that says which file."""
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for file in run.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    damage(copy)
+    with pytest.raises(CheckpointError, match=message):
+        load_run(copy)
+
+
+def test_candidates_are_the_head_and_the_last_blocks_up_to_half() -> None:
+    """The last one, the last quarter, the last half; never a cut twice."""
+    builtin = load_pretrained("mobilenet_v3_small", "builtin")
+    network = Network("mobilenet_v3_small", builtin.model, builtin.spec, 2)
+    assert candidate_cuts(network) == ("head", "features.12", "features.9", "features.6")
+    resnet = load_pretrained("resnet18", "none")
+    assert candidate_cuts(Network("resnet18", resnet.model, resnet.spec, 2)) == ("head", "layer4", "layer3", "layer2")
+
+
+def _hits(share: float, seed: int, count: int = 400) -> np.ndarray:
+    return np.random.default_rng(seed).random(count) < share
+
+
+def test_a_race_keeps_what_is_clearly_ahead_of_everything_cheaper() -> None:
+    """Equal accuracy goes to the cheapest; a clear gain goes to the deeper cut; the hopeless go."""
+    even, good = _hits(0.6, 1), _hits(0.9, 2)
+    assert _still_racing({"head": even, "last": even.copy(), "half": even.copy()}) == ("head",)
+    assert _still_racing({"head": even, "last": good, "half": good.copy()}) == ("last",)
+    assert _still_racing({"head": good, "last": even}) == ("head",)
+    slightly = even.copy()
+    slightly[np.flatnonzero(~even)[:12]] = True
+    slightly[np.flatnonzero(even)[:4]] = False
+    assert 1 < _behind(even, slightly) <= 2.01
+    assert _still_racing({"head": even, "last": slightly})[-1] == "last"

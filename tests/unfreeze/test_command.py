@@ -1,0 +1,159 @@
+"""The command line: what it says, where it says it, and how it ends."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.pictures import draw_picture, encode, write_pictures
+from support.runs import write_run
+from support.servers import running_server
+
+import unfreeze
+
+
+def _run(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "unfreeze.command", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=cwd)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", ["tune", "export", "serve", "predict", "demo"])
+def test_every_command_has_a_help_with_examples(command: str) -> None:
+    """Help goes to standard output and ends with examples that begin with the command itself."""
+    done = _run(command, "--help")
+    assert done.returncode == 0
+    assert f"unfreeze {command}" in done.stdout
+    assert "Examples:" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_commands_and_the_version_are_listed() -> None:
+    """`unfreeze --help` names all commands, `--version` the version."""
+    done = _run("--help")
+    assert all(name in done.stdout for name in ("tune", "export", "serve", "predict", "demo"))
+    assert _run("--version").stdout.strip().startswith("0.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tune"],
+        ["tune", "data"],
+        ["tune", "data", "--out", "run", "--epochs", "many"],
+        ["tune", "data", "--out", "run", "--epochs", "0"],
+        ["tune", "data", "--out", "run", "--device", "tpu"],
+        ["serve", "--repository", "models", "--port", "70000"],
+        ["predict", "a.jpg", "--file", "m.onnx", "--top", "0"],
+        ["fly"],
+    ],
+)
+def test_what_is_asked_wrongly_ends_with_two_or_one_and_no_traceback(arguments: list[str], tmp_path: Path) -> None:
+    """Wrong usage is told on standard error, without a traceback, and nothing is printed as a result."""
+    done = _run(*arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tune", "nowhere", "--out", "run"], "nowhere is no folder"),
+        (["export", "nowhere", "--repository", "models", "--name", "x"], "nowhere holds no finished run"),
+        (["serve", "--repository", "nowhere"], "nowhere"),
+        (["predict", "a.jpg"], "say either --server HOST:PORT or --file model.onnx"),
+        (["predict", "a.jpg", "--file", "nowhere.onnx"], "there is no file nowhere.onnx"),
+        (["predict", "a.jpg", "--server", "127.0.0.1:1"], "a.jpg cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_one_and_says_why(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """Each failure is one line that names what was wrong."""
+    done = _run(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in _words(done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, exported by the command line."""
+    made = tmp_path_factory.mktemp("commands")
+    write_run(made)
+    done = _run("export", made / "run", "--repository", made / "models", "--name", "colours", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["name"], report["version"]) == ("colours", 1)
+    assert report["proof"]["batch_sizes"] == [1, 2, 7]
+    assert report["proof"]["largest_difference"] <= 1e-4
+    return made
+
+
+def test_predicting_names_files_and_folders(folder: Path, tmp_path: Path) -> None:
+    """Files and folders in, a table for people or JSON for machines out, the same by file and by server."""
+    (tmp_path / "one.png").write_bytes(encode(draw_picture((200, 30, 30), 1), "PNG"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "two.jpg").write_bytes(encode(draw_picture((30, 30, 200), 2)))
+    model = folder / "models" / "colours" / "1" / "model.onnx"
+    asked = ("one.png", "more")
+    table = _run("predict", *asked, "--file", model, cwd=tmp_path)
+    assert table.returncode == 0
+    assert all(name in table.stdout for name in ("one.png", "two.jpg", "blue", "green", "red"))
+    inside = json.loads(_run("predict", *asked, "--file", model, "--top", "2", "--json", cwd=tmp_path).stdout)
+    assert [Path(item["picture"]).name for item in inside] == ["one.png", "two.jpg"]
+    assert all(len(item["predictions"]) == 2 for item in inside)
+    with running_server(folder / "models") as server:
+        by_server = _run("predict", *asked, "--server", server.target, "--top", "2", "--json", cwd=tmp_path)
+        served = json.loads(by_server.stdout)
+    for one, other in zip(inside, served, strict=True):
+        assert [item["label"] for item in one["predictions"]] == [item["label"] for item in other["predictions"]]
+        assert one["predictions"][0]["score"] == pytest.approx(other["predictions"][0]["score"], abs=1e-5)
+
+
+def test_a_bad_picture_is_named(folder: Path, tmp_path: Path) -> None:
+    """One file that is no picture among good ones is named, and the exit code is 1."""
+    (tmp_path / "good.png").write_bytes(encode(draw_picture((200, 30, 30), 1), "PNG"))
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    model = folder / "models" / "colours" / "1" / "model.onnx"
+    done = _run("predict", tmp_path / "good.png", tmp_path / "bad.jpg", "--file", model)
+    assert done.returncode == 1
+    assert "bad.jpg: " in _words(done.stderr)
+
+
+@pytest.mark.slow
+def test_an_interrupted_tuning_leaves_no_run(tmp_path: Path) -> None:
+    """Ctrl-C while tuning ends with 130 and one word, and leaves nothing that passes for a run."""
+    data = write_pictures(tmp_path / "data", 30)
+    command = ["tune", data, "--backbone", "mobilenet_v3_small", "--weights", "builtin", "--out", tmp_path / "run"]
+    command += ["--cut", "all", "--epochs", "500"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "unfreeze.command", *map(str, command)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "run").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_the_public_names_are_all_there() -> None:
+    """`__all__` is what `dir` lists, and every name can be had."""
+    assert dir(unfreeze) == sorted(unfreeze.__all__)
+    assert set(unfreeze.__all__) >= {"tune", "export", "load", "Client", "TuneOptions", "UnfreezeError", "prepare"}
+    for name in unfreeze.__all__:
+        assert getattr(unfreeze, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'fly'"):
+        _ = unfreeze.fly

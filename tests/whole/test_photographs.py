@@ -1,0 +1,121 @@
+"""The main job on real photographs with real pretrained weights: tune, export, serve, predict."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.servers import RunningServer, running_server
+
+from contract.preprocess import prepare
+from serve.client import Client
+from serve.local import LocalClassifier
+from tune.checkpoint import load_run
+
+SHARED = Path(__file__).parents[2] / ".." / "shared"
+DATA = SHARED / "data" / "hymenoptera"
+WEIGHTS = SHARED / "models" / "squeezenet1_0-imagenet.pth"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (DATA.is_dir() and WEIGHTS.is_file()),
+        reason="needs ../shared/data/hymenoptera (ants and bees, the set of PyTorch's transfer-learning tutorial) and "
+        "../shared/models/squeezenet1_0-imagenet.pth (torchvision's weights)",
+    ),
+]
+
+
+def _unfreeze(*arguments: object) -> dict:
+    command = [sys.executable, "-m", "unfreeze.command", *map(str, arguments), "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the run and the repository, made by the command line."""
+    out = tmp_path_factory.mktemp("insects")
+    _unfreeze("tune", DATA, "--backbone", "squeezenet1_0", "--weights", WEIGHTS, "--out", out / "run")
+    _unfreeze("export", out / "run", "--repository", out / "models", "--name", "insects")
+    return out
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[RunningServer]:
+    """A server of the repository."""
+    with running_server(folder / "models") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def val(folder: Path) -> tuple[list[Path], np.ndarray]:
+    """The 153 validation pictures, and the probabilities that torch gives for them in float32."""
+    network, facts = load_run(folder / "run")
+    files = [picture.path for picture in facts.pictures()]
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(files), 32):
+            pixels = np.stack([prepare(file.read_bytes(), facts.preprocess) for file in files[start : start + 32]])
+            rows.append((network(torch.from_numpy(pixels)) / facts.temperature).softmax(1).numpy())
+    return files, np.concatenate(rows)
+
+
+def test_tuning_reaches_the_accuracy_of_the_tutorial(folder: Path) -> None:
+    """At least 143 of the 153 validation pictures are named right."""
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert metrics["val_accuracy"] >= 0.93
+    assert metrics["pictures"]["val"] == 153
+    assert metrics["labels"] == ["ants", "bees"]
+
+
+def _agrees(found: list, expected: np.ndarray) -> None:
+    for answer, row in zip(found, expected, strict=True):
+        assert answer[0].index == row.argmax()
+        for one in answer:
+            assert abs(one.score - row[one.index]) <= 1e-4
+
+
+def test_every_photograph_gets_torchs_answer_from_the_server(
+    server: RunningServer, val: tuple[list[Path], np.ndarray]
+) -> None:
+    """All 153 files over gRPC: the same first label, no probability off by more than 1e-4."""
+    files, expected = val
+    assert len(files) == 153
+    with Client(server.target) as client:
+        _agrees(client.predict(files, model="insects", top=2), expected)
+
+
+def test_every_photograph_gets_torchs_answer_in_process(folder: Path, val: tuple[list[Path], np.ndarray]) -> None:
+    """The same from the file alone."""
+    files, expected = val
+    with LocalClassifier(folder / "models" / "insects" / "1" / "model.onnx") as local:
+        _agrees(local.predict(files, top=2), expected)
+
+
+def test_tritonclient_gets_the_labels(server: RunningServer, val: tuple[list[Path], np.ndarray]) -> None:
+    """NVIDIA's client, in its own process, sends photographs and gets torch's probabilities."""
+    files, expected = val
+    script = Path(__file__).parents[1] / "serve" / "triton_session.py"
+    done = subprocess.run(
+        [sys.executable, script, server.target, "insects", *files[:60]], capture_output=True, text=True, check=True
+    )
+    found = np.array(json.loads(done.stdout)["encoded 1"])
+    np.testing.assert_allclose(found, expected[:60], atol=1e-4)
+    np.testing.assert_array_equal(found.argmax(1), expected[:60].argmax(1))
+
+
+def test_predict_tells_people_and_machines(
+    folder: Path, server: RunningServer, val: tuple[list[Path], np.ndarray]
+) -> None:
+    """`unfreeze predict` says the same by server and by file."""
+    files, expected = val
+    model = folder / "models" / "insects" / "1" / "model.onnx"
+    served = _unfreeze("predict", *files[:5], "--server", server.target, "--model", "insects", "--top", 1)
+    inside = _unfreeze("predict", *files[:5], "--file", model, "--top", 1)
+    for one, other, file, row in zip(served, inside, files, expected, strict=False):
+        assert one["picture"] == other["picture"] == str(file)
+        assert one["predictions"][0]["label"] == other["predictions"][0]["label"] == ("ants", "bees")[row.argmax()]
