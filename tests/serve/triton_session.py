@@ -1,5 +1,6 @@
 """What a user of tritonclient does, in a process that knows nothing of unfreeze: TARGET MODEL PICTURE... -> JSON."""
 
+import json
 import sys
 from pathlib import Path
 
