@@ -66,20 +66,13 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
         train_per_class=options.train_per_class, val_per_class=options.val_per_class, seed=options.seed
     )
     write_wallpaper_groups(data, pictures, reporter)
-    tuning = TuneOptions(
-        backbone=BUILTIN_BACKBONE,
-        weights="builtin",
-        epochs=options.epochs,
-        learning_rate=_LEARNING_RATE,
-        seed=options.seed,
-    )
-    metrics = tune(data, out / "run", tuning, reporter, overwrite=True)
+    metrics = tune(data, out / "run", tuning(options), reporter, overwrite=True)
     published = export(out / "run", out / "models", MODEL, reporter=reporter)
     asked = [path.read_bytes() for path in sorted((data / "val").rglob("*.*"))]
-    with _server(out / "models") as target:
+    with serving(out / "models") as target:
         reporter.say(f"serving on {target}; asking about all {len(asked)} validation pictures")
         same = _same_labels(target, published.path, asked)
-        rate = _requests_per_second(target, asked, options.seconds)
+        rate = requests_per_second(target, MODEL, asked, options.seconds)
     return Outcome(
         metrics=metrics,
         published=published,
@@ -90,9 +83,35 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
     )
 
 
+def tuning(options: DemoOptions, weights: str = "builtin") -> TuneOptions:
+    """Say how the demonstration tunes.
+
+    Args:
+        options: of the demonstration.
+        weights: to start from.
+    """
+    return TuneOptions(
+        backbone=BUILTIN_BACKBONE,
+        weights=weights,
+        epochs=options.epochs,
+        learning_rate=_LEARNING_RATE,
+        seed=options.seed,
+    )
+
+
 @contextmanager
-def _server(repository: Path) -> Iterator[str]:
-    """Run `unfreeze serve` in a process of its own, on a free port."""
+def serving(repository: Path) -> Iterator[str]:
+    """Run `unfreeze serve` in a process of its own, on a free port.
+
+    Args:
+        repository: folder of models.
+
+    Yields:
+        "host:port".
+
+    Raises:
+        ServingError: it does not start.
+    """
     command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
         try:
@@ -111,14 +130,22 @@ def _same_labels(target: str, model: Path, pictures: Sequence[bytes]) -> int:
     return sum(one[0].label == other[0].label for one, other in zip(served, inside, strict=True))
 
 
-def _requests_per_second(target: str, pictures: Sequence[bytes], seconds: float) -> float:
+def requests_per_second(target: str, model: str, pictures: Sequence[bytes], seconds: float) -> float:
+    """Ask a server for one encoded picture a request, by eight clients at once, each one request after the other.
+
+    Args:
+        target: "host:port".
+        model: on the server.
+        pictures: encoded ones, asked in turn.
+        seconds: how long.
+    """
     until = time.monotonic() + seconds
 
     def ask(first: int) -> int:
         answered = 0
         with Client(target) as client:
             while time.monotonic() < until:
-                client.predict([pictures[(first + answered) % len(pictures)]], model=MODEL, top=1)
+                client.predict([pictures[(first + answered) % len(pictures)]], model=model, top=1)
                 answered += 1
         return answered
 

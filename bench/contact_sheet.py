@@ -1,0 +1,45 @@
+"""The README's picture: one drawn pattern of each wallpaper group, and what the tuned model calls it.
+
+python -m bench.contact_sheet demo/ docs/wallpaper-groups.jpg
+"""
+
+from pathlib import Path
+
+import cyclopts
+from PIL import Image, ImageDraw, ImageFont
+
+from serve.local import LocalClassifier
+from unfreeze.demo.run import MODEL
+from unfreeze.demo.wallpaper_groups import GROUPS
+
+_SIDE, _TEXT, _COLUMNS = 128, 34, 6
+_RIGHT, _WRONG, _GREY = (20, 120, 40), (190, 40, 30), (90, 90, 90)
+
+
+def main(demo: Path, out: Path, *, number: int = 1) -> None:
+    """Draw the sheet from what `unfreeze demo` left.
+
+    Args:
+        demo: the demonstration's folder.
+        out: the picture to write.
+        number: which validation picture of each group to show.
+    """
+    newest = max((demo / "models" / MODEL).glob("[0-9]*"), key=lambda path: int(path.name))
+    files = [next((demo / "pictures" / "val" / group).glob(f"{number:04}.*")) for group in GROUPS]
+    with LocalClassifier(newest / "model.onnx") as model:
+        answers = model.predict(files, top=1)
+    rows = -(-len(GROUPS) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * (_SIDE + 8), rows * (_SIDE + _TEXT + 8)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for index, (group, file, (best,)) in enumerate(zip(GROUPS, files, answers, strict=True)):
+        left, top = index % _COLUMNS * (_SIDE + 8) + 4, index // _COLUMNS * (_SIDE + _TEXT + 8) + 4
+        with Image.open(file) as picture:
+            sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
+        draw.text((left, top + _SIDE + 2), f"drawn: {group}", _GREY, font)
+        colour = _RIGHT if best.label == group else _WRONG
+        draw.text((left, top + _SIDE + 16), f"said: {best.label} ({best.score:.2f})", colour, font)
+    sheet.save(out, quality=85)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,94 @@
+"""The main job on a folder of photographs: accuracy, seconds, and how equal every way to predict is.
+
+python -m bench.photographs DATA --weights squeezenet1_0.pth
+"""
+
+import platform
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import numpy as np
+import torch
+from rich.table import Table
+
+from contract.preprocess import prepare
+from export.run import export
+from serve.client import Client
+from serve.local import LocalClassifier
+from tune.checkpoint import load_run
+from tune.options import TuneOptions
+from tune.run import tune
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.demo.run import requests_per_second, serving
+
+
+def main(
+    data: Path,
+    *,
+    weights: str,
+    backbone: str = "squeezenet1_0",
+    json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+) -> None:
+    """Tune, export, serve, and ask about every validation picture in three ways.
+
+    Args:
+        data: folder of labelled pictures.
+        weights: to start from, as for `unfreeze tune`.
+        backbone: torchvision's name of the network.
+        json: print JSON instead of a table.
+    """
+    with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
+        run, models = Path(folder) / "run", Path(folder) / "models"
+        metrics = tune(data, run, TuneOptions(backbone=backbone, weights=weights), reporter)
+        published = export(run, models, "model", reporter=reporter)
+        files, expected = _torch(run)
+        encoded = [file.read_bytes() for file in files]
+        with LocalClassifier(published.path) as local:
+            inside = local.probabilities(encoded)
+        with serving(models) as target:
+            with Client(target) as client:
+                answers = client.predict(encoded, top=len(metrics["labels"]))
+            rate = requests_per_second(target, "model", encoded, 10.0)
+    served = np.array([[one.score for one in sorted(answer, key=lambda one: one.index)] for answer in answers])
+    figures = {
+        "val_accuracy": metrics["val_accuracy"],
+        "cut": metrics["cut"],
+        "tune_seconds": metrics["seconds"],
+        "pictures": len(files),
+        "same_label_served": int((served.argmax(1) == expected.argmax(1)).sum()),
+        "same_label_in_process": int((inside.argmax(1) == expected.argmax(1)).sum()),
+        "largest_difference_served": float(np.abs(served - expected).max()),
+        "largest_difference_in_process": float(np.abs(inside - expected).max()),
+        "requests_per_second": round(rate, 1),
+        "torch": version("torch"),
+        "onnxruntime": version("onnxruntime"),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+    if json:
+        print_json(figures)
+        return
+    table = Table("figure", "value", title=f"{backbone} on {data.name}")
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
+    RESULTS.print(table)
+
+
+def _torch(run: Path) -> tuple[list[Path], np.ndarray]:
+    """Give the validation files and torch's probabilities for them, in float32."""
+    network, facts = load_run(run)
+    files = [picture.path for picture in facts.pictures()]
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(files), 32):
+            pixels = np.stack([prepare(file.read_bytes(), facts.preprocess) for file in files[start : start + 32]])
+            rows.append((network(torch.from_numpy(pixels)) / facts.temperature).softmax(1).numpy())
+    return files, np.concatenate(rows)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,49 @@
+"""What the built-in weights are worth: the demonstration's tuning from them and from random weights.
+
+python -m bench.transfer
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from rich.table import Column, Table
+
+from tune.run import tune
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.demo.options import DemoOptions
+from unfreeze.demo.run import tuning
+from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
+
+_TRIALS = [("builtin", "auto"), ("none", "auto"), ("none", "all")]
+
+
+def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
+    """Tune to the demonstration's pictures from both, and from random weights once with every block.
+
+    Args:
+        json: print JSON instead of a table.
+    """
+    options, rows = DemoOptions(), []
+    with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
+        data = Path(folder) / "pictures"
+        drawn = WallpaperSet(train_per_class=options.train_per_class, val_per_class=options.val_per_class)
+        write_wallpaper_groups(data, drawn, reporter)
+        for weights, cut in _TRIALS:
+            chosen = dataclasses.replace(tuning(options, weights), cut=cut)
+            metrics = tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)
+            names = ("val_accuracy", "probe_val_accuracy", "trained_val_accuracy", "seconds")
+            rows.append({"weights": weights, "cut asked": cut, "cut": metrics["cut"]} | {n: metrics[n] for n in names})
+    if json:
+        print_json(rows)
+        return
+    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in rows[0]), title="mobilenet_v3_small on the 17 wallpaper groups")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else value for value in row.values()))
+    RESULTS.print(table)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
