@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from contract.preprocess import prepare
 from export.run import export
 from serve.client import Client
 from serve.local import LocalClassifier
 from tune.checkpoint import load_run
+from tune.evaluate import evaluate
 from tune.options import TuneOptions
 from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
@@ -79,15 +79,10 @@ def main(
 
 
 def _torch(run: Path) -> tuple[list[Path], np.ndarray]:
-    """Give the validation files and torch's probabilities for them, in float32."""
+    """Give the validation files and torch's probabilities for them."""
     network, facts = load_run(run)
-    files = [picture.path for picture in facts.pictures()]
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(files), 32):
-            pixels = np.stack([prepare(file.read_bytes(), facts.preprocess) for file in files[start : start + 32]])
-            rows.append((network(torch.from_numpy(pixels)) / facts.temperature).softmax(1).numpy())
-    return files, np.concatenate(rows)
+    evaluation = evaluate(network, facts.pictures(), facts.preprocess, torch.device("cpu"))
+    return [picture.path for picture in evaluation.pictures], evaluation.probabilities(facts.temperature)
 
 
 if __name__ == "__main__":

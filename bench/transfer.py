@@ -39,7 +39,10 @@ def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> N
     if json:
         print_json(rows)
         return
-    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in rows[0]), title="mobilenet_v3_small on the 17 wallpaper groups")
+    table = Table(
+        *(Column(name.replace("_", " "), overflow="fold") for name in rows[0]),
+        title="mobilenet_v3_small on the 17 wallpaper groups",
+    )
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else value for value in row.values()))
     RESULTS.print(table)

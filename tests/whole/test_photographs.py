@@ -11,10 +11,10 @@ import pytest
 import torch
 from support.servers import RunningServer, running_server
 
-from contract.preprocess import prepare
 from serve.client import Client
 from serve.local import LocalClassifier
 from tune.checkpoint import load_run
+from tune.evaluate import evaluate
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 DATA = SHARED / "data" / "hymenoptera"
@@ -53,15 +53,10 @@ def server(folder: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def val(folder: Path) -> tuple[list[Path], np.ndarray]:
-    """The 153 validation pictures, and the probabilities that torch gives for them in float32."""
+    """The 153 validation pictures, and the probabilities of torch's own evaluation."""
     network, facts = load_run(folder / "run")
-    files = [picture.path for picture in facts.pictures()]
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(files), 32):
-            pixels = np.stack([prepare(file.read_bytes(), facts.preprocess) for file in files[start : start + 32]])
-            rows.append((network(torch.from_numpy(pixels)) / facts.temperature).softmax(1).numpy())
-    return files, np.concatenate(rows)
+    evaluation = evaluate(network, facts.pictures(), facts.preprocess, torch.device("cpu"))
+    return [picture.path for picture in evaluation.pictures], evaluation.probabilities(facts.temperature)
 
 
 def test_tuning_reaches_the_accuracy_of_the_tutorial(folder: Path) -> None:
