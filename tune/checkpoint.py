@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torchvision
 
 from contract.errors import CheckpointError, ManifestError, first_line
 from contract.manifest import Provenance, check_labels
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
 from tune.dataset import Picture
+from tune.families import build
 from tune.network import Network
 
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
@@ -111,7 +111,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         facts = decode(RunFacts, loads((folder / FACTS_FILE).read_bytes()))
         state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         backbone = facts.provenance.backbone
-        model = torchvision.models.get_model(backbone, weights=None)
+        model = build(backbone)
         network = Network(backbone, model, facts.preprocess, len(facts.labels))
         network.import_state(state)
     except ManifestError as error:

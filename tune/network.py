@@ -60,6 +60,22 @@ class Head(nn.Module):
         return self.linear((pooled - self.mean) * self.inverse_std)
 
 
+def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model all its weights.
+
+    `state` may have lost the layout's version, which `state_dict` keeps beside the tensors and without which MNASNet
+    does not load; the model's own is used.
+
+    Raises:
+        RuntimeError: keys or shapes differ.
+    """
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        raise RuntimeError(f"the weights' names differ: {sorted(own.keys() ^ state.keys())[:5]}")
+    own.update(state)
+    model.load_state_dict(own)
+
+
 def pool(activations: Tensor) -> Tensor:
     """Average over the picture's area, in float32: [N, F, h, w] to [N, F]."""
     return activations.float().mean((2, 3))
@@ -82,7 +98,9 @@ class Network(nn.Module):
         family = family_of(backbone)
         self._blocks = family.blocks(model)
         for prefix in family.classifier_prefixes:
-            setattr(model, prefix.rstrip("."), nn.Identity())
+            name = prefix.rstrip(".")
+            if getattr(model, name, None) is not None:
+                setattr(model, name, nn.Identity())
         self.model = model
         self.normalise = Normalise(spec)
         self.head = Head(_width(self._blocks, spec), classes)
@@ -149,7 +167,7 @@ class Network(nn.Module):
         """
         head = {key.removeprefix(_HEAD_PREFIX): value for key, value in state.items() if key.startswith(_HEAD_PREFIX)}
         self.head.load_state_dict(head)
-        self.model.load_state_dict({key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
+        load_weights(self.model, {key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
 
 
 def _width(blocks: tuple[Stage, ...], spec: PreprocessSpec) -> int:

@@ -31,7 +31,8 @@ class Precision:
         if batch.dtype == torch.uint8:
             return batch.to(self.device, non_blocking=True)
         moved = batch.to(self.device, self.dtype, non_blocking=True)
-        return moved.contiguous(memory_format=torch.channels_last)
+        is_map = moved.ndim == 4  # noqa: PLR2004 - tokens of transformers are [N, T, F]
+        return moved.contiguous(memory_format=torch.channels_last) if is_map else moved
 
     def for_training(self, network: nn.Module) -> "Precision":
         """Pick what training computes in.

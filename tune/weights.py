@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from contract.errors import ManifestError, WeightsError, first_line
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
-from tune.families import family_of
+from tune.families import build, family_of
+from tune.network import load_weights
 
 BUILTIN_BACKBONE = "mobilenet_v3_small"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -56,10 +57,7 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
         WeightsError: the backbone is unknown, or the weights cannot be had or do not fit.
     """
     family = family_of(backbone)
-    if backbone not in torchvision.models.list_models(module=torchvision.models):
-        close = [name for name in torchvision.models.list_models(module=torchvision.models) if name[:5] == backbone[:5]]
-        raise WeightsError(f"torchvision has no model {backbone!r}; it has {', '.join(close) or 'none like it'}")
-    model = torchvision.models.get_model(backbone, weights=None)
+    model = build(backbone)
     if weights == "none":
         return Pretrained(model=model, spec=_stock_spec(backbone), weights=weights, sha256="")
     state, spec, sha256 = _read(backbone, weights)
@@ -137,7 +135,7 @@ def _fit(model: nn.Module, state: dict[str, Tensor], classifier: tuple[str, ...]
             )
         if not torch.isfinite(value.float()).all():
             raise WeightsError(f"the weights are damaged ({what}): {key} holds infinities or NaN")
-    model.load_state_dict(given, strict=False)
+    load_weights(model, model.state_dict() | given)
 
 
 def _stock_spec(backbone: str) -> PreprocessSpec:

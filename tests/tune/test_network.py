@@ -7,80 +7,97 @@ from torch import nn
 
 from contract.errors import CheckpointError, WeightsError
 from contract.preprocess import PreprocessSpec
-from tune.families import family_of
+from tune.families import Family, Stage, build, family_of
 from tune.network import Network, Normalise
 
+EVERY = torchvision.models.list_models(module=torchvision.models)
 BACKBONES = [
-    "vgg11",
-    "vgg16",
-    "vgg13_bn",
-    "resnet18",
-    "resnet50",
-    "squeezenet1_0",
-    "squeezenet1_1",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
+    *["alexnet", "vgg11", "vgg13_bn", "resnet18", "resnext50_32x4d", "regnet_y_400mf", "squeezenet1_0", "mobilenet_v2"],
+    *["mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_s", "convnext_tiny", "densenet121", "googlenet"],
+    *["shufflenet_v2_x0_5", "mnasnet0_5", "swin_t", "swin_v2_t"],
 ]
 SPEC = PreprocessSpec(resize=(64,), crop=(64, 64))
+SIZES = {"inception": 96, "maxvit": 224, "vit_h_14": 56}  # what does not take pictures of 64 pixels
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_blocks_and_stock_classifier_are_the_model_at_every_cut(backbone: str) -> None:
-    """Trunk, then tail, then torchvision's own classifier give bit for bit what the whole model gives."""
+def _model(backbone: str) -> tuple[nn.Module, torch.Tensor]:
+    """A model with random weights in eval mode, and two small pictures for it."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(backbone).eval()
+    size = next((size for prefix, size in SIZES.items() if backbone.startswith(prefix)), 64)
+    options = {"image_size": size} if backbone.startswith("vit") else {}
+    return build(backbone, **options).eval(), torch.rand(2, 3, size, size)
+
+
+def _apply(stage: Stage, activations: torch.Tensor) -> torch.Tensor:
+    for module in stage.modules:
+        activations = module(activations)
+    return activations
+
+
+@pytest.mark.parametrize("backbone", EVERY)
+def test_blocks_and_stock_classifier_are_the_model_at_every_cut(backbone: str) -> None:
+    """All of torchvision: block after block, then its own classifier, give bit for bit what the model gives.
+
+    At each border the activations are put aside, as a cache would, and the next block runs on a copy and on what was
+    put aside: both give the same, and what was put aside is not changed by what comes after it. So tail(trunk(x)) is
+    the model's answer at every cut.
+    """
+    model, pictures = _model(backbone)
     family = family_of(backbone)
-    blocks, classifier = family.blocks(model), family.classifier(model)
-    pictures = torch.rand(2, 3, 64, 64)
+    for parameter in family.classifier(model).modules[-1].parameters():
+        nn.init.normal_(parameter, std=0.1)  # ViT's are zero, and so would all answers be
     with torch.inference_mode():
-        expected = model(pictures)
-        for position in range(len(blocks) + 1):
-            trunk = pictures
-            for block in blocks[:position]:
-                for module in block.modules:
-                    trunk = module(trunk)
-            kept = trunk.clone()
-            tail = trunk
-            for stage in (*blocks[position:], classifier):
-                for module in stage.modules:
-                    tail = module(tail)
-            assert torch.equal(tail, expected), f"cut before block {position}"
-            if position:
-                assert torch.equal(trunk, kept), f"what a cut before block {position} has cached was changed in place"
+        expected, border = model(pictures), pictures
+        for position, stage in enumerate((*family.blocks(model), family.classifier(model))):
+            kept = border.clone()
+            following = _apply(stage, border)
+            assert position == 0 or torch.equal(border, kept), f"{stage.name} changes in place what a cut has cached"
+            assert torch.equal(_apply(stage, kept), following)
+            border = following
+        assert expected.std() > 0
+        assert torch.equal(border, expected)
+    _hold_every_parameter(model, family)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_blocks_hold_every_parameter_but_the_stock_classifiers(backbone: str) -> None:
-    """No parameter is forgotten and none stands in two blocks; names are torchvision's own modules."""
-    model = torchvision.models.get_model(backbone)
-    family = family_of(backbone)
-    inside = [
-        id(parameter) for stage in family.blocks(model) for module in stage.modules for parameter in module.parameters()
-    ]
-    assert len(set(inside)) == len(inside)
-    named = {id(parameter): name for name, parameter in model.named_parameters()}
-    left_out = [name for key, name in named.items() if key not in set(inside)]
+def _hold_every_parameter(model: nn.Module, family: Family) -> None:
+    """No parameter is forgotten but the stock classifier's, none stands in two blocks, and names are torchvision's."""
+    blocks = family.blocks(model)
+    inside = [{id(parameter) for module in stage.modules for parameter in module.parameters()} for stage in blocks]
+    assert sum(map(len, inside)) == len(set().union(*inside))
+    left_out = [name for name, parameter in model.named_parameters() if id(parameter) not in set().union(*inside)]
+    assert left_out
     assert all(name.startswith(family.classifier_prefixes) for name in left_out)
-    for stage in family.blocks(model):
-        assert model.get_submodule(stage.name) is stage.modules[0]
+    assert len({stage.name for stage in blocks}) == len(blocks) > 3
+    for stage, own in zip(blocks, inside, strict=True):
+        assert {id(parameter) for parameter in model.get_submodule(stage.name).parameters()} <= own
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "mobilenet_v3_small", "resnet18", "densenet121"])
+def test_trunk_and_tail_are_the_network(backbone: str) -> None:
+    """The same with our own network and head, cut at each border in turn."""
+    torch.manual_seed(0)
+    network = Network(backbone, build(backbone), SPEC, 4).eval()
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = network(pixels)
+        for position in range(len(network.block_names) + 1):
+            trunk = network.run_blocks(pixels, 0, position)
+            assert torch.equal(network.run_tail(trunk, position), expected)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_networks_state_has_torchvisions_keys(backbone: str) -> None:
     """What is saved loads into torchvision's model, but for the classifier, and back."""
     torch.manual_seed(1)
-    network = Network(backbone, torchvision.models.get_model(backbone), SPEC, 5)
+    network = Network(backbone, build(backbone), SPEC, 5)
     state = network.export_state()
     prefixes = (*family_of(backbone).classifier_prefixes, "unfreeze_head.")
-    stock = torchvision.models.get_model(backbone).state_dict()
+    stock = build(backbone).state_dict()
     assert {key for key in state if not key.startswith(prefixes)} == {
         key for key in stock if not key.startswith(prefixes)
     }
     torch.manual_seed(2)
-    other = Network(backbone, torchvision.models.get_model(backbone), SPEC, 5)
+    other = Network(backbone, build(backbone), SPEC, 5)
     other.import_state(state)
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
