@@ -23,6 +23,7 @@ from contract.errors import (
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
+LARGEST_MAX_PIXELS = 178_956_970  # Pillow refuses more, whatever it is told
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,

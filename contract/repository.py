@@ -17,6 +17,8 @@ ENCODED_SUFFIX = ".encoded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING_PREFIX = ".staging-"
 _TRIES = 100
+_MOST_VERSIONS = 999_999_999
+_OURS = "# Written by unfreeze export; without this line it would be kept as it is.\n"
 
 
 class ModelRepository:
@@ -43,10 +45,13 @@ class ModelRepository:
 
     def versions(self, name: str) -> tuple[int, ...]:
         """List the versions of a model that hold a `model.onnx`, oldest first; none where there is no such model."""
+        return tuple(sorted(number for number in self._numbers(name) if self.path(name, number).is_file()))
+
+    def _numbers(self, name: str) -> list[int]:
+        """List what has a version's number, whatever it holds."""
         folder = self.root / check_name(name)
         entries = list(folder.iterdir()) if folder.is_dir() else []
-        numbers = (int(entry.name) for entry in entries if re.fullmatch(r"[1-9]\d{0,8}", entry.name))
-        return tuple(sorted(number for number in numbers if self.path(name, number).is_file()))
+        return [int(entry.name) for entry in entries if re.fullmatch(r"[1-9]\d{0,8}", entry.name)]
 
     def path(self, name: str, version: int) -> Path:
         """Say where a version's `model.onnx` stands."""
@@ -56,7 +61,7 @@ class ModelRepository:
         """Add a version, all of it or nothing.
 
         Everything is written and flushed to disk under a hidden name and then renamed, so that a reader never sees half
-        a model, and a crash leaves the versions before it untouched.
+        a model, and a crash leaves the versions before it untouched. A `config.pbtxt` that somebody wrote is kept.
 
         Args:
             name: letters, digits, `.`, `_` and `-`.
@@ -83,7 +88,9 @@ class ModelRepository:
 
     def _rename_in(self, name: str, model: bytes, beside: dict[str, bytes], staging: Path) -> int:
         for _ in range(_TRIES):
-            version = max(self.versions(name), default=0) + 1
+            version = max(self._numbers(name), default=0) + 1
+            if version > _MOST_VERSIONS:
+                raise OSError(f"{name} has version {version - 1:,} already, and no number is left above it")
             whole = staging / name
             _write(whole / str(version) / MODEL_FILE, model)
             for file, content in beside.items():
@@ -105,7 +112,7 @@ class ModelRepository:
                 return False
             raise
         for file in whole.iterdir() if whole.is_dir() else ():
-            if file.is_file():
+            if file.is_file() and not _is_somebodys(model / file.name):
                 file.replace(model / file.name)
         _flush(model)
         _flush(self.root)
@@ -142,7 +149,7 @@ def config_pbtxt(name: str, manifest: Manifest) -> str:
     """
     height, width, channels = manifest.preprocess.shape
     return (
-        f'name: "{name}"\n'
+        f'{_OURS}name: "{name}"\n'
         'backend: "onnxruntime"\n'
         f"max_batch_size: {manifest.max_batch}\n"
         f'input [{{ name: "{INPUT}" data_type: TYPE_UINT8 dims: [{height}, {width}, {channels}] }}]\n'
@@ -150,6 +157,11 @@ def config_pbtxt(name: str, manifest: Manifest) -> str:
         'label_filename: "labels.txt" }]\n'
         "dynamic_batching { }\n"
     )
+
+
+def _is_somebodys(path: Path) -> bool:
+    """Tell whether a configuration was written by hand: that one is kept."""
+    return path.suffix == ".pbtxt" and path.is_file() and not path.read_text(errors="replace").startswith(_OURS)
 
 
 @contextmanager

@@ -60,6 +60,8 @@ def prove(
         same += int((_in_batches(session, batch, len(batch)).argmax(1) == expected.argmax(1)).sum())
         seen += len(batch)
         advance(len(batch))
+    for item in skipped:
+        reporter.say(f"{item.path} is left out of the proof: {item.reason}")
     if not seen:
         raise ProofError("there is no validation picture to prove the model with; say where the data are with --data")
     proof = Proof(

@@ -4,11 +4,13 @@ import os
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 
 from contract.errors import ProofError
 from contract.manifest import Manifest, Provenance
+from contract.options import check_ranges
 from contract.reporting import Reporter, Silent
 from contract.repository import ModelRepository, check_name
 from export.graph import Served, graph_from_network, with_manifest
@@ -62,12 +64,16 @@ def export(
         What was published.
 
     Raises:
+        OptionsError: tolerance or batch are out of their ranges.
         CheckpointError: the folder holds no run.
         ProofError: the exported model is not what was trained; nothing was published.
         RepositoryError: the name is no name, or the repository cannot be written.
     """
     reporter = reporter or Silent()
     check_name(name)
+    check_ranges(
+        SimpleNamespace(tolerance=tolerance, max_batch=max_batch), {"tolerance": (0.0, 1.0), "max_batch": (1, 4096)}
+    )
     network, facts = load_run(run)
     pictures = facts.pictures(data)
     missing = [picture.path for picture in pictures if not picture.path.is_file()]

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,7 +87,10 @@ class Batcher:
             return np.concatenate(await asyncio.gather(*(item.answer for item in items)))
         finally:
             for item in items:
-                item.answer.cancel()
+                if not item.answer.done():
+                    item.answer.cancel()
+                    with suppress(ValueError):  # it is in a batch already
+                        self._waiting.remove(item)
 
     async def _work(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """Ask a server: `unfreeze.v1.Classifier` from Python."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,8 @@ Encoded = bytes | str | os.PathLike[str]
 _PICTURES_A_REQUEST = 32
 _BYTES_A_REQUEST = 32 * 2**20
 _MESSAGE_BYTES = 64 * 2**20
+_MOST_LABELS = 1_000_000
+_NUMBERED = re.compile(r"picture (\d+) of \d+: ")
 _ERRORS: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: UnknownModelError,
@@ -71,13 +74,15 @@ class Client:
             UnknownModelError: there is no such model.
             ServingError: the server refused, or there is none.
         """
+        if not 1 <= top <= _MOST_LABELS:
+            raise InvalidRequestError(f"top goes from 1 to {_MOST_LABELS:,}, found {top}")
         answers: list[tuple[Prediction, ...]] = []
         for part in _requests([_read(picture) for picture in pictures]):
             request = pb.PredictRequest(model=model, version=version, pictures=part, top=top)
             try:
                 response = self._stub.Predict(request, timeout=self._timeout_s)
             except grpc.RpcError as error:
-                raise self._error(error, len(answers)) from error
+                raise self._error(error, pictures[len(answers) : len(answers) + len(part)]) from error
             answers += [_predictions(prediction) for prediction in response.predictions]
         return answers
 
@@ -93,12 +98,16 @@ class Client:
     ) -> None:
         self.close()
 
-    def _error(self, error: grpc.RpcError, answered: int) -> ServingError:
-        code, details = error.code(), error.details()
+    def _error(self, error: grpc.RpcError, asked: Sequence[Encoded]) -> ServingError:
+        code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
             details = f"no server answers at {self._target}; `unfreeze serve` starts one ({details})"
-        behind = f" (behind {answered} pictures that were answered)" if answered else ""
-        return _ERRORS.get(code, ServingError)(f"{details}{behind}")
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            return InvalidRequestError(f"the server takes no message of this size: {details}")
+        named = _NUMBERED.match(details)
+        picture = asked[int(named[1]) - 1] if named and int(named[1]) <= len(asked) else b""
+        name = "" if isinstance(picture, bytes) else f"{picture}: "
+        return _ERRORS.get(code, ServingError)(name + details)
 
 
 def _read(picture: Encoded) -> bytes:

@@ -4,8 +4,10 @@ Each model of the repository appears twice: `NAME` takes prepared pictures, exac
 folder, and `NAME.encoded` takes encoded pictures of any size.
 """
 
+import asyncio
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import grpc
 import numpy as np
@@ -22,7 +24,9 @@ from serve.tensors import read_encoded, read_pixels
 
 ENCODED_INPUT = "image"
 _PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
+_LARGE = 2**20
 _Context: TypeAlias = grpc.aio.ServicerContext
+_T = TypeVar("_T")
 
 
 class InferenceService(GRPCInferenceServiceServicer):
@@ -98,10 +102,12 @@ class InferenceService(GRPCInferenceServiceServicer):
             model, encoded = self._find(request.model_name, request.model_version)
             _check_outputs(request)
             deadline = deadline_of(context)
+            model.check_size(_pictures(request))
             if encoded:
-                answers = await model.classify_encoded(read_encoded(request, ENCODED_INPUT), deadline)
+                pictures = await _off_the_loop(request, read_encoded, ENCODED_INPUT)
+                answers = await model.classify_encoded(pictures, deadline)
             else:
-                pixels = read_pixels(request, INPUT, model.manifest.preprocess.shape)
+                pixels = await _off_the_loop(request, read_pixels, INPUT, model.manifest.preprocess.shape)
                 answers = await model.classify_pixels(pixels, deadline)
         return _response(request, model, answers)
 
@@ -110,7 +116,21 @@ class InferenceService(GRPCInferenceServiceServicer):
         if not name:
             raise InvalidRequestError("the request names no model")
         encoded = name.endswith(ENCODED_SUFFIX)
+        if name == ENCODED_SUFFIX:
+            raise UnknownModelError(f"there is no model {name!r}")
         return self._models.find(name.removesuffix(ENCODED_SUFFIX), wanted), encoded
+
+
+async def _off_the_loop(request: pb.ModelInferRequest, read: Callable[..., _T], *arguments: object) -> _T:
+    """Read a large request in a thread, so that other callers are not kept waiting."""
+    if request.ByteSize() < _LARGE:
+        return read(request, *arguments)
+    return await asyncio.to_thread(read, request, *arguments)
+
+
+def _pictures(request: pb.ModelInferRequest) -> int:
+    """Say how many pictures the request claims to hold, before anything is read; what is malformed is found later."""
+    return request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0
 
 
 def _check_outputs(request: pb.ModelInferRequest) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from contract.arrays import Float32
-from contract.errors import PictureError
+from contract.errors import InvalidRequestError, PictureError
 from contract.manifest import Manifest
 from contract.prediction import Prediction, top_predictions
 from contract.preprocess import MAX_PIXELS, prepare
@@ -69,8 +69,11 @@ class LocalClassifier:
             For each picture its labels, the most probable first.
 
         Raises:
+            InvalidRequestError: `top` is below 1.
             PictureError: one of them cannot be used; the message says which and why.
         """
+        if top < 1:
+            raise InvalidRequestError(f"top is at least 1, found {top}")
         labels = self.manifest.labels
         return [top_predictions(row, labels, top) for row in self.probabilities(pictures)]
 

@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 
 from contract.arrays import Float32, UInt8
 from contract.errors import (
+    DeadlineError,
     InvalidRequestError,
     ModelError,
     PictureError,
-    QueueFullError,
     RepositoryError,
     UnknownModelError,
 )
@@ -23,6 +24,7 @@ from contract.preprocess import prepare
 from contract.repository import ModelRepository
 from serve.batcher import Batcher
 from serve.options import ServeOptions
+from serve.queue import Queue
 from serve.runtime import OnnxRuntime
 
 _log = logging.getLogger(__name__)
@@ -48,8 +50,7 @@ class ServedModel:
         self._runtime = runtime
         self._decoders = decoders
         self._max_pixels = options.max_pixels
-        self._max_queue = options.max_queue
-        self._inside = 0
+        self._queue = Queue(name, options.max_queue, options.max_queue_mib * 2**20)
         self._batcher = Batcher(runtime.run, max_batch=self.max_batch, max_delay_ms=options.max_delay_ms)
 
     @property
@@ -82,8 +83,19 @@ class ServedModel:
         Raises:
             ServingError: the queue is full, the deadline passed, or the server is going down.
         """
-        with self._admit(len(pixels)):
+        with self._queue.admit(len(pixels), pixels.nbytes):
             return await self._batcher.submit(pixels, deadline=deadline)
+
+    def check_size(self, pictures: int) -> None:
+        """Refuse a request that can never be taken, however empty the queue is.
+
+        Args:
+            pictures: how many the request says that it holds.
+
+        Raises:
+            InvalidRequestError: more than may wait.
+        """
+        self._queue.check(pictures)
 
     async def classify_encoded(self, pictures: Sequence[bytes], deadline: float | None) -> Float32[np.ndarray, "n c"]:
         """Decode, prepare and classify pictures.
@@ -99,41 +111,36 @@ class ServedModel:
             InvalidRequestError: a picture cannot be used; the message says which and why.
             ServingError: as for `classify_pixels`.
         """
-        with self._admit(len(pictures)):
-            loop = asyncio.get_running_loop()
-            work = [loop.run_in_executor(self._decoders, self._prepare, picture) for picture in pictures]
-            try:
-                prepared = await asyncio.gather(*work, return_exceptions=True)
-            finally:
-                for future in work:
-                    future.cancel()
-            return await self._batcher.submit(_stack(prepared), deadline=deadline)
+        prepared = len(pictures) * math.prod(self.manifest.preprocess.shape)
+        with self._queue.admit(len(pictures), prepared + sum(map(len, pictures))):
+            return await self._batcher.submit(await self._prepare_all(pictures, deadline), deadline=deadline)
 
-    def _prepare(self, picture: bytes) -> UInt8[np.ndarray, "h w 3"]:
-        return prepare(picture, self.manifest.preprocess, max_pixels=self._max_pixels)
+    async def _prepare_all(self, pictures: Sequence[bytes], deadline: float | None) -> UInt8[np.ndarray, "n h w 3"]:
+        """Decode in the pool, a core's worth at a time, so that other requests' pictures come in between."""
+        prepared = np.empty((len(pictures), *self.manifest.preprocess.shape), np.uint8)
+        numbers = iter(range(len(pictures)))
 
-    @contextmanager
-    def _admit(self, pictures: int) -> Iterator[None]:
-        if pictures == 0:
-            raise InvalidRequestError("the request holds no picture")
-        if self._inside + pictures > self._max_queue:
-            raise QueueFullError(
-                f"{self._inside} pictures are waiting for {self.name}; no more than {self._max_queue} may: try later"
-            )
-        self._inside += pictures
+        async def work() -> None:
+            for number in numbers:
+                if deadline is not None and time.monotonic() > deadline:
+                    raise DeadlineError("the deadline passed while the request's pictures were being decoded")
+                await asyncio.get_running_loop().run_in_executor(
+                    self._decoders, self._prepare, pictures, number, prepared
+                )
+
+        workers = [asyncio.ensure_future(work()) for _ in range(min(len(pictures), os.cpu_count() or 1))]
         try:
-            yield
+            await asyncio.gather(*workers)
         finally:
-            self._inside -= pictures
+            for worker in workers:
+                worker.cancel()
+        return prepared
 
-
-def _stack(prepared: Sequence[np.ndarray | BaseException]) -> np.ndarray:
-    for number, outcome in enumerate(prepared, start=1):
-        if isinstance(outcome, PictureError):
-            raise InvalidRequestError(f"picture {number} of {len(prepared)}: {outcome}") from outcome
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return np.stack([outcome for outcome in prepared if not isinstance(outcome, BaseException)])
+    def _prepare(self, pictures: Sequence[bytes], number: int, prepared: UInt8[np.ndarray, "n h w 3"]) -> None:
+        try:
+            prepared[number] = prepare(pictures[number], self.manifest.preprocess, max_pixels=self._max_pixels)
+        except PictureError as error:
+            raise InvalidRequestError(f"picture {number + 1} of {len(pictures)}: {error}") from error
 
 
 class ModelSet:

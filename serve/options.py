@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from contract.errors import OptionsError
 from contract.options import check_ranges
-from contract.preprocess import MAX_PIXELS
+from contract.preprocess import LARGEST_MAX_PIXELS, MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class ServeOptions:
         max_batch: the largest batch; 0 for what each model's manifest says.
         max_delay_ms: how long a batch may wait to fill; at 0 it leaves the moment the runtime is free.
         max_queue: pictures that may wait, for each model; more are refused.
+        max_queue_mib: MiB of pictures, encoded and prepared, that may wait for each model; more are refused.
         max_message_mib: the largest request, in MiB.
         max_pixels: of one picture; larger ones are refused.
         drain_s: how long work in flight may take after SIGTERM, in seconds.
@@ -35,6 +37,7 @@ class ServeOptions:
     max_batch: int = 0
     max_delay_ms: float = 0.0
     max_queue: int = 1024
+    max_queue_mib: int = 512
     max_message_mib: int = 64
     max_pixels: int = MAX_PIXELS
     drain_s: float = 30.0
@@ -46,8 +49,11 @@ class ServeOptions:
             "max_batch": (0, 4096),
             "max_delay_ms": (0, 10_000),
             "max_queue": (1, 10_000_000),
+            "max_queue_mib": (1, 1_048_576),
             "max_message_mib": (1, 2047),
-            "max_pixels": (1, 2**31),
+            "max_pixels": (1, LARGEST_MAX_PIXELS),
             "drain_s": (0, 86_400),
         }
         check_ranges(self, ranges)
+        if not self.host or self.host.startswith("unix:"):
+            raise OptionsError(f"--host is a name or an address to listen on, found {self.host!r}")

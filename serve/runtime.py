@@ -32,7 +32,7 @@ class OnnxRuntime:
         self.path = Path(path)
         if not self.path.is_file():
             raise ModelError(f"there is no file {self.path}")
-        self._session = _session(self.path, device, threads or os.cpu_count() or 1)
+        self._session: onnxruntime.InferenceSession | None = _session(self.path, device, threads or os.cpu_count() or 1)
         self.manifest = _manifest(self._session, self.path)
         _check_tensors(self._session, self.manifest, self.path)
 
@@ -44,12 +44,17 @@ class OnnxRuntime:
 
         Returns:
             Probabilities, in the order of the manifest's labels.
+
+        Raises:
+            ModelError: the runtime was closed.
         """
+        if self._session is None:
+            raise ModelError(f"{self.path} was closed")
         return np.asarray(self._session.run([OUTPUT], {INPUT: pixels})[0])
 
     def close(self) -> None:
-        """Let go of the session."""
-        del self._session
+        """Let go of the session; a second time does nothing."""
+        self._session = None
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +98,14 @@ def _manifest(session: onnxruntime.InferenceSession, path: Path) -> Manifest:
 
 def _check_tensors(session: onnxruntime.InferenceSession, manifest: Manifest, path: Path) -> None:
     """See that the graph is what its manifest says."""
-    found = [(item.name, item.type, item.shape[1:]) for item in (*session.get_inputs(), *session.get_outputs())]
+    found = [
+        (item.name, item.type, ["any" if isinstance(item.shape[0], str) else item.shape[0], *item.shape[1:]])
+        for item in (*session.get_inputs(), *session.get_outputs())
+        if item.shape
+    ]
     expected = [
-        (INPUT, "tensor(uint8)", list(manifest.preprocess.shape)),
-        (OUTPUT, "tensor(float)", [len(manifest.labels)]),
+        (INPUT, "tensor(uint8)", ["any", *manifest.preprocess.shape]),
+        (OUTPUT, "tensor(float)", ["any", len(manifest.labels)]),
     ]
     if found != expected:
         raise ModelError(f"the graph in {path} takes and gives {found}; its manifest says {expected}")

@@ -72,7 +72,9 @@ class Server:
         await self._models.close()
 
     async def _listen(self, server: grpc.aio.Server) -> int:
-        address = f"{self._options.host}:{self._options.port}"
+        host = self._options.host
+        plain_ipv6 = ":" in host and not host.startswith("[")
+        address = f"[{host}]:{self._options.port}" if plain_ipv6 else f"{host}:{self._options.port}"
         try:
             port: int = server.add_insecure_port(address)
             await server.start()
@@ -80,8 +82,8 @@ class Server:
             await server.stop(0)
             await self._models.close()
             raise ServingError(
-                f"cannot listen on {address}: is another server there already? Choose another --port, or 0 for "
-                f"any free one ({error})"
+                f"cannot listen on {address}: is another server there already? Choose another --port, or 0 for any free "
+                f"one; and --host must be an address of this machine ({error})"
             ) from None
         return port
 

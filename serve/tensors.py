@@ -83,7 +83,7 @@ def read_encoded(request: pb.ModelInferRequest, name: str) -> list[bytes]:
     if len(found) not in (1, 2) or found[0] < 1 or found[1:] not in ((), (1,)):
         raise InvalidRequestError(f"{name} has the shape [N] or [N, 1], found {list(found)!s:.100}")
     if request.raw_input_contents:
-        elements = _split(name, request.raw_input_contents[0])
+        elements = _split(name, request.raw_input_contents[0], found[0])
     else:
         elements = list(tensor.contents.bytes_contents)
     _check_count(name, "elements", len(elements), found[0])
@@ -95,11 +95,11 @@ def _check_count(name: str, what: str, found: int, expected: int) -> None:
         raise InvalidRequestError(f"{name} holds {found:,} {what}; its shape asks for {expected:,}")
 
 
-def _split(name: str, raw: bytes) -> list[bytes]:
-    """Take apart what is written as a u32 length and then as many bytes, again and again."""
+def _split(name: str, raw: bytes, expected: int) -> list[bytes]:
+    """Take apart what is written as u32 lengths, each with as many bytes; one more than expected at most."""
     elements: list[bytes] = []
     at = 0
-    while at < len(raw):
+    while at < len(raw) and len(elements) <= expected:
         end = at + _LENGTH.size
         if end <= len(raw):
             end += _LENGTH.unpack_from(raw, at)[0]

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,11 @@ from contract.schema import decode, loads
 from tune.dataset import Picture
 from tune.families import build
 from tune.network import Network
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
 
@@ -77,8 +84,35 @@ class RunFacts:
         return tuple(Picture(path=root / file.path, label=file.label) for file in self.val)
 
 
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make a run's folder and keep other processes from tuning into it meanwhile.
+
+    Args:
+        out: the folder.
+
+    Raises:
+        CheckpointError: it cannot be made, or another process tunes into it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be a run's folder: {error.strerror}; choose another --out") from error
+    try:
+        if fcntl is not None:  # Windows has no such locks
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CheckpointError(f"another process is tuning into {out}; choose another --out") from None
+    finally:
+        os.close(folder)
+
+
 def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, Any]) -> None:
-    """Write a run's folder, file by file under temporary names; `run.json`, which makes it a run, comes last.
+    """Write a run's folder, file by file under temporary names.
+
+    `run.json`, which makes it a run, goes first and comes last: a crash in between leaves no run, never a mixed one.
 
     Args:
         out: the folder, which exists.
@@ -87,9 +121,14 @@ def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, An
         metrics: what people and benchmarks read.
     """
     state = {key: value.detach().cpu() for key, value in network.export_state().items()}
-    _replace(out / WEIGHTS_FILE, safetensors.torch.save(state))
-    _replace(out / METRICS_FILE, _json(metrics))
-    _replace(out / FACTS_FILE, _json(dataclasses.asdict(facts)))
+    contents = {
+        WEIGHTS_FILE: safetensors.torch.save(state),
+        METRICS_FILE: _json(metrics),
+        FACTS_FILE: _json(dataclasses.asdict(facts)),
+    }
+    (out / FACTS_FILE).unlink(missing_ok=True)
+    for name, content in contents.items():
+        _replace(out / name, content)
 
 
 def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:

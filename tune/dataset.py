@@ -8,6 +8,7 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 
 from contract.errors import DataError
+from contract.manifest import check_labels
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _SPLIT_FOLDERS = {
@@ -80,7 +81,7 @@ def read_dataset(root: str | os.PathLike[str], *, val_fraction: float = 0.2, see
     """Find the pictures of a folder that has a folder per class, with or without train, val and test folders on top.
 
     Without a val folder, a stratified part of the training pictures is put aside, the same for the same seed. Hidden
-    files are ignored; files of other kinds are skipped and named.
+    files and folders are ignored; files of other kinds are skipped and named.
 
     Args:
         root: the folder.
@@ -91,29 +92,51 @@ def read_dataset(root: str | os.PathLike[str], *, val_fraction: float = 0.2, see
         The pictures, in the order of their names. They are found, not opened.
 
     Raises:
-        DataError: no folder, fewer than two classes, a class that is empty, or splits that differ in their classes.
+        DataError: no folder, fewer than two classes, a class that is empty or whose name is no label, two folders for
+            one split, or splits that differ in their classes.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; expected one with a folder of pictures per class")
-    folders = _split_folders(root)
-    if TRAIN in folders:
-        labels = tuple(sorted(folder.name for folder in _folders(folders[TRAIN])))
-    else:
-        labels, folders = tuple(sorted(folder.name for folder in _folders(root))), {TRAIN: root}
+    skipped: list[Skipped] = []
+    folders = _split_folders(root, skipped) or {TRAIN: root}
+    labels = tuple(folder.name for folder in _folders(folders[TRAIN]))
     if len(labels) < 2:  # noqa: PLR2004
         raise DataError(f"{folders[TRAIN]} holds {len(labels)} folders of pictures; a classifier needs two or more")
-    skipped: list[Skipped] = []
+    try:
+        check_labels(labels)
+    except ValueError as error:
+        raise DataError(f"the folders in {printable(folders[TRAIN])} cannot be labels: {error}") from None
     splits = {name: tuple(_pictures(folder, labels, skipped)) for name, folder in folders.items()}
     dataset = Dataset(root=root, labels=labels, splits=splits, skipped=tuple(skipped))
     _check(dataset)
     return dataset if VAL in splits else _with_val(dataset, val_fraction, seed)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    by_name = {folder.name.lower(): folder for folder in _folders(root)}
-    found = {split: by_name[name] for split, names in _SPLIT_FOLDERS.items() for name in names if name in by_name}
-    return found if TRAIN in found else {}
+def printable(path: Path) -> str:
+    """Write a path so that any file can hold it: names that are no UTF-8 with their bytes as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _split_folders(root: Path, skipped: list[Skipped]) -> dict[str, Path]:
+    """Find train, val and test folders; none where the folders on top are the classes."""
+    splits = {name: split for split, names in _SPLIT_FOLDERS.items() for name in names}
+    found: dict[str, Path] = {}
+    others: list[Path] = []
+    for folder in _folders(root):
+        split = splits.get(folder.name.lower())
+        if split in found:
+            raise DataError(f"{root} has two folders for {split}: {found[split].name} and {folder.name}; keep one")
+        if split is None:
+            others.append(folder)
+        else:
+            found[split] = folder
+    if found and not others and TRAIN not in found:
+        raise DataError(f"{root} has {', '.join(path.name for path in found.values())} but no train folder")
+    if TRAIN not in found:
+        return {}
+    skipped += [Skipped(path=path, reason="lies beside train and is no split of its own") for path in others]
+    return {split: found[split] for split in _SPLIT_FOLDERS if split in found}
 
 
 def _folders(root: Path) -> list[Path]:
@@ -122,18 +145,29 @@ def _folders(root: Path) -> list[Path]:
 
 def _pictures(folder: Path, labels: tuple[str, ...], skipped: list[Skipped]) -> Iterator[Picture]:
     classes = {label: index for index, label in enumerate(labels)}
-    unknown = [entry.name for entry in _folders(folder) if entry.name not in classes]
+    unknown = [printable(Path(entry.name)) for entry in _folders(folder) if entry.name not in classes]
     if unknown:
         raise DataError(f"{folder} has classes that the training pictures lack: {', '.join(unknown)}")
     skipped += [Skipped(path=path, reason="lies in no class's folder") for path in folder.iterdir() if _is_stray(path)]
     for label, index in classes.items():
         for path in sorted((folder / label).rglob("*")):
-            if path.name.startswith(".") or not path.is_file():
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if hidden or not path.is_file():
                 continue
-            if path.suffix.lower() in _SUFFIXES:
+            if not _is_utf8(path):
+                skipped.append(Skipped(path=path, reason="its name is not UTF-8; rename it"))
+            elif path.suffix.lower() in _SUFFIXES:
                 yield Picture(path=path, label=index)
             else:
                 skipped.append(Skipped(path=path, reason=f"{path.suffix or 'no suffix'} is no picture's suffix"))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_stray(path: Path) -> bool:
@@ -145,7 +179,7 @@ def _check(dataset: Dataset) -> None:
         present = {picture.label for picture in pictures}
         empty = [label for index, label in enumerate(dataset.labels) if index not in present]
         if not pictures or (name == TRAIN and empty):
-            reasons = "".join(f"\n  {item.path}: {item.reason}" for item in dataset.skipped[:5])
+            reasons = "".join(f"\n  {printable(item.path)}: {item.reason}" for item in dataset.skipped[:5])
             raise DataError(
                 f"no usable picture of {', '.join(empty)} in the {name} pictures of {dataset.root}; add some, or "
                 f"remove the empty folder{reasons and chr(10) + 'skipped, for example:'}{reasons}"
@@ -158,10 +192,13 @@ def _with_val(dataset: Dataset, val_fraction: float, seed: int) -> Dataset:
     if min(counts) < 2:  # noqa: PLR2004
         alone = dataset.labels[counts.index(min(counts))]
         raise DataError(f"{alone} has one picture, which cannot both train and validate; add more, or a val folder")
-    test_size = max(len(dataset.labels), round(len(pictures) * val_fraction))
+    most = len(pictures) - len(dataset.labels)  # one of each class is left to train on
+    test_size = min(max(len(dataset.labels), round(len(pictures) * val_fraction)), most)
     train, val = train_test_split(
         pictures, test_size=test_size, random_state=seed, stratify=[picture.label for picture in pictures]
     )
     by_path = {"key": lambda picture: picture.path}
     splits = dataset.splits | {TRAIN: tuple(sorted(train, **by_path)), VAL: tuple(sorted(val, **by_path))}
-    return replace(dataset, splits=splits)
+    split = replace(dataset, splits=splits)
+    _check(split)
+    return split

@@ -102,6 +102,7 @@ class Network(nn.Module):
             if getattr(model, name, None) is not None:
                 setattr(model, name, nn.Identity())
         self.model = model
+        self._picture_shape = spec.shape
         self.normalise = Normalise(spec)
         self.head = Head(_width(self._blocks, spec), classes)
 
@@ -109,6 +110,11 @@ class Network(nn.Module):
     def block_names(self) -> tuple[str, ...]:
         """The blocks in order from the input: each is a cut, whose tail begins with it."""
         return tuple(block.name for block in self._blocks)
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a prepared picture."""
+        return self._picture_shape
 
     def position(self, cut: str) -> int:
         """Count the blocks before a cut: 0 for "all", all of them for "head".

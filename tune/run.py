@@ -16,9 +16,9 @@ from contract.errors import CheckpointError
 from contract.manifest import Provenance
 from contract.reporting import Reporter, Silent
 from tune.cache import Cached, Room, advance_cache, behind_all, fill_cache, pooled_features
-from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, save_run
+from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, claimed, save_run
 from tune.choose import CutScore, candidate_cuts, chosen_cut, score_cuts
-from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
+from tune.dataset import TEST, TRAIN, VAL, Dataset, printable, read_dataset
 from tune.evaluate import Evaluation, evaluate, evaluate_together, fit_temperature
 from tune.network import HEAD, Network
 from tune.options import TuneOptions
@@ -69,17 +69,18 @@ def tune(
     Raises:
         DataError: the pictures cannot be learned from.
         WeightsError: the backbone or its weights cannot be had.
-        CheckpointError: `out` holds a run already, or there is no such block to cut at.
+        CheckpointError: `out` holds a run already, or another process tunes into it, or it cannot be written, or there
+            is no such block to cut at.
     """
     started, folder = time.monotonic(), Path(out)
     if (folder / FACTS_FILE).exists() and not overwrite:
         raise CheckpointError(f"{folder} holds a run already; choose another --out, or say --overwrite")
     run = _begin(data, options or TuneOptions(), reporter or Silent())
-    folder.mkdir(parents=True, exist_ok=True)
-    network, evaluation, figures = _tune(run, folder)
-    facts = _facts(run, evaluation, figures)
-    metrics = _metrics(run, evaluation, figures) | {"seconds": round(time.monotonic() - started, 2)}
-    save_run(folder, network, facts, metrics)
+    with claimed(folder):
+        network, evaluation, figures = _tune(run, folder)
+        facts = _facts(run, evaluation, figures)
+        metrics = _metrics(run, evaluation, figures) | {"seconds": round(time.monotonic() - started, 2)}
+        save_run(folder, network, facts, metrics)
     return metrics
 
 
@@ -180,9 +181,9 @@ def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, 
 
 
 def _facts(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> RunFacts:
-    root = run.dataset.root.resolve()
+    root = run.dataset.root
     val = (
-        LabelledFile(path=picture.path.resolve().relative_to(root).as_posix(), label=picture.label)
+        LabelledFile(path=picture.path.relative_to(root).as_posix(), label=picture.label)
         for picture in evaluation.pictures
     )
     return RunFacts(
@@ -199,7 +200,7 @@ def _facts(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> RunF
             versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         ),
         metrics=figures,
-        data=str(root),
+        data=str(root.absolute()),
         val=tuple(val),
     )
 
@@ -214,7 +215,7 @@ def _metrics(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> di
         "weights": run.pretrained.weights,
         "labels": list(run.dataset.labels),
         "pictures": {name: len(pictures) for name, pictures in run.dataset.splits.items()},
-        "skipped": [{"path": str(item.path), "reason": item.reason} for item in run.dataset.skipped],
+        "skipped": [{"path": printable(item.path), "reason": item.reason} for item in run.dataset.skipped],
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "parameters": sum(parameter.numel() for parameter in run.network.parameters()),
         "val_nll": evaluation.negative_log_likelihood(figures["temperature"]),

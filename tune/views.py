@@ -69,10 +69,24 @@ def load_views(
 
 
 def _load(picture: Picture, views: Views) -> np.ndarray:
-    upright = decode(picture.path.read_bytes(), at_least=max(views.spec.resize))
+    return make_views(picture.path.read_bytes(), picture.path.name, views)
+
+
+def make_views(data: bytes, name: str, views: Views) -> UInt8[np.ndarray, "v h w 3"]:
+    """Decode a picture and make its views.
+
+    Args:
+        data: the encoded picture.
+        name: of its file; with the seed it decides on the random views.
+        views: what to make.
+
+    Raises:
+        PictureError: it does not decode.
+    """
+    upright = decode(data, at_least=max(views.spec.resize))
     made = [resize_and_crop(upright, views.spec)]
     for number in range(1, views.count):
-        key = [views.seed, number, *picture.path.name.encode()]
+        key = [views.seed, number, *name.encode()]
         made.append(_random_view(upright, views.spec, np.random.default_rng(key)))
     return np.stack([np.asarray(view) for view in made])
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from cyclopts import App
 
 from contract.errors import OptionsError, UnfreezeError
-from unfreeze.commands import demo, export, predict, serve, tune
+from unfreeze.commands import demo, export, plan, predict, serve, tune
 from unfreeze.console import REMARKS
 
 _ASKED_WRONGLY, _INTERRUPTED = 2, 130
@@ -17,19 +17,21 @@ app = App(
     version=lambda: version("unfreeze"),
     suppress_keyboard_interrupt=False,
 )
-for _module in (tune, export, serve, predict, demo):
+for _module in (plan, tune, export, serve, predict, demo):
     _name = _module.__name__.rpartition(".")[2]
     app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES)
 
 
 def main() -> None:
-    """Run the command line: exits with 0 when all was done, 1 when it could not be, 2 when it was asked for wrongly."""
+    """Run the command line: exits with 0 when all was done, 1 when it could not be, 2 when an option was wrong."""
     try:
         app()
     except OptionsError as error:
         _fail(str(error), _ASKED_WRONGLY)
     except UnfreezeError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
     except ModuleNotFoundError as error:
         _fail(f"{error}; this command needs an extra: {_extra(error.name or '')}")
     except KeyboardInterrupt:

@@ -41,6 +41,28 @@ def test_ninth_version_comes_before_the_tenth(tmp_path: Path) -> None:
     assert repository.versions("insects") == tuple(range(1, 12))
 
 
+def test_a_configuration_written_by_hand_is_kept(tmp_path: Path) -> None:
+    """Ours is replaced by a new version's, somebody's own is not."""
+    repository = ModelRepository(tmp_path)
+    repository.publish("insects", b"model", MANIFEST)
+    repository.publish("insects", b"model", dataclasses.replace(MANIFEST, max_batch=9))
+    assert "max_batch_size: 9" in (tmp_path / "insects" / "config.pbtxt").read_text()
+    (tmp_path / "insects" / "config.pbtxt").write_text("max_batch_size: 5\n")
+    repository.publish("insects", b"model", MANIFEST)
+    assert (tmp_path / "insects" / "config.pbtxt").read_text() == "max_batch_size: 5\n"
+
+
+def test_numbers_that_others_took_are_left_to_them(tmp_path: Path) -> None:
+    """A numbered folder that holds no model of ours is counted, and the last number of all is an error."""
+    repository = ModelRepository(tmp_path)
+    (tmp_path / "insects" / "4").mkdir(parents=True)
+    (tmp_path / "insects" / "4" / "model.plan").write_bytes(b"engine")
+    assert repository.publish("insects", b"model", MANIFEST) == 5
+    (tmp_path / "insects" / "999999999").mkdir()
+    with pytest.raises(RepositoryError, match="no number is left above it"):
+        repository.publish("insects", b"model", MANIFEST)
+
+
 def test_other_folders_are_no_models(tmp_path: Path) -> None:
     """Folders without a model, versions that are no numbers and files on the top are passed over."""
     for place in ("empty", "drafts/1", "drafts/one", "drafts/0", "drafts/-1", "drafts/01", ".hidden/1"):

@@ -121,6 +121,7 @@ def test_a_cancelled_caller_leaves_the_queue_and_harms_nobody() -> None:
         calls[2].cancel()
         calls[0].cancel()
         await settled()
+        assert len(batcher._waiting) == 2, "what nobody waits for keeps no memory"
         runtime.let_go.set()
         assert (await calls[1])[0, 0] == 1
         assert (await calls[3])[0, 0] == 3

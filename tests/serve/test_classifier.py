@@ -12,7 +12,7 @@ from PIL import Image
 from support.pictures import draw_picture, encode
 from support.servers import RunningServer
 
-from contract.errors import DrainingError, InvalidRequestError, PictureError, UnknownModelError
+from contract.errors import DrainingError, InvalidRequestError, ModelError, PictureError, UnknownModelError
 from export.run import Published
 from protos import unfreeze_pb2 as pb
 from protos.unfreeze_pb2_grpc import ClassifierStub
@@ -68,6 +68,13 @@ def test_the_clients_errors_are_ours(client: Client, pictures: list[bytes], tmp_
         client.predict(pictures[:1], model="nobody")
     with pytest.raises(UnknownModelError, match="has version 1 loaded, not '7'"):
         client.predict(pictures[:1], version="7")
+    (tmp_path / "bad.jpg").write_bytes(b"not a picture")
+    (tmp_path / "good.jpg").write_bytes(pictures[0])
+    with pytest.raises(InvalidRequestError, match=r"bad\.jpg: picture 1 of 9: "):
+        client.predict([*[tmp_path / "good.jpg"] * 32, tmp_path / "bad.jpg", *[tmp_path / "good.jpg"] * 8])
+    for top in (0, -1, 5_000_000_000):
+        with pytest.raises(InvalidRequestError, match=r"top (goes from|is at least) 1"):
+            client.predict(pictures[:1], top=top)
     with pytest.raises(PictureError, match=r"missing\.jpg cannot be read: No such file"):
         client.predict([tmp_path / "missing.jpg"])
     with Client("127.0.0.1:1") as nobody, pytest.raises(DrainingError, match=r"no server answers at 127\.0\.0\.1:1"):
@@ -80,6 +87,15 @@ def test_an_empty_request_is_refused(server: RunningServer) -> None:
         ClassifierStub(channel).Predict(pb.PredictRequest(model="colours"))
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "holds no picture" in refused.value.details()
+
+
+def test_a_closed_file_says_so(published: Published, pictures: list[bytes]) -> None:
+    """Closing twice does no harm, and asking afterwards is an error of ours."""
+    local = LocalClassifier(published.path)
+    local.close()
+    local.close()
+    with pytest.raises(ModelError, match="was closed"):
+        local.predict(pictures[:1])
 
 
 def _bomb() -> bytes:

@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,7 +163,8 @@ INVALID = [
     (_set("input.shape", [32, 32, 3]), "found [32, 32, 3]"),
     (_set("input.shape", [0, 32, 32, 3]), "found [0, 32, 32, 3]"),
     (_set("input.shape", [-1, 32, 32, 3]), "found [-1, 32, 32, 3]"),
-    (_set("input.shape", [2**40, 32, 32, 3]), "holds 3,072 bytes; its shape asks for"),
+    (_set("input.shape", [1000, 32, 32, 3]), "holds 3,072 bytes; its shape asks for 3,072,000"),
+    (_set("input.shape", [2**40, 32, 32, 3]), "the request holds 1,099,511,627,776 pictures; no more than 1,024 may"),
     (_set("raw_input_contents", [b"short"]), "pixels holds 5 bytes; its shape asks for 3,072"),
     (_set("raw_input_contents", []), "pixels holds 0 uint_contents"),
     (_set("raw_input_contents", [b"", b""]), "found 2 raw entries"),
@@ -218,6 +220,23 @@ def test_unknown_models_and_versions_are_not_found(
     with pytest.raises(grpc.RpcError) as refused:
         getattr(stub, call)(getattr(pb, f"{call}Request")(name=name, version=version))
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_request_of_countless_empty_elements_holds_nobody_up(stub: GRPCInferenceServiceStub) -> None:
+    """Fifteen million empty elements where one is announced: refused at once, and others are answered meanwhile."""
+    request = _encoded_request([b"x"])
+    request.raw_input_contents[0] = bytes(60 * 2**20)
+    refused = stub.ModelInfer.future(request)
+    while not refused.done():
+        started = time.monotonic()
+        assert stub.ServerLive(pb.ServerLiveRequest()).live
+        assert time.monotonic() - started < 2
+    assert "image holds 2 elements; its shape asks for 1" in refused.exception().details()
+
+
+def test_the_suffix_alone_is_no_model(stub: GRPCInferenceServiceStub) -> None:
+    """The name ".encoded" does not stand for the only model."""
+    assert not stub.ModelReady(pb.ModelReadyRequest(name=".encoded")).ready
 
 
 def test_too_large_a_message_is_refused(stub: GRPCInferenceServiceStub) -> None:

@@ -1,12 +1,13 @@
 """Folders of pictures as people have them."""
 
+import os
 from pathlib import Path
 
 import pytest
 from support.pictures import draw_picture, encode, write_pictures
 
 from contract.errors import DataError
-from tune.dataset import Skipped, read_dataset
+from tune.dataset import Skipped, printable, read_dataset
 
 
 def _names(pictures: tuple) -> list[str]:
@@ -80,6 +81,49 @@ def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None
         file.unlink()
     with pytest.raises(DataError, match="no usable picture of blue, green, red in the val pictures"):
         read_dataset(tmp_path / "split")
+
+
+def test_ambiguous_folders_are_refused_or_named(tmp_path: Path) -> None:
+    """Two folders for one split, or val without train, are errors; others beside train are named."""
+    for name in ("train", "val", "valid"):
+        write_pictures(tmp_path / "twice" / name, 2)
+    with pytest.raises(DataError, match="has two folders for val: val and valid; keep one"):
+        read_dataset(tmp_path / "twice")
+    for name in ("val", "test"):
+        write_pictures(tmp_path / "no train" / name, 2)
+    with pytest.raises(DataError, match="has test, val but no train folder"):
+        read_dataset(tmp_path / "no train")
+    for name in ("train", "annotations"):
+        write_pictures(tmp_path / "more" / name, 2)
+    (skipped,) = read_dataset(tmp_path / "more").skipped
+    assert (skipped.path.name, skipped.reason) == ("annotations", "lies beside train and is no split of its own")
+
+
+def test_names_that_no_file_can_hold_are_named(tmp_path: Path) -> None:
+    """A picture whose name is no UTF-8 is skipped, a class whose name breaks the line is refused."""
+    data = write_pictures(tmp_path / "data", 3)
+    odd = data / "red" / os.fsdecode(b"caf\xe9.jpg")
+    odd.write_bytes(b"x")
+    (skipped,) = read_dataset(data).skipped
+    assert skipped == Skipped(path=odd, reason="its name is not UTF-8; rename it")
+    assert printable(odd).endswith("red/caf\\xe9.jpg")
+    (data / "red").rename(data / "r\ned")
+    with pytest.raises(DataError, match="cannot be labels"):
+        read_dataset(data)
+
+
+def test_hidden_folders_are_ignored(tmp_path: Path) -> None:
+    """What notebooks and file managers leave behind is nobody's picture."""
+    data = write_pictures(tmp_path / "data", 4)
+    before = read_dataset(data)
+    write_pictures(data / "red" / ".ipynb_checkpoints", 2)
+    assert read_dataset(data) == before
+
+
+def test_a_large_val_fraction_leaves_something_to_train_on(tmp_path: Path) -> None:
+    """Whatever is asked for, each class keeps a training picture."""
+    dataset = read_dataset(write_pictures(tmp_path / "data", 3), val_fraction=0.9)
+    assert {picture.label for picture in dataset.splits["train"]} == {0, 1, 2}
 
 
 def test_taking_pictures_out_never_leaves_an_empty_class(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A whole tuning run, on real files."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from support.pictures import write_pictures
 
 from contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
 from contract.preprocess import prepare
-from tune.checkpoint import load_run
+from tune.checkpoint import claimed, load_run, save_run
 from tune.choose import _behind, _still_racing, candidate_cuts
 from tune.network import Network
 from tune.options import TuneOptions
@@ -157,6 +159,51 @@ def test_a_finished_run_is_not_overwritten_unasked(run: Path, data: Path) -> Non
     with pytest.raises(CheckpointError, match="holds a run already; choose another --out, or say --overwrite"):
         tune(data, run, BUILTIN)
     assert (run / "run.json").read_bytes() == before
+
+
+def test_linked_pictures_are_found_where_they_are_linked(data: Path, tmp_path: Path) -> None:
+    """Folders of links, as people make them who have no room for copies, make a run that can be exported."""
+    for split in ("train", "val"):
+        (tmp_path / "links" / split).mkdir(parents=True)
+        for folder in (data / split).iterdir():
+            (tmp_path / "links" / split / folder.name).symlink_to(folder)
+    tune(tmp_path / "links", tmp_path / "run", replace(BUILTIN, cut="head"))
+    _, facts = load_run(tmp_path / "run")
+    assert all(picture.path.is_file() for picture in facts.pictures())
+
+
+def test_a_save_that_fails_leaves_no_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails between the files leaves neither the old run nor a mixture with the new one."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    network, facts = load_run(copy)
+    flushed: list[int] = []
+
+    def failing(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", failing)  # the disk, which is not ours to fill
+    with pytest.raises(OSError, match="No space left"):
+        save_run(copy, network, facts, {})
+    with pytest.raises(CheckpointError, match="holds no finished run"):
+        load_run(copy)
+
+
+def test_two_runs_into_one_folder_are_refused(data: Path, tmp_path: Path) -> None:
+    """While one process tunes into a folder, another is refused; afterwards it is not."""
+    with claimed(tmp_path / "run"), pytest.raises(CheckpointError, match="another process is tuning into"):
+        tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
+    assert list((tmp_path / "run").iterdir()) == []
+    tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
+
+
+def test_a_file_in_the_runs_place_is_refused(data: Path, tmp_path: Path) -> None:
+    """A run cannot be made where a file is."""
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(CheckpointError, match="cannot be a run's folder"):
+        tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
 
 
 @pytest.mark.parametrize(

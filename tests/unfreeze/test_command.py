@@ -51,6 +51,10 @@ def test_the_commands_and_the_version_are_listed() -> None:
         ["tune", "data", "--out", "run", "--device", "tpu"],
         ["serve", "--repository", "models", "--port", "70000"],
         ["predict", "a.jpg", "--file", "m.onnx", "--top", "0"],
+        ["predict", "a.jpg", "--file", "m.onnx", "--top", "5000000000"],
+        ["predict", "a.jpg"],
+        ["export", "run", "--repository", "models", "--name", "m", "--max-batch", "0"],
+        ["export", "run", "--repository", "models", "--name", "m", "--tolerance", "inf"],
         ["fly"],
     ],
 )
@@ -69,7 +73,6 @@ def test_what_is_asked_wrongly_ends_with_two_or_one_and_no_traceback(arguments: 
         (["tune", "nowhere", "--out", "run"], "nowhere is no folder"),
         (["export", "nowhere", "--repository", "models", "--name", "x"], "nowhere holds no finished run"),
         (["serve", "--repository", "nowhere"], "nowhere"),
-        (["predict", "a.jpg"], "say either --server HOST:PORT or --file model.onnx"),
         (["predict", "a.jpg", "--file", "nowhere.onnx"], "there is no file nowhere.onnx"),
         (["predict", "a.jpg", "--server", "127.0.0.1:1"], "a.jpg cannot be read"),
     ],
@@ -115,6 +118,16 @@ def test_predicting_names_files_and_folders(folder: Path, tmp_path: Path) -> Non
     for one, other in zip(inside, served, strict=True):
         assert [item["label"] for item in one["predictions"]] == [item["label"] for item in other["predictions"]]
         assert one["predictions"][0]["score"] == pytest.approx(other["predictions"][0]["score"], abs=1e-5)
+
+
+def test_brackets_and_hidden_files_are_shown_as_they_are(folder: Path, tmp_path: Path) -> None:
+    """A name with [red] in it is no colour, and a hidden file that is named is not left out."""
+    for name in ("x[red].png", ".hidden.png"):
+        (tmp_path / name).write_bytes(encode(draw_picture((200, 30, 30), 1), "PNG"))
+    model = folder / "models" / "colours" / "1" / "model.onnx"
+    done = _run("predict", "x[red].png", ".hidden.png", "--file", model, "--top", "1", cwd=tmp_path)
+    assert "x[red].png" in done.stdout
+    assert ".hidden.png" in done.stdout
 
 
 def test_a_bad_picture_is_named(folder: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 from rich.table import Column, Table
+from rich.text import Text
 
-from contract.errors import InvalidRequestError, UnfreezeError
+from contract.errors import OptionsError, UnfreezeError
 from contract.prediction import Prediction
 from unfreeze.console import RESULTS, print_json
 
@@ -24,7 +25,7 @@ def predict(
     server: str | None = None,
     model: str = "",
     file: Path | None = None,
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 5,
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000_000))] = 5,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Name the most probable labels of pictures, by a server or by a model file in this process.
@@ -38,7 +39,7 @@ def predict(
         json: print one JSON list on standard output.
     """
     if (server is None) == (file is None):
-        raise InvalidRequestError("say either --server HOST:PORT or --file model.onnx")
+        raise OptionsError("say either --server HOST:PORT or --file model.onnx")
     paths = _files(pictures)
     answers = _ask_server(paths, server, model, top) if server is not None else _ask_file(paths, file, top)
     if json:
@@ -52,15 +53,18 @@ def predict(
     table = Table(Column("picture", overflow="fold"), "label", "score")
     for path, answer in zip(paths, answers, strict=True):
         for rank, one in enumerate(answer):
-            table.add_row("" if rank else str(path), one.label, f"{one.score:.4f}")
+            table.add_row(Text("" if rank else str(path)), Text(one.label), f"{one.score:.4f}")
     RESULTS.print(table)
 
 
 def _files(pictures: list[Path]) -> list[Path]:
     paths = []
     for path in pictures:
-        inside = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
-        paths += [entry for entry in inside if not entry.name.startswith(".")]
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        inside = sorted(entry for entry in path.rglob("*") if entry.is_file())
+        paths += [entry for entry in inside if not any(part.startswith(".") for part in entry.relative_to(path).parts)]
     if not paths:
         raise UnfreezeError("there is no picture to predict: the folders are empty")
     return paths

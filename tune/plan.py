@@ -1,0 +1,218 @@
+"""Say what each cut would cost, before paying for it."""
+
+import io
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from contract.errors import PictureError
+from contract.preprocess import PreprocessSpec
+from contract.reporting import Reporter, Silent
+from tune.dataset import TRAIN, VAL, read_dataset
+from tune.measure import BlockCost, measure_blocks, measure_evaluation
+from tune.network import ALL, HEAD, Network
+from tune.options import TuneOptions
+from tune.precision import choose_precision
+from tune.views import Views, make_views
+from tune.weights import load_pretrained
+
+_TIMED_BATCH = 16
+_TIMED_PICTURES = 32
+_OPTIMISER_COPIES = 3  # gradients, and AdamW's two moments
+_FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be learned.
+
+    Args:
+        classes: how many.
+        pictures: to train on.
+        val_pictures: to validate on.
+        load_seconds: of one picture, with all cores at work: decoding it, and making its views.
+    """
+
+    classes: int
+    pictures: int
+    val_pictures: int
+    load_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a network costs on the device at hand.
+
+    Args:
+        blocks: each block.
+        picture_bytes: of a prepared picture, which is what a cache before the first block holds.
+        evaluation_seconds: of one picture through all of it in float32.
+    """
+
+    blocks: tuple[BlockCost, ...]
+    picture_bytes: int
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutPlan:
+    """What tuning from one cut would cost.
+
+    Args:
+        cut: "head", a block, or "all".
+        trained_parameters: in the blocks behind the cut and the head.
+        parameters: of the whole network.
+        frozen_flops: of one picture, forward through the trunk.
+        trained_flops: of one picture, forward through the tail; training takes about three times as many.
+        cache_bytes: of all pictures' views at the cut.
+        memory_bytes: weights, gradients, optimiser, one batch's activations, and the part of the cache that stays
+            in memory.
+        seconds: predicted for the whole run with this cut, from the first picture to the metrics.
+        naive_seconds: the same if the trunk ran, and pictures were decoded, anew in every epoch.
+    """
+
+    cut: str
+    trained_parameters: int
+    parameters: int
+    frozen_flops: int
+    trained_flops: int
+    cache_bytes: int
+    memory_bytes: int
+    seconds: float
+    naive_seconds: float
+
+
+def plan(
+    options: TuneOptions,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    classes: int = 10,
+    pictures: int = 1000,
+    reporter: Reporter | None = None,
+) -> tuple[CutPlan, ...]:
+    """Predict parameters, arithmetic, memory and seconds of every cut, from a short timed run on this device.
+
+    Nothing is downloaded and nothing is trained: weights do not change what a network costs.
+
+    Args:
+        options: as tuning would get them; the cut does not matter.
+        data: folder of labelled pictures; some of them are decoded to see how long that takes.
+        classes: where there is no folder.
+        pictures: to train on, where there is no folder; a fifth as many validate.
+        reporter: shows progress.
+
+    Returns:
+        One plan a cut, from "head" to "all".
+
+    Raises:
+        DataError: the folder cannot be learned from.
+        WeightsError: the backbone is unknown.
+    """
+    reporter = reporter or Silent()
+    precision = choose_precision(options.device)
+    weights = options.weights if options.weights == "builtin" else "none"
+    pretrained = load_pretrained(options.backbone, weights)
+    task = _task(options, pretrained.spec, data, classes, pictures)
+    network = Network(options.backbone, pretrained.model, pretrained.spec, task.classes)
+    network = network.eval().to(precision.device, memory_format=torch.channels_last)
+    batch_size = min(options.batch_size, _TIMED_BATCH)
+    costs = Costs(
+        blocks=measure_blocks(network, precision, batch_size, reporter),
+        picture_bytes=math.prod(network.picture_shape),
+        evaluation_seconds=measure_evaluation(network, precision, batch_size),
+    )
+    head = sum(parameter.numel() for parameter in network.head.parameters())
+    cuts = (HEAD, *reversed(network.block_names[1:]), ALL)
+    return tuple(plan_cut(cut, costs, network.position(cut), head, task, options) for cut in cuts)
+
+
+def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, options: TuneOptions) -> CutPlan:
+    """Work out what one cut costs.
+
+    Args:
+        cut: its name.
+        costs: of the network.
+        position: how many blocks lie before the cut.
+        head: parameters of the head.
+        task: what is to be learned.
+        options: of tuning.
+    """
+    trunk, tail = costs.blocks[:position], costs.blocks[position:]
+    forward, frozen = _total(costs.blocks, "forward_seconds"), _total(trunk, "forward_seconds")
+    training, views = _total(tail, "training_seconds"), task.pictures * options.views
+    load = task.load_seconds
+    trained = sum(cost.parameters for cost in tail) + head
+    weights = sum(cost.parameters for cost in costs.blocks) + head
+    picture_bytes = costs.blocks[position - 1].activation_bytes if position else costs.picture_bytes
+    cache = picture_bytes * views
+    epochs = options.epochs if tail else 0
+    batch = options.batch_size * sum(cost.saved_bytes for cost in tail)
+    once = (
+        task.pictures * load + views * forward + task.val_pictures * (load / options.views + costs.evaluation_seconds)
+    )
+    return CutPlan(
+        cut=cut,
+        trained_parameters=trained,
+        parameters=weights,
+        frozen_flops=sum(cost.forward_flops for cost in trunk),
+        trained_flops=sum(cost.forward_flops for cost in tail),
+        cache_bytes=cache,
+        memory_bytes=weights * _FLOAT32_BYTES
+        + trained * _OPTIMISER_COPIES * _FLOAT32_BYTES
+        + batch
+        + min(cache, round(options.cache_gb * 1e9)),
+        seconds=once + epochs * task.pictures * training,
+        naive_seconds=once + max(epochs, options.epochs) * task.pictures * (load / options.views + frozen + training),
+    )
+
+
+def _total(costs: tuple[BlockCost, ...], name: str) -> float:
+    return math.fsum(getattr(cost, name) for cost in costs)
+
+
+def _task(
+    options: TuneOptions, spec: PreprocessSpec, data: str | os.PathLike[str] | None, classes: int, pictures: int
+) -> Task:
+    views = Views(spec=spec, count=options.views, seed=options.seed)
+    if data is None:
+        load = _load_seconds([("photograph.jpg", _photograph())] * _TIMED_PICTURES, views)
+        return Task(classes=classes, pictures=pictures, val_pictures=pictures // 5, load_seconds=load)
+    dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed)
+    training = dataset.splits[TRAIN]
+    some = training[:: max(1, len(training) // _TIMED_PICTURES)]
+    return Task(
+        classes=len(dataset.labels),
+        pictures=len(training),
+        val_pictures=len(dataset.splits[VAL]),
+        load_seconds=_load_seconds([(picture.path.name, picture.path.read_bytes()) for picture in some], views),
+    )
+
+
+def _load_seconds(pictures: list[tuple[str, bytes]], views: Views) -> float:
+    """Time the making of views on all cores, as the cache is filled; what does not decode costs nothing."""
+
+    def make(picture: tuple[str, bytes]) -> None:
+        with suppress(PictureError):
+            make_views(picture[1], picture[0], views)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(make, pictures[:4]))  # warm up
+        started = time.perf_counter()
+        list(pool.map(make, pictures))
+        return (time.perf_counter() - started) / len(pictures)
+
+
+def _photograph() -> bytes:
+    """Make a JPEG of a photograph's size, grain and weight."""
+    noise = np.random.default_rng(0).normal(0, 12, (375, 500, 3))
+    slope = np.linspace(40, 200, 500)[None, :, None]
+    file = io.BytesIO()
+    Image.fromarray((noise + slope).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()

@@ -1,0 +1,71 @@
+"""`unfreeze plan`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.table import Table
+
+from tune.options import TuneOptions
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+
+_DEFAULTS = TuneOptions()
+_AT_LEAST_TWO = Parameter(validator=validators.Number(gte=2))
+
+EXAMPLES = """Examples:
+
+    unfreeze plan pictures/ --backbone vgg16
+    unfreeze plan --classes 20 --pictures 5000 --backbone resnet50 --epochs 20 --json
+"""
+
+
+def plan(
+    data: Path | None = None,
+    *,
+    classes: Annotated[int, _AT_LEAST_TWO] = 10,
+    pictures: Annotated[int, _AT_LEAST_TWO] = 1000,
+    options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Say what tuning from each cut would cost on this device, before any training, from a short timed run.
+
+    Nothing is downloaded: what a network costs does not depend on its weights.
+
+    Args:
+        data: folder of labelled pictures; without it, --classes and --pictures count.
+        classes: how many, where there is no folder.
+        pictures: to train on, where there is no folder.
+        options: as for tuning.
+        json: print one JSON list on standard output.
+    """
+    from tune.plan import plan as run_plan
+
+    with TerminalReporter() as reporter:
+        plans = run_plan(options, data=data, classes=classes, pictures=pictures, reporter=reporter)
+    if json:
+        print_json([dataclasses.asdict(one) for one in plans])
+        return
+    table = Table(
+        "cut",
+        "trained parameters",
+        "GFLOPs a picture: frozen",
+        "trained",
+        "cache (MB)",
+        "memory (MB)",
+        "seconds",
+        "without the cache",
+        title=f"{options.backbone}, {plans[0].parameters:,} parameters, {options.epochs} epochs",
+    )
+    for one in plans:
+        table.add_row(
+            one.cut,
+            f"{one.trained_parameters:,} ({one.trained_parameters / one.parameters:.1%})",
+            f"{one.frozen_flops / 1e9:.2f}",
+            f"{one.trained_flops / 1e9:.2f}",
+            f"{one.cache_bytes / 1e6:,.0f}",
+            f"{one.memory_bytes / 1e6:,.0f}",
+            f"{one.seconds:,.0f}",
+            f"{one.naive_seconds:,.0f}",
+        )
+    RESULTS.print(table)
