@@ -82,8 +82,8 @@ class Server:
             await server.stop(0)
             await self._models.close()
             raise ServingError(
-                f"cannot listen on {address}: is another server there already? Choose another --port, or 0 for any free "
-                f"one; and --host must be an address of this machine ({error})"
+                f"cannot listen on {address}: is another server there already? Choose another --port, or 0 for any "
+                f"free one; and --host must be an address of this machine ({error})"
             ) from None
         return port
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
 
 from contract.errors import PictureError
@@ -52,11 +53,13 @@ class Costs:
 
     Args:
         blocks: each block.
+        stock_parameters: of torchvision's own network, with its classifier.
         picture_bytes: of a prepared picture, which is what a cache before the first block holds.
         evaluation_seconds: of one picture through all of it in float32.
     """
 
     blocks: tuple[BlockCost, ...]
+    stock_parameters: int
     picture_bytes: int
     evaluation_seconds: float
 
@@ -69,6 +72,7 @@ class CutPlan:
         cut: "head", a block, or "all".
         trained_parameters: in the blocks behind the cut and the head.
         parameters: of the whole network.
+        stock_parameters: of torchvision's own, whose classifier the head replaces.
         frozen_flops: of one picture, forward through the trunk.
         trained_flops: of one picture, forward through the tail; training takes about three times as many.
         cache_bytes: of all pictures' views at the cut.
@@ -81,6 +85,7 @@ class CutPlan:
     cut: str
     trained_parameters: int
     parameters: int
+    stock_parameters: int
     frozen_flops: int
     trained_flops: int
     cache_bytes: int
@@ -125,6 +130,7 @@ def plan(
     batch_size = min(options.batch_size, _TIMED_BATCH)
     costs = Costs(
         blocks=measure_blocks(network, precision, batch_size, reporter),
+        stock_parameters=torchvision.models.get_model_weights(options.backbone).DEFAULT.meta["num_params"],
         picture_bytes=math.prod(network.picture_shape),
         evaluation_seconds=measure_evaluation(network, precision, batch_size),
     )
@@ -161,6 +167,7 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
         cut=cut,
         trained_parameters=trained,
         parameters=weights,
+        stock_parameters=costs.stock_parameters,
         frozen_flops=sum(cost.forward_flops for cost in trunk),
         trained_flops=sum(cost.forward_flops for cost in tail),
         cache_bytes=cache,

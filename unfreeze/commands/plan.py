@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.table import Table
+from rich.table import Column, Table
 
 from tune.options import TuneOptions
 from unfreeze.console import RESULTS, TerminalReporter, print_json
@@ -46,26 +46,27 @@ def plan(
     if json:
         print_json([dataclasses.asdict(one) for one in plans])
         return
+    names = ("trained", "GFLOPs", "cache MB", "memory MB", "seconds", "naive")
     table = Table(
-        "cut",
-        "trained parameters",
-        "GFLOPs a picture: frozen",
-        "trained",
-        "cache (MB)",
-        "memory (MB)",
-        "seconds",
-        "without the cache",
-        title=f"{options.backbone}, {plans[0].parameters:,} parameters, {options.epochs} epochs",
+        Column("cut", no_wrap=True),
+        *(Column(name, justify="right") for name in names),
+        title=f"{options.backbone}: {plans[0].parameters / 1e6:.1f} M parameters, "
+        f"{plans[0].stock_parameters / 1e6:.1f} M in torchvision's",
     )
     for one in plans:
         table.add_row(
             one.cut,
-            f"{one.trained_parameters:,} ({one.trained_parameters / one.parameters:.1%})",
-            f"{one.frozen_flops / 1e9:.2f}",
-            f"{one.trained_flops / 1e9:.2f}",
+            f"{one.trained_parameters / 1e6:.2f} M",
+            f"{one.frozen_flops / 1e9:.1f} + {one.trained_flops / 1e9:.1f}",
             f"{one.cache_bytes / 1e6:,.0f}",
             f"{one.memory_bytes / 1e6:,.0f}",
             f"{one.seconds:,.0f}",
             f"{one.naive_seconds:,.0f}",
         )
     RESULTS.print(table)
+    RESULTS.print(
+        f"{options.epochs} epochs, {options.views} views a picture. GFLOPs: of one picture forward, frozen + trained. "
+        "Seconds: predicted for this device.\nNaive: the same without a cache, frozen blocks and decoding anew in every "
+        "epoch.",
+        markup=False,
+    )

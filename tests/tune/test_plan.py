@@ -1,0 +1,102 @@
+"""What each cut would cost: counted where it can be counted, measured where it must be."""
+
+import json
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from support.pictures import write_pictures
+
+from contract.errors import DataError, WeightsError
+from tune.families import build
+from tune.measure import measure_blocks
+from tune.network import Network
+from tune.options import TuneOptions
+from tune.plan import CutPlan, plan
+from tune.precision import Precision
+from tune.weights import load_pretrained
+
+OPTIONS = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", views=3)
+
+
+@pytest.fixture(scope="module")
+def plans() -> tuple[CutPlan, ...]:
+    """SqueezeNet 1.1's, for 10 classes and 1,000 pictures."""
+    return plan(OPTIONS, classes=10, pictures=1000)
+
+
+def test_parameters_and_arithmetic_are_torchvisions(plans: tuple[CutPlan, ...]) -> None:
+    """The whole is what torchvision states: 1,235,496 parameters with its 513,000 of the classifier, 0.349 GMACs."""
+    blocks = 1_235_496 - 513_000
+    assert {one.parameters for one in plans} == {blocks + 512 * 10 + 10}
+    assert {one.stock_parameters for one in plans} == {1_235_496}
+    assert plans[0].trained_parameters == 512 * 10 + 10
+    assert plans[-1].trained_parameters == blocks + 512 * 10 + 10
+    totals = {one.frozen_flops + one.trained_flops for one in plans}
+    assert len(totals) == 1
+    classifier_macs = 512 * 1000 * 13 * 13
+    assert totals.pop() == pytest.approx(2 * (0.349e9 - classifier_macs), rel=0.01)
+
+
+def test_deeper_cuts_train_more_and_freeze_less(plans: tuple[CutPlan, ...]) -> None:
+    """From the head to all: more parameters, more trained arithmetic, more memory for training, more seconds."""
+    assert [one.cut for one in plans] == ["head", *[f"features.{i}" for i in (12, 11, 10, 9, 7, 6, 4, 3)], "all"]
+    for before, after in pairwise(plans):
+        assert before.trained_parameters < after.trained_parameters
+        assert before.frozen_flops > after.frozen_flops
+        assert before.seconds < after.seconds * 1.05
+    assert all(one.seconds <= one.naive_seconds * 1.05 for one in plans)
+
+
+def test_the_cache_is_what_the_cut_gives(plans: tuple[CutPlan, ...]) -> None:
+    """Bytes of the cache are those of bfloat16 activations of every view, or of the pictures themselves."""
+    by_cut = {one.cut: one for one in plans}
+    assert by_cut["head"].cache_bytes == 1000 * 3 * 512 * 13 * 13 * 2
+    assert by_cut["features.9"].cache_bytes == 1000 * 3 * 384 * 13 * 13 * 2 * 256 // 384
+    assert by_cut["all"].cache_bytes == 1000 * 3 * 224 * 224 * 3
+
+
+def test_measuring_leaves_the_weights() -> None:
+    """Timing runs forward and backward, and no weight moves; what backward keeps is counted."""
+    torch.manual_seed(0)
+    pretrained = load_pretrained("resnet18", "none")
+    network = Network("resnet18", build("resnet18"), pretrained.spec, 3).eval()
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    precision = Precision(device=torch.device("cpu"), dtype=torch.float32)
+    costs = measure_blocks(network, precision, 2)
+    assert [cost.name for cost in costs] == ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    assert all(torch.equal(before[name], parameter) for name, parameter in network.named_parameters())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not network.training
+    for cost in costs:
+        assert cost.saved_bytes > cost.activation_bytes
+        assert 0 < cost.forward_seconds < cost.training_seconds
+    assert [cost.activation_bytes for cost in costs] == [2 * 64 * 56 * 56 >> shift for shift in (0, 0, 1, 2, 3)]
+    # 1.814 GMACs are torchvision's figure with the classifier of 512,000
+    assert sum(cost.forward_flops for cost in costs) == pytest.approx(2 * (1.814e9 - 512_000), rel=0.01)
+
+
+def test_a_folder_gives_its_own_classes_and_pictures(tmp_path: Path) -> None:
+    """With a folder, its counts decide, undecodable files among them do no harm, and the command prints the same."""
+    data = write_pictures(tmp_path / "data", 10)
+    (data / "red" / "000.jpg").write_bytes(b"no picture")
+    command = [sys.executable, "-m", "unfreeze.command", "plan", data, "--backbone", "squeezenet1_1", "--views", "2"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    head = json.loads(done.stdout)[0]
+    assert head["trained_parameters"] == 512 * 3 + 3
+    assert head["cache_bytes"] == 24 * 2 * 512 * 13 * 13 * 2
+    assert math.isfinite(head["seconds"])
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(name in table for name in ("head", "features.12", "all", "naive", "seconds"))
+
+
+def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
+    """Unknown backbones and folders are errors as in tuning."""
+    with pytest.raises(WeightsError):
+        plan(TuneOptions(backbone="yolo"))
+    with pytest.raises(DataError):
+        plan(OPTIONS, data=tmp_path / "nowhere")
