@@ -10,12 +10,12 @@ def check_ranges(options: object, ranges: Mapping[str, tuple[float, float]]) -> 
 
     Args:
         options: whose attributes are checked.
-        ranges: lowest and highest value allowed, by attribute.
+        ranges: lowest and highest value allowed, by attribute; None is always let pass.
 
     Raises:
         OptionsError: naming the first that is not; NaN never is.
     """
     for name, (low, high) in ranges.items():
         value = getattr(options, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise OptionsError(f"--{name.replace('_', '-')} goes from {low:,} to {high:,}, found {value}")

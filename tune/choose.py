@@ -1,8 +1,10 @@
-"""Choose the cut on evidence: cross-validation inside the training pictures."""
+"""Choose the cut and the learning rate on evidence: cross-validation inside the training pictures."""
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +19,26 @@ from tune.precision import Precision
 from tune.probe import fit_probe
 from tune.train import train_network
 
+GENTLE_RATE, BOLD_RATE = 2e-3, 3e-2
 _FOLDS = 3
 _SHORT_EPOCHS = 4
 _HOPELESS = 2.0
 
 
+class Candidate(NamedTuple):
+    """A way to tune: from which cut, and with which learning rate for the head."""
+
+    cut: str
+    rate: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutScore:
-    """How a cut did in cross-validation.
+    """How a candidate did in cross-validation.
 
     Args:
         cut: the first trained block, or "head".
+        learning_rate: the head's.
         accuracy: over all held-out pictures, 0 to 1.
         standard_error: of that accuracy.
         pictures: how many were held out, over the folds that it took part in.
@@ -35,20 +46,33 @@ class CutScore:
     """
 
     cut: str
+    learning_rate: float
     accuracy: float
     standard_error: float
     pictures: int
     chosen: bool
 
 
-def candidate_cuts(network: Network) -> tuple[str, ...]:
-    """Name the cuts worth trying, cheapest first: the head, the last block, the last quarter, the last half."""
+def candidate_cuts(network: Network, cut: str) -> tuple[str, ...]:
+    """Name the cuts worth trying, cheapest first.
+
+    Args:
+        network: to be cut.
+        cut: what was asked for; "auto" makes it the head, the last quarter of the blocks, and the last half.
+    """
+    if cut != "auto":
+        return (cut,)
     names = network.block_names
-    depths = sorted({1, math.ceil(len(names) / 4), math.ceil(len(names) / 2)})
+    depths = sorted({math.ceil(len(names) / 4), math.ceil(len(names) / 2)})
     return (HEAD, *(names[-depth] for depth in depths))
 
 
-def score_cuts(
+def needs_choice(options: TuneOptions) -> bool:
+    """Tell whether anything is left to be chosen."""
+    return options.cut == "auto" or (options.cut != HEAD and options.learning_rate is None)
+
+
+def score_candidates(
     network: Network,
     cached: Cached,
     features: Tensor,
@@ -58,9 +82,10 @@ def score_cuts(
 ) -> tuple[CutScore, ...]:
     """Train candidates on the same folds of the training pictures and test them on what each fold holds out.
 
-    After each fold, those go that will hardly win (racing, after Maron and Moore 1994): cuts that are not ahead of a
-    cheaper one by a standard error of the paired difference, and cuts that are two behind the best. The race ends when
-    one is left.
+    The first cut that trains blocks is tried with a gentle and a bold learning rate, the next ones with the better of
+    them. After each fold, those go that will hardly win (racing, after Maron and Moore 1994): candidates that are not
+    ahead of a cheaper one by a standard error of the paired difference, and those that are two behind the best. The
+    race ends when one is left.
 
     Args:
         network: pretrained; left as it is.
@@ -78,41 +103,77 @@ def score_cuts(
     if folds < 2:  # noqa: PLR2004
         return ()
     split = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(labels, labels)
-    short = replace(options, epochs=min(options.epochs, _SHORT_EPOCHS))
-    cuts = candidate_cuts(network)
-    at_cut = {HEAD: behind_all(network, cached, features)}
-    for cut in reversed(cuts[1:]):  # the earliest first: each from the one before
-        cached = at_cut[cut] = advance_cache(network, cached, network.position(cut), precision)
-    hits: dict[str, list[np.ndarray]] = {cut: [] for cut in cuts}
-    racing = cuts
-    advance = reporter.track("choosing the cut by cross-validation", len(cuts) * folds)
+    at_cut = _at_cuts(network, cached, features, candidate_cuts(network, options.cut), precision)
+    hits: dict[Candidate, list[np.ndarray]] = {}
+    racing: tuple[Candidate, ...] = ()
+    steps = reporter.track("choosing by cross-validation", folds)
     for train, held_out in split:
         probe = fit_probe(features[train, 0], cached.labels[train], seed=options.seed)
-        for cut in racing:
-            trial, learning, testing = copy.deepcopy(network), at_cut[cut].take(train), at_cut[cut].take(held_out)
+        for one in racing or _candidates(tuple(at_cut), options, hits):
+            trial, learning, testing = (
+                copy.deepcopy(network),
+                at_cut[one.cut].take(train),
+                at_cut[one.cut].take(held_out),
+            )
+            short = replace(options, epochs=min(options.epochs, _SHORT_EPOCHS), learning_rate=one.rate)
             train_network(trial, learning, features[train], probe, short, precision, lambda _: None)
-            hits[cut].append(_hits(trial, testing, precision))
-            advance(1)
-        racing = _still_racing({cut: np.concatenate(hits[cut]) for cut in racing})
+            hits.setdefault(one, []).append(_hits(trial, testing, precision))
+        racing = _still_racing({one: np.concatenate(hits[one]) for one in racing or hits})
+        steps(1)
         if len(racing) == 1:
             break
-    advance(len(cuts) * folds - sum(map(len, hits.values())))
-    return tuple(_score(cut, np.concatenate(hits[cut]), chosen=cut == _chosen(hits, racing)) for cut in cuts)
+    steps(folds - max(map(len, hits.values())))
+    chosen = _chosen({one: np.concatenate(hits[one]) for one in racing})
+    return tuple(_score(one, np.concatenate(own), chosen=one == chosen) for one, own in hits.items())
 
 
-def _score(cut: str, hits: np.ndarray, *, chosen: bool) -> CutScore:
+def _at_cuts(
+    network: Network, cached: Cached, features: Tensor, cuts: tuple[str, ...], precision: Precision
+) -> dict[str, Cached]:
+    """Take the cache on to every cut, the earliest first: each from the one before. Cheapest first again in the end."""
+    at_cut: dict[str, Cached] = {}
+    for cut in reversed(cuts):
+        if cut == HEAD:
+            at_cut[cut] = behind_all(network, cached, features)
+        else:
+            cached = at_cut[cut] = advance_cache(network, cached, network.position(cut), precision)
+    return {cut: at_cut[cut] for cut in cuts}
+
+
+def _candidates(
+    cuts: tuple[str, ...], options: TuneOptions, hits: dict[Candidate, list[np.ndarray]]
+) -> Iterator[Candidate]:
+    """Give the first fold's candidates, one by one, as what has been seen of those before suggests."""
+    rates = (options.learning_rate,) if options.learning_rate is not None else (GENTLE_RATE, BOLD_RATE)
+    for cut in cuts:
+        if cut == HEAD:
+            yield Candidate(HEAD, rates[0])
+            continue
+        for rate in rates:
+            yield Candidate(cut, rate)
+        rates = (max((one for one in hits if one.cut == cut), key=lambda one: float(hits[one][0].mean())).rate,)
+
+
+def _score(one: Candidate, hits: np.ndarray, *, chosen: bool) -> CutScore:
     accuracy = float(hits.mean())
     error = math.sqrt(accuracy * (1 - accuracy) / len(hits))
-    return CutScore(cut=cut, accuracy=accuracy, standard_error=error, pictures=len(hits), chosen=chosen)
+    return CutScore(
+        cut=one.cut,
+        learning_rate=one.rate,
+        accuracy=accuracy,
+        standard_error=error,
+        pictures=len(hits),
+        chosen=chosen,
+    )
 
 
-def _still_racing(hits: dict[str, np.ndarray]) -> tuple[str, ...]:
+def _still_racing(hits: dict[Candidate, np.ndarray]) -> tuple[Candidate, ...]:
     """Keep what can win: no more than a little behind the best, and clearly ahead of everything cheaper."""
     best = max(hits.values(), key=np.mean)
-    racing: dict[str, np.ndarray] = {}
-    for cut, own in hits.items():
+    racing: dict[Candidate, np.ndarray] = {}
+    for one, own in hits.items():
         if _behind(own, best) <= _HOPELESS and all(_behind(cheaper, own) > 1 for cheaper in racing.values()):
-            racing[cut] = own
+            racing[one] = own
     return tuple(racing)
 
 
@@ -123,16 +184,19 @@ def _behind(hits: np.ndarray, best: np.ndarray) -> float:
     return float(difference.mean() / error) if error else 0.0
 
 
-def _chosen(hits: dict[str, list[np.ndarray]], racing: tuple[str, ...]) -> str:
+def _chosen(hits: dict[Candidate, np.ndarray]) -> Candidate:
     """Apply the one-standard-error rule (Breiman et al. 1984): the cheapest that is within one of the best."""
-    total = {cut: np.concatenate(hits[cut]) for cut in racing}
-    best = max(total.values(), key=lambda own: own.mean())
-    return next(cut for cut, own in total.items() if _behind(own, best) <= 1)
+    best = max(hits.values(), key=lambda own: float(own.mean()))
+    return next(one for one, own in hits.items() if _behind(own, best) <= 1)
 
 
-def chosen_cut(scores: tuple[CutScore, ...]) -> str:
-    """Give the chosen cut; where there are no scores, the head alone is the careful choice."""
-    return next((score.cut for score in scores if score.chosen), HEAD)
+def chosen_candidate(scores: tuple[CutScore, ...], options: TuneOptions) -> Candidate:
+    """Give what was chosen; without scores, what was asked for, and for the rest the careful choice."""
+    for score in scores:
+        if score.chosen:
+            return Candidate(score.cut, score.learning_rate)
+    cut = HEAD if options.cut == "auto" else options.cut
+    return Candidate(cut, GENTLE_RATE if options.learning_rate is None else options.learning_rate)
 
 
 def _hits(network: Network, testing: Cached, precision: Precision) -> np.ndarray:

@@ -34,12 +34,14 @@ class Family:
         classifier_prefixes: how the keys begin that the stock classifier, and classifiers for training, have in the
             state dict.
         options: gives what torchvision's builder must be told for a backbone.
+        width_axis: which axis of activations at a border is the picture's width; None for tokens.
     """
 
     blocks: Callable[[Any], tuple[Stage, ...]]
     classifier: Callable[[Any], Stage]
     classifier_prefixes: tuple[str, ...]
     options: Callable[[str], dict[str, object]]
+    width_axis: int | None
 
 
 def family_of(backbone: str) -> Family:
@@ -198,8 +200,15 @@ def _family(
     classifier: Callable[[Any], Stage],
     prefixes: Sequence[str],
     options: Callable[[str], dict[str, object]] = lambda _: {},
+    width_axis: int | None = 3,
 ) -> Family:
-    return Family(blocks=blocks, classifier=classifier, classifier_prefixes=tuple(prefixes), options=options)
+    return Family(
+        blocks=blocks,
+        classifier=classifier,
+        classifier_prefixes=tuple(prefixes),
+        options=options,
+        width_axis=width_axis,
+    )
 
 
 def _without_auxiliaries(_: str) -> dict[str, object]:
@@ -239,7 +248,7 @@ _FAMILIES = {
     "mnasnet": _family(_mnasnet_blocks, _functional(SpatialMean, last="classifier"), ["classifier."]),
     "googlenet": _family(_googlenet_blocks, _dropped, ["fc.", "aux1.", "aux2."], _without_auxiliaries),
     "inception": _family(_inception_blocks, _dropped, ["fc.", "AuxLogits."], _without_auxiliaries),
-    "swin": _family(_swin_blocks, _classifier("avgpool", "head"), ["head."]),
+    "swin": _family(_swin_blocks, _classifier("avgpool", "head"), ["head."], width_axis=2),
     "maxvit": _family(_maxvit_blocks, _classifier("classifier", flatten=False), ["classifier."]),
-    "vit": _family(_vit_blocks, _functional(_flatten, last="heads"), ["heads."], _vit_options),
+    "vit": _family(_vit_blocks, _functional(_flatten, last="heads"), ["heads."], _vit_options, None),
 }

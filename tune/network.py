@@ -102,6 +102,7 @@ class Network(nn.Module):
             if getattr(model, name, None) is not None:
                 setattr(model, name, nn.Identity())
         self.model = model
+        self._width_axis = family.width_axis
         self._picture_shape = spec.shape
         self.normalise = Normalise(spec)
         self.head = Head(_width(self._blocks, spec), classes)
@@ -131,6 +132,14 @@ class Network(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify prepared pictures."""
         return self.run_tail(pixels, 0)
+
+    def flipped(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Mirror half of the cached pictures or activations, chosen at random; tokens stay as they are."""
+        axis = 2 if batch.dtype == torch.uint8 else self._width_axis
+        if axis is None:
+            return batch
+        chosen = torch.rand(len(batch), generator=generator) < 0.5  # noqa: PLR2004 - half
+        return torch.where(chosen.view(-1, 1, 1, 1).to(batch.device), batch.flip(axis), batch)
 
     def run_tail(self, inputs: Tensor, position: int) -> Tensor:
         """Apply the blocks from `position` on and the head: to logits [N, C]."""

@@ -13,13 +13,14 @@ class TuneOptions:
     Args:
         backbone: torchvision's name of the network.
         weights: "default" (downloaded by torchvision), "builtin", "none" (random), or a file.
-        cut: "auto", "head", "all", or the first block to train.
+        cut: "auto" (chosen by cross-validation), "head", "all", or the first block to train.
         epochs: passes over the pictures for the blocks behind the cut.
         seed: of everything random.
         device: "auto", "cpu" or "cuda".
         views: versions of each picture in the cache: the picture as served, and random crops and flips of it.
         batch_size: pictures a step.
-        learning_rate: the head's, at its highest; blocks get at most a tenth of it, less toward the input.
+        learning_rate: the head's, at its highest; blocks get at most a tenth of it, less toward the input. Without it,
+            cross-validation chooses a gentle one or a bold one.
         weight_decay: AdamW's, for weights; norms and biases get none.
         label_smoothing: how much probability is spread over all classes, 0 to 1.
         val_fraction: how much of the training pictures validates where there is no val folder, 0 to 1.
@@ -37,7 +38,7 @@ class TuneOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     views: int = 4
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     weight_decay: float = 0.02
     label_smoothing: float = 0.1
     val_fraction: float = 0.2

@@ -4,7 +4,7 @@ import copy
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from contract.manifest import Provenance
 from contract.reporting import Reporter, Silent
 from tune.cache import Cached, Room, advance_cache, behind_all, fill_cache, pooled_features
 from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, claimed, save_run
-from tune.choose import CutScore, candidate_cuts, chosen_cut, score_cuts
+from tune.choose import Candidate, CutScore, candidate_cuts, chosen_candidate, needs_choice, score_candidates
 from tune.dataset import TEST, TRAIN, VAL, Dataset, printable, read_dataset
 from tune.evaluate import Evaluation, evaluate, evaluate_together, fit_temperature
 from tune.network import HEAD, Network
@@ -41,7 +41,7 @@ class _Run:
     pretrained: Pretrained
     precision: Precision
     network: Network
-    cut: str
+    chosen: Candidate
     scores: tuple[CutScore, ...] = ()
     epochs: list[Epoch] = field(default_factory=list)
 
@@ -102,62 +102,78 @@ def _begin(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporte
         pretrained=pretrained,
         precision=precision,
         network=network,
-        cut=options.cut,
+        chosen=chosen_candidate((), options),
     )
 
 
 def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float]]:
-    cached = _fill(run, folder)
+    choosing = needs_choice(run.options)
+    cuts = candidate_cuts(run.network, run.options.cut)
+    first = min(run.network.position(cut) for cut in cuts)
+    cached = _fill(run, folder, first, 1 if choosing else run.options.views)
     run.reporter.say("fitting the probe on frozen features")
     features = pooled_features(run.network, cached, run.precision)
     probe = fit_probe(features[:, 0], cached.labels, seed=run.options.seed)
-    if run.cut == "auto":
-        run.scores = score_cuts(run.network, cached, features, run.options, run.precision, run.reporter)
-        run.cut = chosen_cut(run.scores)
-        tried = ", ".join(f"{score.cut} {score.accuracy:.3f}±{score.standard_error:.3f}" for score in run.scores)
-        run.reporter.say(f"cut: {run.cut} (cross-validated accuracy by cut: {tried or 'too few pictures to tell'})")
-    if run.cut == HEAD:
+    if choosing:
+        _choose(run, cached, features)
+    else:
+        run.chosen = chosen_candidate((), run.options)
+    if choosing and run.chosen.cut != HEAD and run.options.views > 1:
+        cached = _fill(run, folder, run.network.position(run.chosen.cut), run.options.views)
+        features = pooled_features(run.network, cached, run.precision)
+    if run.chosen.cut == HEAD:
         cached = behind_all(run.network, cached, features)
     else:
-        cached = advance_cache(run.network, cached, run.network.position(run.cut), run.precision)
+        cached = advance_cache(run.network, cached, run.network.position(run.chosen.cut), run.precision)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
     _train(run, cached, features, probe)
     return _better(run, probed)
 
 
-def _fill(run: _Run, folder: Path) -> Cached:
-    first = min(run.network.position(cut) for cut in (candidate_cuts(run.network) if run.cut == "auto" else [run.cut]))
+def _choose(run: _Run, cached: Cached, features: Tensor) -> None:
+    run.scores = score_candidates(run.network, cached, features, run.options, run.precision, run.reporter)
+    run.chosen = chosen_candidate(run.scores, run.options)
+    tried = ", ".join(
+        f"{score.cut} at rate {score.learning_rate:g} {score.accuracy:.3f}±{score.standard_error:.3f}"
+        for score in run.scores
+    )
+    run.reporter.say(
+        f"chosen: {run.chosen.cut} at rate {run.chosen.rate:g} (cross-validated: {tried or 'too few pictures to tell'})"
+    )
+
+
+def _fill(run: _Run, folder: Path, position: int, views: int) -> Cached:
     pictures = run.dataset.splits[TRAIN]
     cached = fill_cache(
         run.network,
-        first,
+        position,
         pictures,
-        Views(spec=run.pretrained.spec, count=run.options.views, seed=run.options.seed),
+        Views(spec=run.pretrained.spec, count=views, seed=run.options.seed),
         run.precision,
         Room(memory_bytes=round(run.options.cache_gb * 1e9), folder=folder),
-        run.reporter.track("running the frozen blocks, once", len(pictures)),
+        run.reporter.track(f"running the frozen blocks, {views} views a picture", len(pictures)),
     )
     run.dataset = run.dataset.without(cached.skipped)
     return cached
 
 
 def _train(run: _Run, cached: Cached, features: Tensor, probe: Probe) -> None:
-    advance = run.reporter.track(f"training the blocks from {run.cut}", run.options.epochs)
+    options = replace(run.options, learning_rate=run.chosen.rate)
+    advance = run.reporter.track(f"training from {run.chosen.cut}", 0 if run.chosen.cut == HEAD else options.epochs)
 
     def report(epoch: Epoch) -> None:
         run.epochs.append(epoch)
         advance(1 if epoch.stage == "blocks" else 0)
 
-    train_network(run.network, cached, features, probe, run.options, run.precision, report)
-    advance(0 if run.cut != HEAD else run.options.epochs)
+    train_network(run.network, cached, features, probe, options, run.precision, report)
 
 
 def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, float]]:
     """Keep the probe where training made it worse on validation."""
     pictures = run.dataset.splits[VAL]
     advance = run.reporter.track("evaluating in full precision", len(pictures))
-    networks, shared = (probed, run.network), run.network.position(run.cut)
+    networks, shared = (probed, run.network), run.network.position(run.chosen.cut)
     before, after = evaluate_together(networks, shared, pictures, run.pretrained.spec, run.precision.device, advance)
     run.dataset = run.dataset.without(before.skipped)
     kept_probe = after.accuracy < before.accuracy
@@ -166,7 +182,7 @@ def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, 
         run.reporter.say(
             f"training ended below the probe ({after.accuracy:.3f} < {before.accuracy:.3f}): keeping the probe"
         )
-        run.cut = HEAD
+        run.chosen = Candidate(HEAD, run.chosen.rate)
     figures = {
         "val_accuracy": evaluation.accuracy,
         "probe_val_accuracy": before.accuracy,
@@ -194,7 +210,7 @@ def _facts(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> RunF
             backbone=run.options.backbone,
             weights=run.pretrained.weights,
             weights_sha256=run.pretrained.sha256,
-            cut=run.cut,
+            cut=run.chosen.cut,
             seed=run.options.seed,
             pictures=len(run.dataset.splits[TRAIN]),
             versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
@@ -206,10 +222,11 @@ def _facts(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> RunF
 
 
 def _metrics(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> dict[str, Any]:
-    position = run.network.position(run.cut)
+    position = run.network.position(run.chosen.cut)
     trained = [*run.network.block_parameters(position), *run.network.head.parameters()]
     return figures | {
-        "cut": run.cut,
+        "cut": run.chosen.cut,
+        "learning_rate": run.chosen.rate,
         "cut_scores": [asdict(score) for score in run.scores],
         "backbone": run.options.backbone,
         "weights": run.pretrained.weights,

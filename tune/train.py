@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ _BLOCK_SHARE = 0.1
 _INPUT_SHARE = 0.3
 _WARM_UP = 0.1
 _HEAD_EPOCHS = 6
+_HEAD_RATE = 2e-3
 _CLIP_NORM = 1.0
 
 
@@ -57,7 +58,7 @@ def train_network(
         cached: the training pictures' activations at the cut.
         features: the frozen network's for the same pictures and views, float32 [N, V, F].
         probe: fitted on them.
-        options: epochs, rates, seed.
+        options: epochs, learning rate, seed.
         precision: to compute in.
         report: called after every epoch.
     """
@@ -82,7 +83,8 @@ def _train_head(
 ) -> None:
     features, labels = features.to(precision.device), labels.to(precision.device)
     network.train_from(len(network.block_names))
-    steps = _Steps(network, network.position("head"), options, _HEAD_EPOCHS * _batches(len(labels), options), precision)
+    gentle = replace(options, learning_rate=min(_HEAD_RATE, options.learning_rate or _HEAD_RATE))
+    steps = _Steps(network, network.position("head"), gentle, _HEAD_EPOCHS * _batches(len(labels), options), precision)
     for number in range(1, _HEAD_EPOCHS + 1):
         losses = [
             steps.take(lambda rows=rows, view=view: network.head.classify(features[rows, view]), labels[rows])
@@ -104,7 +106,7 @@ def _train_blocks(
     for number in range(1, options.epochs + 1):
         losses = []
         for rows, view in _shuffled(len(cached.labels), cached.activations.shape[1], options.batch_size, generator):
-            batch = precision.lay_out(cached.activations[rows, view])
+            batch = precision.lay_out(network.flipped(cached.activations[rows, view], generator))
             labels = cached.labels[rows].to(precision.device)
             losses.append(steps.take(lambda batch=batch: network.run_tail(batch, cached.position), labels))
         report(Epoch(stage="blocks", number=number, loss=sum(losses) / len(losses)))
@@ -150,10 +152,11 @@ class _Steps:
 
 
 def _parameter_groups(network: Network, position: int, options: TuneOptions) -> list[dict[str, object]]:
-    groups = _by_decay(list(network.head.parameters()), options.learning_rate)
+    highest = options.learning_rate or _HEAD_RATE
+    groups = _by_decay(list(network.head.parameters()), highest)
     blocks = len(network.block_names)
     for index in range(position, blocks):
-        rate = options.learning_rate * _BLOCK_SHARE * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
+        rate = highest * _BLOCK_SHARE * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
         groups += _by_decay(list(network.block_parameters(index, index + 1)), rate)
     return groups
 

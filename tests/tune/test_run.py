@@ -16,7 +16,7 @@ from support.pictures import write_pictures
 from contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
 from contract.preprocess import prepare
 from tune.checkpoint import claimed, load_run, save_run
-from tune.choose import _behind, _still_racing, candidate_cuts
+from tune.choose import Candidate, _behind, _still_racing, candidate_cuts
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.run import tune
@@ -68,7 +68,7 @@ def heard() -> Heard:
 def run(data: Path, heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that tunes the last two blocks."""
     out = tmp_path_factory.mktemp("run") / "deep" / "run"
-    tune(data, out, replace(BUILTIN, cut="features.11"), heard)
+    tune(data, out, replace(BUILTIN, cut="features.11", learning_rate=2e-3), heard)
     return out
 
 
@@ -95,9 +95,11 @@ def test_the_run_reports_every_step_to_its_end(run: Path, heard: Heard) -> None:
     """All bars come to their end, and the remarks name classes and pictures."""
     assert run.exists()
     assert "3 classes; pictures: 37 train, 19 val, 9 test; 1 files skipped" in heard.said
-    assert {"running the frozen blocks, once", "training the blocks from features.11"} <= set(heard.steps)
+    assert {"running the frozen blocks, 2 views a picture", "training from features.11"} <= set(heard.steps)
     for what, (done, total) in heard.steps.items():
-        undecodable = 1 if what in ("running the frozen blocks, once", "evaluating in full precision") else 0
+        undecodable = (
+            1 if what in ("running the frozen blocks, 2 views a picture", "evaluating in full precision") else 0
+        )
         assert done == total - undecodable, what
 
 
@@ -135,8 +137,23 @@ def test_equal_seeds_give_equal_runs(data: Path, tmp_path: Path) -> None:
     assert one == two
     scores = [json.loads((tmp_path / name / "metrics.json").read_text())["cut_scores"] for name in ("one", "two")]
     assert scores[0] == scores[1]
-    assert [score["cut"] for score in scores[0]] == ["head", "features.12", "features.9", "features.6"]
+    tried = [(score["cut"], score["learning_rate"]) for score in scores[0]]
+    assert tried[:3] == [("head", 0.002), ("features.9", 0.002), ("features.9", 0.03)]
+    assert tried[3] in [("features.6", 0.002), ("features.6", 0.03)]
     assert sum(score["chosen"] for score in scores[0]) == 1
+
+
+def test_a_cut_that_is_asked_for_gets_its_rate_from_cross_validation(data: Path, tmp_path: Path) -> None:
+    """With --cut and without --learning-rate, the two rates are tried there; with both, nothing is."""
+    metrics = tune(data, tmp_path / "one", replace(BUILTIN, cut="features.12", epochs=1))
+    assert {(score["cut"], score["learning_rate"]) for score in metrics["cut_scores"]} == {
+        ("features.12", 0.002),
+        ("features.12", 0.03),
+    }
+    (chosen,) = (score for score in metrics["cut_scores"] if score["chosen"])
+    assert metrics["learning_rate"] == chosen["learning_rate"]
+    metrics = tune(data, tmp_path / "two", replace(BUILTIN, cut="features.12", epochs=1, learning_rate=0.01))
+    assert (metrics["cut_scores"], metrics["learning_rate"]) == ([], 0.01)
 
 
 def test_training_that_ends_below_the_probe_is_not_kept(data: Path, tmp_path: Path) -> None:
@@ -277,12 +294,13 @@ def test_damaged_runs_are_refused(damage: Callable[[Path], object], message: str
 
 
 def test_candidates_are_the_head_and_the_last_blocks_up_to_half() -> None:
-    """The last one, the last quarter, the last half; never a cut twice."""
+    """The head, the last quarter, the last half; never a cut twice; or the one that was asked for."""
     builtin = load_pretrained("mobilenet_v3_small", "builtin")
     network = Network("mobilenet_v3_small", builtin.model, builtin.spec, 2)
-    assert candidate_cuts(network) == ("head", "features.12", "features.9", "features.6")
+    assert candidate_cuts(network, "auto") == ("head", "features.9", "features.6")
+    assert candidate_cuts(network, "features.3") == ("features.3",)
     resnet = load_pretrained("resnet18", "none")
-    assert candidate_cuts(Network("resnet18", resnet.model, resnet.spec, 2)) == ("head", "layer4", "layer3", "layer2")
+    assert candidate_cuts(Network("resnet18", resnet.model, resnet.spec, 2), "auto") == ("head", "layer3", "layer2")
 
 
 def _hits(share: float, seed: int, count: int = 400) -> np.ndarray:
@@ -291,12 +309,13 @@ def _hits(share: float, seed: int, count: int = 400) -> np.ndarray:
 
 def test_a_race_keeps_what_is_clearly_ahead_of_everything_cheaper() -> None:
     """Equal accuracy goes to the cheapest; a clear gain goes to the deeper cut; the hopeless go."""
+    head, last, half = (Candidate(cut, 0.002) for cut in ("head", "last", "half"))
     even, good = _hits(0.6, 1), _hits(0.9, 2)
-    assert _still_racing({"head": even, "last": even.copy(), "half": even.copy()}) == ("head",)
-    assert _still_racing({"head": even, "last": good, "half": good.copy()}) == ("last",)
-    assert _still_racing({"head": good, "last": even}) == ("head",)
+    assert _still_racing({head: even, last: even.copy(), half: even.copy()}) == (head,)
+    assert _still_racing({head: even, last: good, half: good.copy()}) == (last,)
+    assert _still_racing({head: good, last: even}) == (head,)
     slightly = even.copy()
     slightly[np.flatnonzero(~even)[:12]] = True
     slightly[np.flatnonzero(even)[:4]] = False
     assert 1 < _behind(even, slightly) <= 2.01
-    assert _still_racing({"head": even, "last": slightly})[-1] == "last"
+    assert _still_racing({head: even, last: slightly})[-1] == last

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from support.pictures import write_pictures
 from support.runs import SPEC
 
+from contract.preprocess import PreprocessSpec
 from tune.cache import Cached, Room, fill_cache, pooled_features
 from tune.dataset import read_dataset
 from tune.evaluate import Evaluation, evaluate, fit_temperature
@@ -103,6 +104,29 @@ def test_blocks_learn_ten_times_slower_than_the_head_and_slower_toward_the_input
     order = [rates[id(parameter)] for parameter in network.block_parameters(0)]
     assert order == sorted(order)
     assert order[0] < order[-1]
+
+
+def test_cached_maps_are_mirrored_left_to_right() -> None:
+    """Half of a batch is mirrored along the picture's width, whichever axis that is; a transformer's tokens are not."""
+    generator = torch.Generator().manual_seed(0)
+    for backbone, shape, axis in (("squeezenet1_1", (40, 3, 4, 5), 3), ("swin_t", (40, 4, 5, 3), 2)):
+        batch = torch.rand(shape)
+        network = Network(
+            backbone, torchvision.models.get_model(backbone), PreprocessSpec(resize=(64,), crop=(64, 64)), 2
+        )
+        found = network.flipped(batch, generator)
+        mirrored = [torch.equal(one, two) for one, two in zip(found, batch.flip(axis), strict=True)]
+        same = [torch.equal(one, two) for one, two in zip(found, batch, strict=True)]
+        assert all(one != two for one, two in zip(mirrored, same, strict=True))
+        assert 8 < sum(mirrored) < 32
+        pictures = torch.randint(0, 256, (40, 4, 5, 3), dtype=torch.uint8)
+        found = network.flipped(pictures, generator)
+        assert all(
+            torch.equal(one, two) or torch.equal(one, two.flip(1)) for one, two in zip(found, pictures, strict=True)
+        )
+    tokens = torch.rand(40, 5, 3)
+    network._width_axis = None
+    assert torch.equal(network.flipped(tokens, generator), tokens)
 
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:

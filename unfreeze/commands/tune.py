@@ -59,7 +59,8 @@ def _table(metrics: dict) -> Table:
     table.add_row("labels", f"{len(metrics['labels'])}")
     for score in metrics["cut_scores"]:
         table.add_row(
-            f"cross-validated, cut {score['cut']}", f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}"
+            f"cross-validated, {score['cut']} at rate {score['learning_rate']:g}",
+            f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}",
         )
     table.add_row("validation accuracy", f"{metrics['val_accuracy']:.4f}")
     table.add_row("of the probe alone", f"{metrics['probe_val_accuracy']:.4f}")

@@ -24,7 +24,6 @@ from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
 
 MODEL = "wallpaper"
 _CLIENTS = 8
-_LEARNING_RATE = 3e-2  # the patterns are far from what the backbone has seen, and there are many of them
 _ANSWERING = "serving "
 
 
@@ -94,7 +93,6 @@ def tuning(options: DemoOptions, weights: str = "builtin") -> TuneOptions:
         backbone=BUILTIN_BACKBONE,
         weights=weights,
         epochs=options.epochs,
-        learning_rate=_LEARNING_RATE,
         seed=options.seed,
     )
 
