@@ -24,6 +24,7 @@ from tune.network import HEAD, Network
 from tune.options import TuneOptions
 from tune.precision import Precision, choose_precision
 from tune.probe import Probe, fit_probe
+from tune.report import report
 from tune.train import Epoch, train_network
 from tune.views import Views
 from tune.weights import Pretrained, load_pretrained
@@ -107,20 +108,16 @@ def _begin(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporte
 
 
 def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float]]:
-    choosing = needs_choice(run.options)
-    cuts = candidate_cuts(run.network, run.options.cut)
-    first = min(run.network.position(cut) for cut in cuts)
-    cached = _fill(run, folder, first, 1 if choosing else run.options.views)
+    choosing, views = needs_choice(run.options), run.options.views
+    first = min(run.network.position(cut) for cut in candidate_cuts(run.network, run.options.cut))
+    cached, features = _gather(run, folder, first, 1 if choosing else views)
     run.reporter.say("fitting the probe on frozen features")
-    features = pooled_features(run.network, cached, run.precision)
     probe = fit_probe(features[:, 0], cached.labels, seed=run.options.seed)
     if choosing:
         _choose(run, cached, features)
-    else:
-        run.chosen = chosen_candidate((), run.options)
-    if choosing and run.chosen.cut != HEAD and run.options.views > 1:
-        cached = _fill(run, folder, run.network.position(run.chosen.cut), run.options.views)
-        features = pooled_features(run.network, cached, run.precision)
+        if run.chosen.cut != HEAD and views > 1:
+            del cached, features  # the next ones want the room
+            cached, features = _gather(run, folder, run.network.position(run.chosen.cut), views)
     if run.chosen.cut == HEAD:
         cached = behind_all(run.network, cached, features)
     else:
@@ -143,7 +140,8 @@ def _choose(run: _Run, cached: Cached, features: Tensor) -> None:
     )
 
 
-def _fill(run: _Run, folder: Path, position: int, views: int) -> Cached:
+def _gather(run: _Run, folder: Path, position: int, views: int) -> tuple[Cached, Tensor]:
+    """Run the blocks before `position` over the training pictures' views, and the rest for their pooled features."""
     pictures = run.dataset.splits[TRAIN]
     cached = fill_cache(
         run.network,
@@ -155,7 +153,7 @@ def _fill(run: _Run, folder: Path, position: int, views: int) -> Cached:
         run.reporter.track(f"running the frozen blocks, {views} views a picture", len(pictures)),
     )
     run.dataset = run.dataset.without(cached.skipped)
-    return cached
+    return cached, pooled_features(run.network, cached, run.precision)
 
 
 def _train(run: _Run, cached: Cached, features: Tensor, probe: Probe) -> None:
@@ -236,6 +234,7 @@ def _metrics(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> di
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "parameters": sum(parameter.numel() for parameter in run.network.parameters()),
         "val_nll": evaluation.negative_log_likelihood(figures["temperature"]),
+        **report(evaluation, run.dataset.labels, figures["temperature"]),
         "epochs": [asdict(epoch) for epoch in run.epochs],
         "device": str(run.precision.device),
         "precision": str(run.precision.dtype).removeprefix("torch."),

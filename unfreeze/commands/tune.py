@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
 from tune.options import TuneOptions
 from unfreeze.console import RESULTS, TerminalReporter, print_json
@@ -66,6 +67,11 @@ def _table(metrics: dict) -> Table:
     table.add_row("of the probe alone", f"{metrics['probe_val_accuracy']:.4f}")
     if "test_accuracy" in metrics:
         table.add_row("test accuracy", f"{metrics['test_accuracy']:.4f}")
+    error = metrics["calibration_error"]
+    table.add_row("calibration error", f"{error['after']:.3f} ({error['before']:.3f} before the temperature)")
+    worst = min(metrics["per_class"], key=lambda label: metrics["per_class"][label]["recall"])
+    found = metrics["per_class"][worst]
+    table.add_row("hardest label", Text(f"{worst}: recall {found['recall']:.2f}, precision {found['precision']:.2f}"))
     table.add_row("trained parameters", f"{metrics['trained_parameters']:,} of {metrics['parameters']:,}")
     table.add_row("seconds", f"{metrics['seconds']:.1f} ({metrics['device']}, {metrics['precision']})")
     return table

@@ -1,0 +1,57 @@
+"""How well `unfreeze plan` predicts: its seconds against what tuning then takes, cut by cut.
+
+python -m bench.plan DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from rich.table import Table
+
+from tune.choose import GENTLE_RATE
+from tune.options import TuneOptions
+from tune.plan import plan
+from tune.run import tune
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+
+
+def main(
+    data: Path,
+    *,
+    backbone: str = "squeezenet1_0",
+    weights: str = "none",
+    epochs: int = 4,
+    json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+) -> None:
+    """Plan, then tune from the head, from the middle and from the input, and compare the seconds.
+
+    Args:
+        data: folder of labelled pictures.
+        backbone: torchvision's name of the network.
+        weights: to start from, as for `unfreeze tune`.
+        epochs: of tuning.
+        json: print JSON instead of a table.
+    """
+    options = TuneOptions(backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_RATE)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
+        plans = plan(options, data=data, reporter=reporter)
+        for one in (plans[0], plans[len(plans) // 3], plans[2 * len(plans) // 3], plans[-1]):
+            metrics = tune(data, Path(folder) / one.cut, replace(options, cut=one.cut), reporter)
+            rows.append({"cut": one.cut, "predicted": one.seconds, "taken": metrics["seconds"]})
+    for row in rows:
+        row["ratio"] = row["predicted"] / row["taken"]
+    if json:
+        print_json(rows)
+        return
+    table = Table("cut", "predicted seconds", "taken", "ratio", title=f"{backbone} on {data.name}, {epochs} epochs")
+    for row in rows:
+        table.add_row(row["cut"], f"{row['predicted']:.1f}", f"{row['taken']:.1f}", f"{row['ratio']:.2f}")
+    RESULTS.print(table)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
