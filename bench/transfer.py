@@ -14,8 +14,8 @@ from rich.table import Column, Table
 from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.demo.options import DemoOptions
-from unfreeze.demo.run import tuning
-from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
+from unfreeze.demo.run import drawing, tuning
+from unfreeze.demo.wallpaper_folder import write_wallpaper_groups
 
 _TRIALS = [("builtin", "auto"), ("none", "auto"), ("none", "all")]
 
@@ -29,8 +29,7 @@ def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> N
     options, rows = DemoOptions(), []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         data = Path(folder) / "pictures"
-        drawn = WallpaperSet(train_per_class=options.train_per_class, val_per_class=options.val_per_class)
-        write_wallpaper_groups(data, drawn, reporter)
+        write_wallpaper_groups(data, drawing(options), reporter)
         for weights, cut in _TRIALS:
             chosen = dataclasses.replace(tuning(options, weights), cut=cut)
             metrics = tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)

@@ -6,6 +6,8 @@ import numpy as np
 
 from contract.arrays import Float32
 
+MOST_LABELS = 1_000_000  # that may be asked for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import onnx
 
@@ -17,6 +16,7 @@ from export.graph import Served, graph_from_network, with_manifest
 from export.prove import prove
 from tune.checkpoint import RunFacts, load_run
 
+_RANGES = {"tolerance": (0.0, 1.0), "max_batch": (1, 4096)}
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -71,9 +71,7 @@ def export(
     """
     reporter = reporter or Silent()
     check_name(name)
-    check_ranges(
-        SimpleNamespace(tolerance=tolerance, max_batch=max_batch), {"tolerance": (0.0, 1.0), "max_batch": (1, 4096)}
-    )
+    check_ranges({"tolerance": tolerance, "max_batch": max_batch}, _RANGES)
     network, facts = load_run(run)
     pictures = facts.pictures(data)
     missing = [picture.path for picture in pictures if not picture.path.is_file()]

@@ -18,7 +18,7 @@ from contract.errors import (
     ServingError,
     UnknownModelError,
 )
-from contract.prediction import Prediction
+from contract.prediction import MOST_LABELS, Prediction
 from protos import unfreeze_pb2 as pb
 from protos.unfreeze_pb2_grpc import ClassifierStub
 
@@ -26,7 +26,6 @@ Encoded = bytes | str | os.PathLike[str]
 _PICTURES_A_REQUEST = 32
 _BYTES_A_REQUEST = 32 * 2**20
 _MESSAGE_BYTES = 64 * 2**20
-_MOST_LABELS = 1_000_000
 _NUMBERED = re.compile(r"picture (\d+) of \d+: ")
 _ERRORS: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
@@ -74,8 +73,8 @@ class Client:
             UnknownModelError: there is no such model.
             ServingError: the server refused, or there is none.
         """
-        if not 1 <= top <= _MOST_LABELS:
-            raise InvalidRequestError(f"top goes from 1 to {_MOST_LABELS:,}, found {top}")
+        if not 1 <= top <= MOST_LABELS:
+            raise InvalidRequestError(f"top goes from 1 to {MOST_LABELS:,}, found {top}")
         answers: list[tuple[Prediction, ...]] = []
         for part in _requests([_read(picture) for picture in pictures]):
             request = pb.PredictRequest(model=model, version=version, pictures=part, top=top)

@@ -54,6 +54,6 @@ class ServeOptions:
             "max_pixels": (1, LARGEST_MAX_PIXELS),
             "drain_s": (0, 86_400),
         }
-        check_ranges(self, ranges)
+        check_ranges(vars(self), ranges)
         if not self.host or self.host.startswith("unix:"):
             raise OptionsError(f"--host is a name or an address to listen on, found {self.host!r}")

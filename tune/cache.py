@@ -126,9 +126,11 @@ def advance_cache(network: Network, cached: Cached, position: int, precision: Pr
     return replace(cached, position=position, activations=torch.cat(parts))
 
 
-def behind_all(network: Network, cached: Cached, features: Tensor) -> Cached:
-    """Let features [N, V, F], pooled already, stand for the activations behind the last block."""
-    return replace(cached, position=len(network.block_names), activations=features[..., None, None])
+def cache_at(network: Network, cached: Cached, features: Tensor, position: int, precision: Precision) -> Cached:
+    """Take cached activations on to a later cut; behind the last block, pooled `features` [N, V, F] stand for them."""
+    if position == len(network.block_names):
+        return replace(cached, position=position, activations=features[..., None, None])
+    return advance_cache(network, cached, position, precision)
 
 
 def pooled_features(network: Network, cached: Cached, precision: Precision, views: int | None = None) -> Tensor:

@@ -12,14 +12,14 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from contract.reporting import Reporter
-from tune.cache import Cached, advance_cache, behind_all, pooled_features
+from tune.cache import Cached, cache_at, pooled_features
 from tune.network import HEAD, Network
-from tune.options import TuneOptions
+from tune.options import GENTLE_RATE, TuneOptions
 from tune.precision import Precision
 from tune.probe import fit_probe
 from tune.train import train_network
 
-GENTLE_RATE, BOLD_RATE = 2e-3, 3e-2
+_BOLD_RATE = 3e-2
 _FOLDS = 3
 _SHORT_EPOCHS = 4
 _HOPELESS = 2.0
@@ -103,21 +103,20 @@ def score_candidates(
     if folds < 2:  # noqa: PLR2004
         return ()
     split = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(labels, labels)
-    at_cut = _at_cuts(network, cached, features, candidate_cuts(network, options.cut), precision)
+    cuts = candidate_cuts(network, options.cut)
+    at_cut: dict[str, Cached] = {}
+    for cut in reversed(cuts):  # the earliest first: each from the one before
+        cached = at_cut[cut] = cache_at(network, cached, features, network.position(cut), precision)
     hits: dict[Candidate, list[np.ndarray]] = {}
     racing: tuple[Candidate, ...] = ()
     steps = reporter.track("choosing by cross-validation", folds)
     for train, held_out in split:
         probe = fit_probe(features[train, 0], cached.labels[train], seed=options.seed)
-        for one in racing or _candidates(tuple(at_cut), options, hits):
-            trial, learning, testing = (
-                copy.deepcopy(network),
-                at_cut[one.cut].take(train),
-                at_cut[one.cut].take(held_out),
-            )
+        for one in racing or _candidates(cuts, options, hits):
+            trial = copy.deepcopy(network)
             short = replace(options, epochs=min(options.epochs, _SHORT_EPOCHS), learning_rate=one.rate)
-            train_network(trial, learning, features[train], probe, short, precision, lambda _: None)
-            hits.setdefault(one, []).append(_hits(trial, testing, precision))
+            train_network(trial, at_cut[one.cut].take(train), features[train], probe, short, precision, lambda _: None)
+            hits.setdefault(one, []).append(_hits(trial, at_cut[one.cut].take(held_out), precision))
         racing = _still_racing({one: np.concatenate(hits[one]) for one in racing or hits})
         steps(1)
         if len(racing) == 1:
@@ -127,27 +126,14 @@ def score_candidates(
     return tuple(_score(one, np.concatenate(own), chosen=one == chosen) for one, own in hits.items())
 
 
-def _at_cuts(
-    network: Network, cached: Cached, features: Tensor, cuts: tuple[str, ...], precision: Precision
-) -> dict[str, Cached]:
-    """Take the cache on to every cut, the earliest first: each from the one before. Cheapest first again in the end."""
-    at_cut: dict[str, Cached] = {}
-    for cut in reversed(cuts):
-        if cut == HEAD:
-            at_cut[cut] = behind_all(network, cached, features)
-        else:
-            cached = at_cut[cut] = advance_cache(network, cached, network.position(cut), precision)
-    return {cut: at_cut[cut] for cut in cuts}
-
-
 def _candidates(
     cuts: tuple[str, ...], options: TuneOptions, hits: dict[Candidate, list[np.ndarray]]
 ) -> Iterator[Candidate]:
     """Give the first fold's candidates, one by one, as what has been seen of those before suggests."""
-    rates = (options.learning_rate,) if options.learning_rate is not None else (GENTLE_RATE, BOLD_RATE)
+    rates = (options.learning_rate,) if options.learning_rate is not None else (GENTLE_RATE, _BOLD_RATE)
     for cut in cuts:
         if cut == HEAD:
-            yield Candidate(HEAD, rates[0])
+            yield Candidate(HEAD, options.head_rate)
             continue
         for rate in rates:
             yield Candidate(cut, rate)
@@ -196,7 +182,7 @@ def chosen_candidate(scores: tuple[CutScore, ...], options: TuneOptions) -> Cand
         if score.chosen:
             return Candidate(score.cut, score.learning_rate)
     cut = HEAD if options.cut == "auto" else options.cut
-    return Candidate(cut, GENTLE_RATE if options.learning_rate is None else options.learning_rate)
+    return Candidate(cut, options.head_rate)
 
 
 def _hits(network: Network, testing: Cached, precision: Precision) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 
 from contract.errors import DataError
+from contract.files import visible_files
 from contract.manifest import check_labels
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -150,10 +151,7 @@ def _pictures(folder: Path, labels: tuple[str, ...], skipped: list[Skipped]) -> 
         raise DataError(f"{folder} has classes that the training pictures lack: {', '.join(unknown)}")
     skipped += [Skipped(path=path, reason="lies in no class's folder") for path in folder.iterdir() if _is_stray(path)]
     for label, index in classes.items():
-        for path in sorted((folder / label).rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if hidden or not path.is_file():
-                continue
+        for path in visible_files(folder / label):
             if not _is_utf8(path):
                 skipped.append(Skipped(path=path, reason="its name is not UTF-8; rename it"))
             elif path.suffix.lower() in _SUFFIXES:

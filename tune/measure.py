@@ -77,16 +77,15 @@ def _measure(network: Network, position: int, inputs: Tensor, precision: Precisi
     training = precision.for_training(network)
     count = len(inputs)
     network.eval()
+    served, prepared = precision.lay_out(inputs), training.lay_out(inputs)
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        _forward(network, position, inputs[:1], precision)
+        _forward(network, position, served[:1], precision)
     with torch.inference_mode():
-        laid_out = precision.lay_out(inputs)
-        forward_seconds = _seconds(lambda: _forward(network, position, laid_out, precision), precision)
+        forward_seconds = _seconds(lambda: _forward(network, position, served, precision), precision)
     with torch.no_grad():
-        outputs = _forward(network, position, inputs, precision)
+        outputs = _forward(network, position, served, precision)
     network.train_from(position)
     saved: dict[int, int] = {}
-    prepared = training.lay_out(inputs)
 
     def step() -> None:
         given = prepared.detach().requires_grad_(position > 0 and prepared.is_floating_point())
@@ -110,7 +109,7 @@ def _measure(network: Network, position: int, inputs: Tensor, precision: Precisi
 
 def _forward(network: Network, position: int, inputs: Tensor, precision: Precision) -> Tensor:
     with precision.autocast():
-        return network.run_blocks(precision.lay_out(inputs), position, position + 1)
+        return network.run_blocks(inputs, position, position + 1)
 
 
 def _note(saved: dict[int, int], tensor: Tensor) -> Tensor:

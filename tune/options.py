@@ -5,6 +5,8 @@ from typing import Literal
 
 from contract.options import check_ranges
 
+GENTLE_RATE = 2e-3  # spoils no features that fit already
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
@@ -57,4 +59,9 @@ class TuneOptions:
             "val_fraction": (0.01, 0.9),
             "cache_gb": (0.0, 100_000.0),
         }
-        check_ranges(self, ranges)
+        check_ranges(vars(self), ranges)
+
+    @property
+    def head_rate(self) -> float:
+        """The learning rate that was asked for, or else the gentle one."""
+        return GENTLE_RATE if self.learning_rate is None else self.learning_rate

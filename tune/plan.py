@@ -176,7 +176,7 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
         + batch
         + min(cache, round(options.cache_gb * 1e9)),
         seconds=once + epochs * task.pictures * training,
-        naive_seconds=once + max(epochs, options.epochs) * task.pictures * (load / options.views + frozen + training),
+        naive_seconds=once + options.epochs * task.pictures * (load / options.views + frozen + training),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from contract.errors import CheckpointError
 from contract.manifest import Provenance
 from contract.reporting import Reporter, Silent
-from tune.cache import Cached, Room, advance_cache, behind_all, fill_cache, pooled_features
+from tune.cache import Cached, Room, cache_at, fill_cache, pooled_features
 from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, claimed, save_run
 from tune.choose import Candidate, CutScore, candidate_cuts, chosen_candidate, needs_choice, score_candidates
 from tune.dataset import TEST, TRAIN, VAL, Dataset, printable, read_dataset
@@ -118,10 +118,7 @@ def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float
         if run.chosen.cut != HEAD and views > 1:
             del cached, features  # the next ones want the room
             cached, features = _gather(run, folder, run.network.position(run.chosen.cut), views)
-    if run.chosen.cut == HEAD:
-        cached = behind_all(run.network, cached, features)
-    else:
-        cached = advance_cache(run.network, cached, run.network.position(run.chosen.cut), run.precision)
+    cached = cache_at(run.network, cached, features, run.network.position(run.chosen.cut), run.precision)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
     _train(run, cached, features, probe)
@@ -160,11 +157,11 @@ def _train(run: _Run, cached: Cached, features: Tensor, probe: Probe) -> None:
     options = replace(run.options, learning_rate=run.chosen.rate)
     advance = run.reporter.track(f"training from {run.chosen.cut}", 0 if run.chosen.cut == HEAD else options.epochs)
 
-    def report(epoch: Epoch) -> None:
+    def note(epoch: Epoch) -> None:
         run.epochs.append(epoch)
         advance(1 if epoch.stage == "blocks" else 0)
 
-    train_network(run.network, cached, features, probe, options, run.precision, report)
+    train_network(run.network, cached, features, probe, options, run.precision, note)
 
 
 def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, float]]:

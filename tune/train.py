@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tune.cache import Cached
 from tune.network import Network
-from tune.options import TuneOptions
+from tune.options import GENTLE_RATE, TuneOptions
 from tune.precision import Precision
 from tune.probe import Probe
 
@@ -17,7 +17,6 @@ _BLOCK_SHARE = 0.1
 _INPUT_SHARE = 0.3
 _WARM_UP = 0.1
 _HEAD_EPOCHS = 6
-_HEAD_RATE = 2e-3
 _CLIP_NORM = 1.0
 
 
@@ -83,7 +82,7 @@ def _train_head(
 ) -> None:
     features, labels = features.to(precision.device), labels.to(precision.device)
     network.train_from(len(network.block_names))
-    gentle = replace(options, learning_rate=min(_HEAD_RATE, options.learning_rate or _HEAD_RATE))
+    gentle = replace(options, learning_rate=min(GENTLE_RATE, options.head_rate))
     steps = _Steps(network, network.position("head"), gentle, _HEAD_EPOCHS * _batches(len(labels), options), precision)
     for number in range(1, _HEAD_EPOCHS + 1):
         losses = [
@@ -152,11 +151,10 @@ class _Steps:
 
 
 def _parameter_groups(network: Network, position: int, options: TuneOptions) -> list[dict[str, object]]:
-    highest = options.learning_rate or _HEAD_RATE
-    groups = _by_decay(list(network.head.parameters()), highest)
+    groups = _by_decay(list(network.head.parameters()), options.head_rate)
     blocks = len(network.block_names)
     for index in range(position, blocks):
-        rate = highest * _BLOCK_SHARE * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
+        rate = options.head_rate * _BLOCK_SHARE * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
         groups += _by_decay(list(network.block_parameters(index, index + 1)), rate)
     return groups
 

@@ -4,7 +4,18 @@ import json
 import subprocess
 import sys
 
-MODULES = ["arrays", "errors", "manifest", "options", "prediction", "preprocess", "reporting", "repository", "schema"]
+MODULES = [
+    "arrays",
+    "errors",
+    "files",
+    "manifest",
+    "options",
+    "prediction",
+    "preprocess",
+    "reporting",
+    "repository",
+    "schema",
+]
 
 
 def _run(code: str) -> str:

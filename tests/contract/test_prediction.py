@@ -32,10 +32,10 @@ class _Options:
 def test_options_out_of_range_are_refused(value: float) -> None:
     """A number outside its range, NaN among them, is refused under its flag's name."""
     with pytest.raises(OptionsError, match=rf"--max-batch goes from 1 to 4,096, found {value}"):
-        check_ranges(_Options(value), {"max_batch": (1, 4096)})
+        check_ranges(vars(_Options(value)), {"max_batch": (1, 4096)})
 
 
 @pytest.mark.parametrize("value", [1, 4096])
 def test_ends_of_a_range_belong_to_it(value: int) -> None:
     """The lowest and the highest value are allowed."""
-    check_ranges(_Options(value), {"max_batch": (1, 4096)})
+    check_ranges(vars(_Options(value)), {"max_batch": (1, 4096)})

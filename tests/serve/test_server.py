@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
-from support.servers import RunningServer, running_server
+from support.servers import RunningServer, running_server, serve_command
 
 from protos import unfreeze_pb2 as pb
 from protos.unfreeze_pb2_grpc import ClassifierStub
@@ -84,8 +83,7 @@ def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
 def test_a_taken_port_is_an_error_that_says_so(server: RunningServer, repository: Path) -> None:
     """A second server on the same port does not start, and says why; the first goes on."""
     port = server.target.rpartition(":")[2]
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(serve_command(repository, port), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}: is another server there already?" in " ".join(done.stderr.split())
     assert done.stdout == ""
@@ -95,8 +93,7 @@ def test_a_taken_port_is_an_error_that_says_so(server: RunningServer, repository
 
 def test_an_empty_repository_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     """Serving nothing is refused at the start."""
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(tmp_path), "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(serve_command(tmp_path), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "publish one with `unfreeze export`" in " ".join(done.stderr.split())
 
@@ -107,8 +104,7 @@ def test_a_damaged_model_is_an_error_that_names_it(repository: Path, tmp_path: P
     folder.mkdir(parents=True)
     content = (repository / "colours" / "1" / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(content[: len(content) // 2])
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(tmp_path / "models")]
-    done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(serve_command(tmp_path / "models"), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "half/1/model.onnx is no ONNX model that can be loaded" in "".join(done.stderr.split("\n"))
 
@@ -173,8 +169,9 @@ def test_a_killed_server_leaves_the_port_free(repository: Path) -> None:
         first.process.kill()
         first.process.wait()
         port = first.target.rpartition(":")[2]
-        command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", port]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as second:
+        with subprocess.Popen(
+            serve_command(repository, port), stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        ) as second:
             assert second.stdout.readline().rstrip().endswith(f":{port}")
             second.send_signal(signal.SIGTERM)
             assert second.wait(30) == 0

@@ -23,10 +23,16 @@ class RunningServer:
         return self.process.wait(timeout_s)
 
 
+def serve_command(repository: Path, port: int | str = 0) -> list[str]:
+    """Give the command that serves a repository, on a free port unless one is named."""
+    command = [sys.executable, "-m", "unfreeze.command", "serve"]
+    return [*command, "--repository", str(repository), "--port", str(port)]
+
+
 @contextmanager
 def running_server(repository: Path, *arguments: str) -> Iterator[RunningServer]:
     """Start `unfreeze serve` on a free port and stop it in the end."""
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
+    command = serve_command(repository)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as process:
         line = process.stdout.readline()

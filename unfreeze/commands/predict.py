@@ -9,7 +9,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from contract.errors import OptionsError, UnfreezeError
-from contract.prediction import Prediction
+from contract.files import visible_files
+from contract.prediction import MOST_LABELS, Prediction
 from unfreeze.console import RESULTS, print_json
 
 EXAMPLES = """Examples:
@@ -25,7 +26,7 @@ def predict(
     server: str | None = None,
     model: str = "",
     file: Path | None = None,
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000_000))] = 5,
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST_LABELS))] = 5,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Name the most probable labels of pictures, by a server or by a model file in this process.
@@ -58,13 +59,7 @@ def predict(
 
 
 def _files(pictures: list[Path]) -> list[Path]:
-    paths = []
-    for path in pictures:
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        inside = sorted(entry for entry in path.rglob("*") if entry.is_file())
-        paths += [entry for entry in inside if not any(part.startswith(".") for part in entry.relative_to(path).parts)]
+    paths = [entry for path in pictures for entry in (visible_files(path) if path.is_dir() else [path])]
     if not paths:
         raise UnfreezeError("there is no picture to predict: the folders are empty")
     return paths

@@ -35,4 +35,4 @@ class DemoOptions:
             "seconds": (0.1, 3600.0),
             "seed": (0, 2**32 - 1),
         }
-        check_ranges(self, ranges)
+        check_ranges(vars(self), ranges)

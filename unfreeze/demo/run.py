@@ -61,10 +61,7 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
     """
     started = time.monotonic()
     data = out / "pictures"
-    pictures = WallpaperSet(
-        train_per_class=options.train_per_class, val_per_class=options.val_per_class, seed=options.seed
-    )
-    write_wallpaper_groups(data, pictures, reporter)
+    write_wallpaper_groups(data, drawing(options), reporter)
     metrics = tune(data, out / "run", tuning(options), reporter, overwrite=True)
     published = export(out / "run", out / "models", MODEL, reporter=reporter)
     asked = [path.read_bytes() for path in sorted((data / "val").rglob("*.*"))]
@@ -80,6 +77,11 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
         requests_per_second=rate,
         seconds=time.monotonic() - started,
     )
+
+
+def drawing(options: DemoOptions) -> WallpaperSet:
+    """Say which pictures the demonstration draws."""
+    return WallpaperSet(train_per_class=options.train_per_class, val_per_class=options.val_per_class, seed=options.seed)
 
 
 def tuning(options: DemoOptions, weights: str = "builtin") -> TuneOptions:
