@@ -11,8 +11,9 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
-from tune.options import GENTLE_RATE, TuneOptions
+from tune.options import TuneOptions
 from tune.plan import plan
+from tune.recipes import GENTLE_RATE
 from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 

@@ -33,7 +33,7 @@ def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> N
         for weights, cut in _TRIALS:
             chosen = dataclasses.replace(tuning(options, weights), cut=cut)
             metrics = tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)
-            names = ("val_accuracy", "probe_val_accuracy", "trained_val_accuracy", "seconds")
+            names = ("recipe", "val_accuracy", "probe_val_accuracy", "seconds")
             rows.append({"weights": weights, "cut asked": cut, "cut": metrics["cut"]} | {n: metrics[n] for n in names})
     if json:
         print_json(rows)

@@ -4,13 +4,13 @@ jaxtyping checks them in the tests. A device, which has numpy, Pillow and ONNX R
 """
 
 try:
-    from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt16
+    from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8, UInt16
 except ModuleNotFoundError:
 
     class _Unchecked:
         def __class_getitem__(cls, item: tuple[type, str]) -> type:
             return item[0]
 
-    Bool = Float32 = Float64 = Int64 = UInt8 = UInt16 = _Unchecked  # type: ignore[assignment]
+    Bool = Float = Float32 = Float64 = Int64 = UInt8 = UInt16 = _Unchecked  # type: ignore[assignment]
 
-__all__ = ["Bool", "Float32", "Float64", "Int64", "UInt8", "UInt16"]
+__all__ = ["Bool", "Float", "Float32", "Float64", "Int64", "UInt8", "UInt16"]

@@ -11,6 +11,7 @@
     ├── DataError                   a folder of pictures cannot be learned from
     ├── WeightsError                pretrained weights cannot be had or do not fit
     ├── CheckpointError             a run's folder cannot be read
+    ├── DivergenceError             training came to numbers that are none
     ├── ManifestError               a manifest is malformed, or of a schema that we do not know
     ├── RepositoryError             a model repository, or a name in it, is wrong
     ├── ModelError                  a model file cannot be executed
@@ -68,6 +69,10 @@ class WeightsError(UnfreezeError):
 
 class CheckpointError(UnfreezeError):
     """A run's folder cannot be read."""
+
+
+class DivergenceError(UnfreezeError):
+    """Training came to infinities, or to numbers that are none."""
 
 
 class ManifestError(UnfreezeError):

@@ -74,10 +74,12 @@ class Manifest:
         metrics: what was measured on the validation pictures, by name.
         provenance: where the model comes from.
         proof: how equal it is to what was trained.
+        link: what the graph ends in: "softmax", or "sigmoid" for a sigmoid of each logit, divided by their sum.
+        abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
         schema: "MAJOR.MINOR" of this document.
 
     Raises:
-        ValueError: fewer than two labels, a repeated label, or a label with a line break.
+        ValueError: fewer than two labels, a repeated label, a label with a line break, or a number out of its range.
     """
 
     labels: tuple[str, ...]
@@ -87,6 +89,8 @@ class Manifest:
     metrics: dict[str, float]
     provenance: Provenance
     proof: Proof
+    link: str = "softmax"
+    abstain_below: float | None = None
     schema: str = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
@@ -94,6 +98,7 @@ class Manifest:
         check_labels(self.labels)
         if not 1 <= self.max_batch <= 4096:  # noqa: PLR2004
             raise ValueError(f"max_batch goes from 1 to 4096, found {self.max_batch}")
+        check_abstain_below(self.abstain_below)
 
     def to_json(self) -> str:
         """Write the manifest as JSON; equal manifests give equal bytes."""
@@ -134,6 +139,16 @@ def check_labels(labels: tuple[str, ...]) -> None:
     undecoded = [label for label in labels if any("\ud800" <= letter <= "\udfff" for letter in label)]
     if undecoded:
         raise ValueError(f"labels must be text in UTF-8, found {undecoded[:5]!r}")
+
+
+def check_abstain_below(confidence: float | None) -> None:
+    """Refuse a confidence that no probability is compared with.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
+    if confidence is not None and not 0 <= confidence <= 1:
+        raise ValueError(f"abstain_below goes from 0 to 1, or is null, found {confidence}")
 
 
 def _is_later_minor(document: Any) -> bool:

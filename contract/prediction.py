@@ -1,5 +1,6 @@
 """From probabilities to labels: the same on a server and on a device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,16 @@ class Prediction:
     label: str
     score: float
     index: int
+
+
+def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) -> bool:
+    """Tell whether an answer is to be taken for none.
+
+    Args:
+        predictions: of one picture, the most probable first.
+        abstain_below: the manifest's; None makes every answer sure.
+    """
+    return abstain_below is not None and predictions[0].score < abstain_below
 
 
 def top_predictions(

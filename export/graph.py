@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+from tune.link import probabilities
 from tune.network import Network
 
 OPSET = 18
@@ -20,17 +21,19 @@ class Served(nn.Module):
 
     Args:
         network: gives logits.
-        temperature: what they are divided by before the softmax.
+        temperature: what they are divided by first.
+        link: how they become probabilities then, "softmax" or "sigmoid".
     """
 
-    def __init__(self, network: Network, temperature: float) -> None:
+    def __init__(self, network: Network, temperature: float, link: str) -> None:
         super().__init__()
         self.network = network
         self.temperature = temperature
+        self.link = link
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify prepared pictures."""
-        return torch.softmax(self.network(pixels) / self.temperature, dim=1)
+        return probabilities(self.network(pixels), self.link, self.temperature)
 
 
 def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.ModelProto:

@@ -80,7 +80,7 @@ def export(
             f"{len(missing)} of the {len(pictures)} validation pictures are gone, {missing[0]} for one: "
             "the export is proven on them; say where the data are now with --data"
         )
-    served = Served(network, facts.temperature)
+    served = Served(network, facts.temperature, facts.link)
     reporter.say("exporting the graph")
     graph = graph_from_network(served, facts.preprocess.shape)
     proof = prove(graph.SerializeToString(), served, pictures, facts.preprocess, tolerance, reporter)
@@ -92,6 +92,8 @@ def export(
         metrics=facts.metrics,
         provenance=_provenance(facts),
         proof=proof,
+        link=facts.link,
+        abstain_below=facts.abstain_below,
     )
     return _publish(graph, manifest, ModelRepository(repository), name)
 

@@ -11,7 +11,7 @@ import numpy as np
 from contract.arrays import Float32
 from contract.errors import InvalidRequestError, PictureError
 from contract.manifest import Manifest
-from contract.prediction import Prediction, top_predictions
+from contract.prediction import Prediction, is_unsure, top_predictions
 from contract.preprocess import MAX_PIXELS, prepare
 from serve.runtime import Device, OnnxRuntime
 
@@ -76,6 +76,10 @@ class LocalClassifier:
             raise InvalidRequestError(f"top is at least 1, found {top}")
         labels = self.manifest.labels
         return [top_predictions(row, labels, top) for row in self.probabilities(pictures)]
+
+    def is_unsure(self, predictions: Sequence[Prediction]) -> bool:
+        """Tell whether an answer of `predict` is below the confidence that the model was tuned to answer at."""
+        return is_unsure(predictions, self.manifest.abstain_below)
 
     def close(self) -> None:
         """Let go of the model."""

@@ -1,53 +1,162 @@
-"""Run the frozen trunk once and keep what it gives."""
+"""Activations at a cut: computed once and kept, or computed anew where there is no room to keep them."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from contract.errors import UnfreezeError
-from tune.dataset import Picture, Skipped
+from tune.ahead import map_ahead
 from tune.network import Network, pool
+from tune.pictures import Picture
 from tune.precision import Precision
-from tune.views import Views, load_views
+from tune.views import Views, load_view
 
-_CHUNK = 32
 Advance = Callable[[int], None]
+Deal = tuple[Tensor, Tensor]  # which pictures, int64 [n], and which view of each, int64 [n]
+_TYPE_BYTES = 2
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where training gets its activations from: N pictures in V views, at a cut.
+
+    Args:
+        position: how many blocks made them; at 0 they are the prepared pictures themselves.
+        labels: int64 [N].
+        views: V.
+    """
+
+    position: int
+    labels: Tensor
+
+    @property
+    def views(self) -> int: ...  # noqa: D102
+
+    def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
+        """Give one batch a deal: [n, ...]."""
+
+    def take(self, rows: np.ndarray) -> "Source":
+        """Take some of the pictures, by their numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cached:
-    """Activations at a cut.
+    """Activations that are kept.
 
     Args:
         position: how many blocks made them; at 0 they are the prepared pictures themselves.
         activations: [N, V, ...]: bfloat16 [F, h, w] each, or uint8 [H, W, 3] each at position 0.
         labels: int64 [N].
-        pictures: the N pictures.
-        skipped: the files that did not decode.
     """
 
     position: int
     activations: Tensor
     labels: Tensor
-    pictures: tuple[Picture, ...]
-    skipped: tuple[Skipped, ...]
 
-    def take(self, rows: np.ndarray) -> "Cached":
+    @property
+    def views(self) -> int:
+        """How many there are of each picture."""
+        return self.activations.shape[1]
+
+    def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
+        """Give one batch a deal."""
+        for rows, views in deals:
+            yield self.activations[rows, views]
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Take some of the pictures, by their numbers, without copying them."""
+        return Rows(whole=self, rows=torch.from_numpy(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Some pictures of a source.
+
+    Args:
+        whole: all of them.
+        rows: the numbers of those taken, int64 [n].
+    """
+
+    whole: "Cached | Streamed"
+    rows: Tensor
+
+    @property
+    def position(self) -> int:
+        """How many blocks made the activations."""
+        return self.whole.position
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the pictures taken, int64 [n]."""
+        return self.whole.labels[self.rows]
+
+    @property
+    def views(self) -> int:
+        """How many there are of each picture."""
+        return self.whole.views
+
+    def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
+        """Give one batch a deal."""
+        return self.whole.batches((self.rows[rows], views) for rows, views in deals)
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Take some of those taken."""
+        return Rows(whole=self.whole, rows=self.rows[torch.from_numpy(rows)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """Activations that are computed whenever they are asked for, because there is no room to keep them.
+
+    Args:
+        network: whose first blocks compute them.
+        position: how many.
+        pictures: N of them, all known to decode.
+        recipe: how their views are made.
+        precision: to run in.
+        labels: int64 [N].
+    """
+
+    network: Network
+    position: int
+    pictures: tuple[Picture, ...]
+    recipe: Views
+    precision: Precision
+    labels: Tensor
+
+    @property
+    def views(self) -> int:
+        """How many there are of each picture."""
+        return self.recipe.count
+
+    def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
+        """Decode, run the frozen blocks, and give one batch a deal; pictures are decoded ahead in threads."""
+        dealt = list(deals)
+        wanted = [(row, view) for rows, views in dealt for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
+        loaded = map_ahead(self._load, wanted)
+        for rows, _ in dealt:
+            if not len(rows):  # a small batch, of which another process has all pictures
+                yield torch.empty(0, *self.network.border_shape(self.position), dtype=kept_type(self.position))
+                continue
+            pixels = torch.from_numpy(np.stack(list(islice(loaded, len(rows)))))
+            yield torch.cat([*run_trunk(self.network, pixels, 0, self.position, self.precision)])
+
+    def take(self, rows: np.ndarray) -> Rows:
         """Take some of the pictures, by their numbers."""
-        numbers = torch.from_numpy(rows)
-        return replace(
-            self,
-            activations=self.activations[numbers],
-            labels=self.labels[numbers],
-            pictures=tuple(self.pictures[row] for row in rows),
-        )
+        return Rows(whole=self, rows=torch.from_numpy(rows))
+
+    def _load(self, wanted: tuple[int, int]) -> np.ndarray:
+        row, view = wanted
+        return load_view(self.pictures[row], self.recipe, view)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,112 +164,119 @@ class Room:
     """Where activations may be kept.
 
     Args:
-        memory_bytes: in memory; above it they go to an unnamed file.
-        folder: where that file is made; it is gone with the process.
+        budget_bytes: the most that they may take.
+        folder: where a file for them is made if they would fill memory; it has no name and is gone with the process.
     """
 
-    memory_bytes: int
+    budget_bytes: int
     folder: Path
 
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Make room: in memory, or in the file where that would take more than half of what is free.
 
-def fill_cache(
-    network: Network,
-    position: int,
-    pictures: Sequence[Picture],
-    views: Views,
-    precision: Precision,
-    room: Room,
-    advance: Advance = lambda _: None,
-) -> Cached:
-    """Run the blocks before `position` over every view of every picture, once.
+        Raises:
+            UnfreezeError: there is no room on the disk.
+        """
+        size = int(np.prod(shape)) * dtype.itemsize
+        if size <= psutil.virtual_memory().available // 2:
+            return torch.empty(shape, dtype=dtype)
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".activations-") as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not a crash later
+                storage = torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=dtype)
+        except (OSError, RuntimeError) as error:
+            raise UnfreezeError(
+                f"the activations need {size / 1e9:.1f} GB: too much for the memory that is free, and {self.folder} "
+                f"cannot take them ({error}); free some space there, or give a smaller --cache-gb, fewer --views or a "
+                "later --cut"
+            ) from error
+        return storage.view(shape)
+
+
+def kept_type(position: int) -> torch.dtype:
+    """Tell in which type activations behind so many blocks are kept; at 0, the pictures themselves."""
+    return torch.bfloat16 if position else torch.uint8
+
+
+def cache_bytes(network: Network, position: int, pictures: int, views: int) -> int:
+    """Work out how much room activations take."""
+    shape = network.border_shape(position)
+    return pictures * views * int(np.prod(shape)) * (1 if position == 0 else _TYPE_BYTES)
+
+
+def run_trunk(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Iterator[Tensor]:
+    """Run blocks `first` to `last - 1` without gradients, a few pictures at a time.
 
     Args:
         network: in eval mode, on the precision's device.
-        position: how many blocks to run.
-        pictures: N of them; those that do not decode are left out.
-        views: V per picture.
+        batch: [n, ...].
+        first: the first block.
+        last: the one behind the last.
         precision: to run in.
-        room: where to keep the activations.
-        advance: called with the number of pictures done.
 
-    Raises:
-        UnfreezeError: there is no room on the disk.
+    Yields:
+        Parts of the result, [m, ...], in order: bfloat16 on the CPU; what came in where there is nothing to run.
     """
-    skipped: list[Skipped] = []
-    kept: list[Picture] = []
-    store: Tensor | None = None
-    for chunk in _chunks(load_views(pictures, views, skipped)):
-        computed = run_trunk(network, np.stack([made for _, made in chunk]), 0, position, precision)
-        if store is None:
-            store = _allocate((len(pictures), *computed.shape[1:]), computed.dtype, room)
-        store[len(kept) : len(kept) + len(chunk)] = computed
-        kept += [picture for picture, _ in chunk]
-        advance(len(chunk))
-    return Cached(
-        position=position,
-        activations=torch.empty(0) if store is None else store[: len(kept)],
-        labels=torch.tensor([picture.label for picture in kept], dtype=torch.int64),
-        pictures=tuple(kept),
-        skipped=tuple(skipped),
-    )
+    for part in batch.split(precision.trunk_batch):
+        if first == last:
+            yield part
+            continue
+        with torch.inference_mode(), precision.autocast():
+            computed = network.run_blocks(precision.lay_out(part), first, last)
+        yield computed.to("cpu", torch.bfloat16)
 
 
-def run_trunk(network: Network, inputs: np.ndarray | Tensor, first: int, last: int, precision: Precision) -> Tensor:
-    """Run blocks `first` to `last - 1` without gradients: [n, V, ...] to [n, V, ...], bfloat16, on the CPU."""
-    batch = torch.as_tensor(inputs)
-    if last == 0:
-        return batch
-    flat = precision.lay_out(batch.flatten(0, 1))
-    with torch.inference_mode(), precision.autocast():
-        computed = network.run_blocks(flat, first, last)
-    return computed.to("cpu", torch.bfloat16).unflatten(0, batch.shape[:2])
-
-
-def advance_cache(network: Network, cached: Cached, position: int, precision: Precision) -> Cached:
+def advance_cache(network: Network, cached: Cached, position: int, precision: Precision, room: Room) -> Cached:
     """Take cached activations on to a later cut."""
     if position == cached.position:
         return cached
-    parts = [
-        run_trunk(network, part, cached.position, position, precision) for part in cached.activations.split(_CHUNK)
+    shape = cached.activations.shape[:2]
+    flat = cached.activations.flatten(0, 1)
+    kept: Tensor | None = None
+    done = 0
+    for part in run_trunk(network, flat, cached.position, position, precision):
+        if kept is None:
+            kept = room.allocate((len(flat), *part.shape[1:]), part.dtype)
+        kept[done : done + len(part)] = part
+        done += len(part)
+    return replace(cached, position=position, activations=torch.empty(0) if kept is None else kept.unflatten(0, shape))
+
+
+def keep(streamed: Streamed, room: Room, advance: Advance = lambda _: None) -> "Cached | Streamed":
+    """Compute activations once and keep them; where there is no room, leave them to be computed when wanted.
+
+    Args:
+        streamed: what computes them.
+        room: where to keep them.
+        advance: called with the number of pictures done.
+    """
+    network, count, views = streamed.network, len(streamed.pictures), streamed.views
+    if cache_bytes(network, streamed.position, count, views) > room.budget_bytes:
+        return streamed
+    kept = room.allocate((count, views, *network.border_shape(streamed.position)), kept_type(streamed.position))
+    size = max(1, streamed.precision.trunk_batch // views)
+    deals = [
+        (rows.repeat_interleave(views), torch.arange(views).repeat(len(rows)))
+        for rows in torch.arange(count).split(size)
     ]
-    return replace(cached, position=position, activations=torch.cat(parts))
+    for (rows, _), batch in zip(deals, streamed.batches(deals), strict=True):
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        kept[first:last] = batch.unflatten(0, (last - first, views))
+        advance(last - first)
+    return Cached(position=streamed.position, activations=kept, labels=streamed.labels)
 
 
-def cache_at(network: Network, cached: Cached, features: Tensor, position: int, precision: Precision) -> Cached:
-    """Take cached activations on to a later cut; behind the last block, pooled `features` [N, V, F] stand for them."""
-    if position == len(network.block_names):
-        return replace(cached, position=position, activations=features[..., None, None])
-    return advance_cache(network, cached, position, precision)
-
-
-def pooled_features(network: Network, cached: Cached, precision: Precision, views: int | None = None) -> Tensor:
+def pooled_features(network: Network, source: Source, precision: Precision, views: int | None = None) -> Tensor:
     """Run the rest of the blocks in eval mode and pool, for the first `views` views: float32 [N, V, F] on the CPU."""
-    last = len(network.block_names)
-    parts = []
-    for part in cached.activations[:, :views].split(_CHUNK):
-        flat = precision.lay_out(part.flatten(0, 1))
-        with torch.inference_mode(), precision.autocast():
-            computed = pool(network.run_blocks(flat, cached.position, last))
-        parts.append(computed.float().cpu().unflatten(0, part.shape[:2]))
-    return torch.cat(parts).clone()
+    last, count = len(network.block_names), views or source.views
+    numbers = torch.arange(len(source.labels))
+    deals = [
+        (rows, torch.full_like(rows, view)) for rows in numbers.split(precision.trunk_batch) for view in range(count)
+    ]
+    pooled = [_pooled(network, batch, source.position, last, precision) for batch in source.batches(deals)]
+    return torch.cat([torch.stack(pooled[first : first + count], 1) for first in range(0, len(pooled), count)])
 
 
-def _chunks(loaded: Iterator[tuple[Picture, np.ndarray]]) -> Iterator[list[tuple[Picture, np.ndarray]]]:
-    while chunk := list(islice(loaded, _CHUNK)):
-        yield chunk
-
-
-def _allocate(shape: tuple[int, ...], dtype: torch.dtype, room: Room) -> Tensor:
-    size = int(np.prod(shape)) * dtype.itemsize
-    if size <= room.memory_bytes:
-        return torch.empty(shape, dtype=dtype)
-    try:
-        with tempfile.NamedTemporaryFile(dir=room.folder, prefix=".activations-") as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not a crash later
-            storage = torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=dtype)
-    except (OSError, RuntimeError) as error:
-        raise UnfreezeError(
-            f"the activations need {size / 1e9:.1f} GB: more than --cache-gb allows in memory, and {room.folder} "
-            f"cannot take them ({error}); free some space there, or use fewer --views or a later --cut"
-        ) from error
-    return storage.view(shape)
+def _pooled(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Tensor:
+    with torch.inference_mode(), precision.autocast():
+        return pool(network.run_blocks(precision.lay_out(batch), first, last)).cpu()

@@ -12,11 +12,12 @@ from typing import Any
 import safetensors.torch
 
 from contract.errors import CheckpointError, ManifestError, first_line
-from contract.manifest import Provenance, check_labels
+from contract.manifest import Provenance, check_abstain_below, check_labels
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
 from tune.dataset import Picture
 from tune.families import build
+from tune.link import LINKS, SOFTMAX
 from tune.network import Network
 
 try:
@@ -32,7 +33,7 @@ class LabelledFile:
     """A picture of the data, by its path in there.
 
     Args:
-        path: relative to the data's folder, with `/`.
+        path: relative to the data's folder, or absolute where the picture lies elsewhere; with `/`.
         label: index into the labels.
     """
 
@@ -47,14 +48,16 @@ class RunFacts:
     Args:
         labels: one per class, in the order of the logits.
         preprocess: how pictures are prepared.
-        temperature: what the logits are divided by before the softmax.
+        temperature: what the logits are divided by first.
         provenance: where the weights come from.
         metrics: the figures that travel with the model, by name.
         data: the folder that the run learned from.
         val: the validation pictures that it was measured on.
+        link: how logits become probabilities, "softmax" or "sigmoid": the head's.
+        abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
 
     Raises:
-        ValueError: labels or temperature make no sense.
+        ValueError: labels, temperature, link or confidence make no sense.
     """
 
     labels: tuple[str, ...]
@@ -64,12 +67,17 @@ class RunFacts:
     metrics: dict[str, float]
     data: str
     val: tuple[LabelledFile, ...]
+    link: str = SOFTMAX
+    abstain_below: float | None = None
 
     def __post_init__(self) -> None:
         """Validate once, where it is built."""
         check_labels(self.labels)
         if self.temperature <= 0:
             raise ValueError(f"the temperature is above 0, found {self.temperature}")
+        if self.link not in LINKS:
+            raise ValueError(f"the link is one of {', '.join(LINKS)}, found {self.link!r}")
+        check_abstain_below(self.abstain_below)
         for file in self.val:
             if not 0 <= file.label < len(self.labels):
                 raise ValueError(f"{file.path} has label {file.label}; there are {len(self.labels)} labels")
@@ -78,9 +86,10 @@ class RunFacts:
         """Find the validation pictures.
 
         Args:
-            data: where the data's folder is now, if it has moved.
+            data: where the data's folder, or the CSV file in it, is now, if it has moved.
         """
         root = Path(data or self.data)
+        root = root.parent if root.is_file() else root
         return tuple(Picture(path=root / file.path, label=file.label) for file in self.val)
 
 
@@ -153,6 +162,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         model = build(backbone)
         network = Network(backbone, model, facts.preprocess, len(facts.labels))
         network.import_state(state)
+        network.head.link = facts.link
     except ManifestError as error:
         raise CheckpointError(f"{folder / FACTS_FILE}: {error}") from None
     except Exception as error:  # safetensors and load_state_dict raise many kinds on what does not fit

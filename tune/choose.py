@@ -1,50 +1,50 @@
-"""Choose the cut and the learning rate on evidence: cross-validation inside the training pictures."""
+"""Choose the recipe, the cut and the learning rate on evidence: cross-validation inside the training pictures."""
 
-import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from contract.reporting import Reporter
-from tune.cache import Cached, cache_at, pooled_features
-from tune.network import HEAD, Network
-from tune.options import GENTLE_RATE, TuneOptions
-from tune.precision import Precision
-from tune.probe import fit_probe
-from tune.train import train_network
+from tune.contest import Candidate, Contest, Entered
+from tune.network import ALL, HEAD, Network
+from tune.options import TuneOptions
+from tune.recipes import (
+    ALL_BLOCKS,
+    AUTO,
+    BOLD_RATE,
+    GENTLE_RATE,
+    LAST_BLOCKS,
+    LINEAR,
+    PROBE,
+    SCRATCH,
+    STEM_HEAD,
+    recipe_of,
+)
+from tune.survey import DepthScore, stratified_folds, survey_cuts
 
-_BOLD_RATE = 3e-2
 _FOLDS = 3
-_SHORT_EPOCHS = 4
-_HOPELESS = 2.0
-
-
-class Candidate(NamedTuple):
-    """A way to tune: from which cut, and with which learning rate for the head."""
-
-    cut: str
-    rate: float
+_FEW_HUNDRED, _THOUSAND = 300, 1000
+_LINEAR_WORK = 3_000_000  # pictures times features times classes, up to which all linear recipes are tried
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutScore:
+class Score:
     """How a candidate did in cross-validation.
 
     Args:
-        cut: the first trained block, or "head".
-        learning_rate: the head's.
+        recipe: its name.
+        cut: the first trained block; "head" where none is.
+        learning_rate: of the last block; 0 where none is trained.
         accuracy: over all held-out pictures, 0 to 1.
         standard_error: of that accuracy.
         pictures: how many were held out, over the folds that it took part in.
         chosen: whether it is the one.
     """
 
+    recipe: str
     cut: str
     learning_rate: float
     accuracy: float
@@ -53,139 +53,227 @@ class CutScore:
     chosen: bool
 
 
-def candidate_cuts(network: Network, cut: str) -> tuple[str, ...]:
-    """Name the cuts worth trying, cheapest first.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and why.
+
+    Args:
+        candidate: the way to tune.
+        reason: in one sentence.
+        depths: the survey, from the input to the head; empty where none was made.
+        scores: of all candidates that were tried.
+        trained: the weights of the candidate's first trial, which training goes on from; None where there was none.
+    """
+
+    candidate: Candidate
+    reason: str
+    depths: tuple[DepthScore, ...] = ()
+    scores: tuple[Score, ...] = ()
+    trained: dict[str, Tensor] | None = None
+
+
+def choice_state(choice: Choice) -> dict[str, Any]:
+    """Give a choice in plain types, to be kept."""
+    return vars(choice) | {
+        "candidate": tuple(choice.candidate),
+        "depths": [asdict(depth) for depth in choice.depths],
+        "scores": [asdict(score) for score in choice.scores],
+    }
+
+
+def choice_from(state: dict[str, Any]) -> Choice:
+    """Make a choice of what `choice_state` gave."""
+    parts = {
+        "candidate": Candidate(*state["candidate"]),
+        "depths": tuple(DepthScore(**depth) for depth in state["depths"]),
+        "scores": tuple(Score(**score) for score in state["scores"]),
+    }
+    return Choice(**(state | parts))
+
+
+def asked_candidate(options: TuneOptions) -> Candidate | None:
+    """Give the candidate that the options name; None where something is left to be chosen."""
+    recipe = options.asked_recipe
+    if recipe in LINEAR:
+        return Candidate(recipe, HEAD, 0.0)
+    if recipe == AUTO or (recipe == LAST_BLOCKS and options.cut == "auto"):
+        return None
+    rate = recipe_of(recipe).rate if recipe in (STEM_HEAD, SCRATCH) else None
+    rate = options.learning_rate or rate
+    return None if rate is None else Candidate(recipe, options.cut if recipe == LAST_BLOCKS else ALL, rate)
+
+
+def wants_survey(options: TuneOptions) -> bool:
+    """Tell whether a depth is to be chosen."""
+    return options.asked_recipe == AUTO or (options.asked_recipe == LAST_BLOCKS and options.cut == "auto")
+
+
+def earliest_cut(network: Network, options: TuneOptions) -> str:
+    """Name the cut at which activations are worth keeping before anything is chosen: the middle, unless one is asked.
 
     Args:
         network: to be cut.
-        cut: what was asked for; "auto" makes it the head, the last quarter of the blocks, and the last half.
+        options: what was asked for.
     """
-    if cut != "auto":
-        return (cut,)
-    names = network.block_names
-    depths = sorted({math.ceil(len(names) / 4), math.ceil(len(names) / 2)})
-    return (HEAD, *(names[-depth] for depth in depths))
+    if wants_survey(options):
+        return middle_cut(network)
+    if options.asked_recipe in LINEAR:
+        return HEAD
+    return options.cut if options.asked_recipe == LAST_BLOCKS else ALL
 
 
-def needs_choice(options: TuneOptions) -> bool:
-    """Tell whether anything is left to be chosen."""
-    return options.cut == "auto" or (options.cut != HEAD and options.learning_rate is None)
+def middle_cut(network: Network) -> str:
+    """Name the cut that has half of the blocks behind it."""
+    return network.block_names[-math.ceil(len(network.block_names) / 2)]
 
 
-def score_candidates(
-    network: Network,
-    cached: Cached,
-    features: Tensor,
-    options: TuneOptions,
-    precision: Precision,
-    reporter: Reporter,
-) -> tuple[CutScore, ...]:
-    """Train candidates on the same folds of the training pictures and test them on what each fold holds out.
+def choose(entered: Entered) -> Choice:
+    """Try what is worth trying, the cheapest first, and take the cheapest that nothing is clearly ahead of.
 
-    The first cut that trains blocks is tried with a gentle and a bold learning rate, the next ones with the better of
-    them. After each fold, those go that will hardly win (racing, after Maron and Moore 1994): candidates that are not
-    ahead of a cheaper one by a standard error of the paired difference, and those that are two behind the best. The
-    race ends when one is left.
+    The survey tells where to look: where features of an earlier cut are worth more than those behind the last block,
+    the pictures are unlike those that the network knows, and the search begins deeper. It goes deeper as long as
+    that pays: as long as a candidate is more than a standard error of the paired difference ahead of the best so far.
 
     Args:
-        network: pretrained; left as it is.
-        cached: the training pictures at the earliest candidate cut.
-        features: pooled behind the last block, of every view, float32 [N, V, F].
-        options: how to train.
-        precision: to compute in.
-        reporter: shows progress.
-
-    Returns:
-        One score per candidate, cheapest first; none where a class has too few pictures to hold any out.
+        entered: network, pictures and options.
     """
-    labels = cached.labels.numpy()
-    folds = min(_FOLDS, int(np.bincount(labels).min()))
-    if folds < 2:  # noqa: PLR2004
-        return ()
-    split = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(labels, labels)
-    cuts = candidate_cuts(network, options.cut)
-    at_cut: dict[str, Cached] = {}
-    for cut in reversed(cuts):  # the earliest first: each from the one before
-        cached = at_cut[cut] = cache_at(network, cached, features, network.position(cut), precision)
-    hits: dict[Candidate, list[np.ndarray]] = {}
-    racing: tuple[Candidate, ...] = ()
-    steps = reporter.track("choosing by cross-validation", folds)
-    for train, held_out in split:
-        probe = fit_probe(features[train, 0], cached.labels[train], seed=options.seed)
-        for one in racing or _candidates(cuts, options, hits):
-            trial = copy.deepcopy(network)
-            short = replace(options, epochs=min(options.epochs, _SHORT_EPOCHS), learning_rate=one.rate)
-            train_network(trial, at_cut[one.cut].take(train), features[train], probe, short, precision, lambda _: None)
-            hits.setdefault(one, []).append(_hits(trial, at_cut[one.cut].take(held_out), precision))
-        racing = _still_racing({one: np.concatenate(hits[one]) for one in racing or hits})
-        steps(1)
-        if len(racing) == 1:
+    labels = entered.gathered.labels.numpy()
+    folds = stratified_folds(labels, _FOLDS, entered.options.seed)
+    if not folds:
+        return _careful(entered)
+    contest = Contest(entered=entered, folds=folds)
+    if not wants_survey(entered.options):
+        return _chosen_rate(contest)
+    depths = _survey(entered)
+    foreign = is_foreign(depths)
+    best = _best_linear(contest) if entered.options.asked_recipe == AUTO else None
+    best, why = _climb(contest, best, foreign=foreign)
+    return _choice(contest, best, why, depths)
+
+
+def is_foreign(depths: Sequence[DepthScore]) -> bool:
+    """Tell whether the pictures are unlike those that the network knows.
+
+    They are where an earlier cut's features are worth more, by a standard error, than those behind the last block, and
+    where not even half of the pictures are told right from either.
+
+    Args:
+        depths: of the survey, from the input to the head; none where nothing could be held out.
+    """
+    best = max(depths, key=lambda depth: depth.accuracy)
+    return best.accuracy - depths[-1].accuracy > depths[-1].standard_error or best.accuracy < 0.5  # noqa: PLR2004
+
+
+def _survey(entered: Entered) -> tuple[DepthScore, ...]:
+    gathered = entered.gathered
+    labels = gathered.labels[gathered.surveyed]
+    folds = stratified_folds(labels.numpy(), _FOLDS, entered.options.seed)
+    return survey_cuts(entered.network, gathered.borders, labels, folds, entered.reporter) if folds else ()
+
+
+def _careful(entered: Entered) -> Choice:
+    """Choose without evidence: what was asked for, and the gentlest of what was not."""
+    options = entered.options
+    candidate = Candidate(PROBE, HEAD, 0.0)
+    if options.asked_recipe != AUTO:
+        cut = middle_cut(entered.network) if options.cut == "auto" else options.cut
+        rate = options.learning_rate or GENTLE_RATE
+        candidate = Candidate(options.asked_recipe, cut if options.asked_recipe == LAST_BLOCKS else ALL, rate)
+    why = "a class has too few pictures to hold any out, so nothing was tried"
+    return Choice(candidate=candidate, reason=f"{candidate}: {why}")
+
+
+def _chosen_rate(contest: Contest) -> Choice:
+    """Choose the learning rate of a recipe and cut that were asked for."""
+    options = contest.entered.options
+    cut = options.cut if options.asked_recipe == LAST_BLOCKS else ALL
+    gentle, bold = (Candidate(options.asked_recipe, cut, rate) for rate in (GENTLE_RATE, BOLD_RATE))
+    contest.enter(gentle)
+    contest.enter(bold)
+    best = bold if contest.lead(bold, gentle) > 1 else gentle
+    return _choice(contest, best, f"{best} did best of two rates", ())
+
+
+def _best_linear(contest: Contest) -> Candidate:
+    """Take the softmax regression unless another linear recipe is clearly ahead."""
+    gathered = contest.entered.gathered
+    best = Candidate(PROBE, HEAD, 0.0)
+    contest.enter(best)
+    if gathered.features[:, 0].numel() * len(np.unique(gathered.labels)) > _LINEAR_WORK:
+        return best
+    for recipe in LINEAR[1:]:
+        other = Candidate(recipe, HEAD, 0.0)
+        contest.enter(other)
+        best = other if contest.lead(other, best) > 1 else best
+    return best
+
+
+def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[Candidate, str]:
+    """Go from the last quarter of the blocks to the last half and to all, as long as it pays."""
+    why, rates = "nothing was clearly ahead of it", _rates(contest.entered.options, foreign=foreign)
+    pictures = len(contest.entered.gathered.labels)
+    for recipe, cut in _depths(contest.entered.network, foreign=foreign):
+        if best is not None and contest.is_settled(best):
+            return best, "it misses too few pictures for anything to be clearly ahead of it"
+        tried = [Candidate(recipe, cut, rate) for rate in rates]
+        for candidate in tried:
+            contest.enter(candidate, against=best)
+        ahead = max(tried, key=contest.accuracy)
+        rates = (ahead.rate,)
+        if best is None or contest.lead(ahead, best) > _needed_lead(best, pictures):
+            best, why = ahead, "it was clearly ahead of everything cheaper that was tried"
+        else:
             break
-    steps(folds - max(map(len, hits.values())))
-    chosen = _chosen({one: np.concatenate(hits[one]) for one in racing})
-    return tuple(_score(one, np.concatenate(own), chosen=one == chosen) for one, own in hits.items())
+    if best is None:
+        raise AssertionError
+    return best, why
 
 
-def _candidates(
-    cuts: tuple[str, ...], options: TuneOptions, hits: dict[Candidate, list[np.ndarray]]
-) -> Iterator[Candidate]:
-    """Give the first fold's candidates, one by one, as what has been seen of those before suggests."""
-    rates = (options.learning_rate,) if options.learning_rate is not None else (GENTLE_RATE, _BOLD_RATE)
-    for cut in cuts:
-        if cut == HEAD:
-            yield Candidate(HEAD, options.head_rate)
-            continue
-        for rate in rates:
-            yield Candidate(cut, rate)
-        rates = (max((one for one in hits if one.cut == cut), key=lambda one: float(hits[one][0].mean())).rate,)
+def _needed_lead(best: Candidate, pictures: int) -> float:
+    """Give the lead, in standard errors, that more training must have over the best so far.
+
+    Over another trained candidate it is one. Over a linear one it is less, the more pictures there are: trials train
+    on fewer pictures for a shorter time than tuning then does, and with thousands of pictures tuning mostly pays.
+    """
+    if best.recipe not in LINEAR:
+        return 1.0
+    return min(1.0, max(0.0, (_THOUSAND - pictures) / (_THOUSAND - _FEW_HUNDRED)))
 
 
-def _score(one: Candidate, hits: np.ndarray, *, chosen: bool) -> CutScore:
-    accuracy = float(hits.mean())
-    error = math.sqrt(accuracy * (1 - accuracy) / len(hits))
-    return CutScore(
-        cut=one.cut,
-        learning_rate=one.rate,
-        accuracy=accuracy,
-        standard_error=error,
-        pictures=len(hits),
-        chosen=chosen,
+def _depths(network: Network, *, foreign: bool) -> Iterator[tuple[str, str]]:
+    if not foreign:
+        yield LAST_BLOCKS, network.block_names[-math.ceil(len(network.block_names) / 4)]
+    yield LAST_BLOCKS, middle_cut(network)
+    yield ALL_BLOCKS, ALL
+
+
+def _rates(options: TuneOptions, *, foreign: bool) -> tuple[float, ...]:
+    """Features that fit are spoilt by large steps, so these are tried on foreign pictures alone."""
+    if options.learning_rate is not None:
+        return (options.learning_rate,)
+    return (GENTLE_RATE, BOLD_RATE) if foreign else (GENTLE_RATE,)
+
+
+def _choice(contest: Contest, best: Candidate, why: str, depths: tuple[DepthScore, ...]) -> Choice:
+    scores = tuple(_score(one, np.concatenate(own), chosen=one == best) for one, own in contest.hits.items())
+    found = "; ".join(f"{one} {score.accuracy:.3f}" for one, score in zip(contest.hits, scores, strict=True))
+    return Choice(
+        candidate=best,
+        reason=f"{best}: {why} (cross-validated: {found})",
+        depths=depths,
+        scores=scores,
+        trained=contest.trained.get(best),
     )
 
 
-def _still_racing(hits: dict[Candidate, np.ndarray]) -> tuple[Candidate, ...]:
-    """Keep what can win: no more than a little behind the best, and clearly ahead of everything cheaper."""
-    best = max(hits.values(), key=np.mean)
-    racing: dict[Candidate, np.ndarray] = {}
-    for one, own in hits.items():
-        if _behind(own, best) <= _HOPELESS and all(_behind(cheaper, own) > 1 for cheaper in racing.values()):
-            racing[one] = own
-    return tuple(racing)
-
-
-def _behind(hits: np.ndarray, best: np.ndarray) -> float:
-    """Measure how far behind the best one is, in standard errors of the difference over the same pictures."""
-    difference = best.astype(float) - hits
-    error = difference.std(ddof=1) / math.sqrt(len(difference))
-    return float(difference.mean() / error) if error else 0.0
-
-
-def _chosen(hits: dict[Candidate, np.ndarray]) -> Candidate:
-    """Apply the one-standard-error rule (Breiman et al. 1984): the cheapest that is within one of the best."""
-    best = max(hits.values(), key=lambda own: float(own.mean()))
-    return next(one for one, own in hits.items() if _behind(own, best) <= 1)
-
-
-def chosen_candidate(scores: tuple[CutScore, ...], options: TuneOptions) -> Candidate:
-    """Give what was chosen; without scores, what was asked for, and for the rest the careful choice."""
-    for score in scores:
-        if score.chosen:
-            return Candidate(score.cut, score.learning_rate)
-    cut = HEAD if options.cut == "auto" else options.cut
-    return Candidate(cut, options.head_rate)
-
-
-def _hits(network: Network, testing: Cached, precision: Precision) -> np.ndarray:
-    with torch.inference_mode():
-        pooled = pooled_features(network, testing, precision, views=1)[:, 0].to(precision.device)
-        return np.asarray(network.head.classify(pooled).argmax(1).cpu() == testing.labels)
+def _score(one: Candidate, hits: np.ndarray, *, chosen: bool) -> Score:
+    accuracy = float(hits.mean())
+    return Score(
+        recipe=one.recipe,
+        cut=one.cut,
+        learning_rate=one.rate,
+        accuracy=accuracy,
+        standard_error=math.sqrt(accuracy * (1 - accuracy) / len(hits)),
+        pictures=len(hits),
+        chosen=chosen,
+    )

@@ -1,49 +1,19 @@
-"""Find the labelled pictures in a folder and split them."""
+"""Labelled pictures, split into those that train and those that tell how well it went."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
 from contract.errors import DataError
-from contract.files import visible_files
 from contract.manifest import check_labels
+from tune.dataset_csv import find_in_csv
+from tune.dataset_folder import find_in_folder
+from tune.pictures import TEST, TRAIN, VAL, Picture, Skipped, printable, stored_path
 
-TRAIN, VAL, TEST = "train", "val", "test"
-_SPLIT_FOLDERS = {
-    TRAIN: ("train", "training"),
-    VAL: ("val", "valid", "validation"),
-    TEST: ("test", "testing"),
-}
-_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One labelled picture.
-
-    Args:
-        path: of the file.
-        label: index into the labels.
-    """
-
-    path: Path
-    label: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A file that was found but is not used.
-
-    Args:
-        path: of the file.
-        reason: why, for people.
-    """
-
-    path: Path
-    reason: str
+__all__ = ["TEST", "TRAIN", "VAL", "Dataset", "Picture", "Skipped", "printable", "read_dataset", "stored_path"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +21,7 @@ class Dataset:
     """Labelled pictures by split.
 
     Args:
-        root: the folder they were found in.
+        root: the folder they were found in, or that of the CSV file that lists them.
         labels: the classes' names, in the order of their indices.
         splits: "train", "val" and, where there is one, "test".
         skipped: the files that are not used.
@@ -79,97 +49,46 @@ class Dataset:
 
 
 def read_dataset(root: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Find the pictures of a folder that has a folder per class, with or without train, val and test folders on top.
+    """Find the pictures of a folder that has a folder per class, or those that a CSV file lists.
 
-    Without a val folder, a stratified part of the training pictures is put aside, the same for the same seed. Hidden
-    files and folders are ignored; files of other kinds are skipped and named.
+    A folder may have train, val and test folders on top; a CSV file has the columns `path` and `label` and may have
+    `split`. Without val pictures, a stratified part of the training pictures is put aside, the same for the same seed.
+    In folders, hidden files and folders are ignored; files of other kinds are skipped and named.
 
     Args:
-        root: the folder.
+        root: the folder or the CSV file.
         val_fraction: how much of the training pictures is put aside, 0 to 1.
         seed: of that choice.
 
     Returns:
-        The pictures, in the order of their names. They are found, not opened.
+        The pictures, by label and in the order of their names. They are found, not opened.
 
     Raises:
-        DataError: no folder, fewer than two classes, a class that is empty or whose name is no label, two folders for
-            one split, or splits that differ in their classes.
+        DataError: neither a folder nor a CSV file, fewer than two classes, a class that is empty or whose name is no
+            label, two folders for one split, splits that differ in their classes, or a line that makes no sense.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder; expected one with a folder of pictures per class")
-    skipped: list[Skipped] = []
-    folders = _split_folders(root, skipped) or {TRAIN: root}
-    labels = tuple(folder.name for folder in _folders(folders[TRAIN]))
+    listed = root.suffix.lower() == ".csv" and root.is_file()
+    if not listed and not root.is_dir():
+        raise DataError(
+            f"{root} is no folder; expected one with a folder of pictures per class, or a .csv file with the columns "
+            "path and label"
+        )
+    found = find_in_csv(root) if listed else find_in_folder(root)
+    _check_classes(found.labels, root)
+    folder = root.parent if listed else root
+    dataset = Dataset(root=folder, labels=found.labels, splits=found.splits, skipped=found.skipped)
+    _check(dataset)
+    return dataset if VAL in dataset.splits else _with_val(dataset, val_fraction, seed)
+
+
+def _check_classes(labels: tuple[str, ...], root: Path) -> None:
     if len(labels) < 2:  # noqa: PLR2004
-        raise DataError(f"{folders[TRAIN]} holds {len(labels)} folders of pictures; a classifier needs two or more")
+        raise DataError(f"{root} holds {len(labels)} classes of training pictures; a classifier needs two or more")
     try:
         check_labels(labels)
     except ValueError as error:
-        raise DataError(f"the folders in {printable(folders[TRAIN])} cannot be labels: {error}") from None
-    splits = {name: tuple(_pictures(folder, labels, skipped)) for name, folder in folders.items()}
-    dataset = Dataset(root=root, labels=labels, splits=splits, skipped=tuple(skipped))
-    _check(dataset)
-    return dataset if VAL in splits else _with_val(dataset, val_fraction, seed)
-
-
-def printable(path: Path) -> str:
-    """Write a path so that any file can hold it: names that are no UTF-8 with their bytes as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _split_folders(root: Path, skipped: list[Skipped]) -> dict[str, Path]:
-    """Find train, val and test folders; none where the folders on top are the classes."""
-    splits = {name: split for split, names in _SPLIT_FOLDERS.items() for name in names}
-    found: dict[str, Path] = {}
-    others: list[Path] = []
-    for folder in _folders(root):
-        split = splits.get(folder.name.lower())
-        if split in found:
-            raise DataError(f"{root} has two folders for {split}: {found[split].name} and {folder.name}; keep one")
-        if split is None:
-            others.append(folder)
-        else:
-            found[split] = folder
-    if found and not others and TRAIN not in found:
-        raise DataError(f"{root} has {', '.join(path.name for path in found.values())} but no train folder")
-    if TRAIN not in found:
-        return {}
-    skipped += [Skipped(path=path, reason="lies beside train and is no split of its own") for path in others]
-    return {split: found[split] for split in _SPLIT_FOLDERS if split in found}
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _pictures(folder: Path, labels: tuple[str, ...], skipped: list[Skipped]) -> Iterator[Picture]:
-    classes = {label: index for index, label in enumerate(labels)}
-    unknown = [printable(Path(entry.name)) for entry in _folders(folder) if entry.name not in classes]
-    if unknown:
-        raise DataError(f"{folder} has classes that the training pictures lack: {', '.join(unknown)}")
-    skipped += [Skipped(path=path, reason="lies in no class's folder") for path in folder.iterdir() if _is_stray(path)]
-    for label, index in classes.items():
-        for path in visible_files(folder / label):
-            if not _is_utf8(path):
-                skipped.append(Skipped(path=path, reason="its name is not UTF-8; rename it"))
-            elif path.suffix.lower() in _SUFFIXES:
-                yield Picture(path=path, label=index)
-            else:
-                skipped.append(Skipped(path=path, reason=f"{path.suffix or 'no suffix'} is no picture's suffix"))
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_stray(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
+        raise DataError(f"the classes in {printable(root)} cannot be labels: {error}") from None
 
 
 def _check(dataset: Dataset) -> None:
@@ -180,7 +99,7 @@ def _check(dataset: Dataset) -> None:
             reasons = "".join(f"\n  {printable(item.path)}: {item.reason}" for item in dataset.skipped[:5])
             raise DataError(
                 f"no usable picture of {', '.join(empty)} in the {name} pictures of {dataset.root}; add some, or "
-                f"remove the empty folder{reasons and chr(10) + 'skipped, for example:'}{reasons}"
+                f"remove what is empty{reasons and chr(10) + 'skipped, for example:'}{reasons}"
             )
 
 

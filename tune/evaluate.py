@@ -6,12 +6,13 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contract.arrays import Float32
 from contract.errors import DataError
 from contract.preprocess import PreprocessSpec
 from tune.dataset import Picture, Skipped
+from tune.link import SOFTMAX, negative_log_likelihoods, probabilities
 from tune.network import Network
 from tune.views import Views, load_views
 
@@ -28,12 +29,14 @@ class Evaluation:
         labels: int64 [N].
         pictures: the N pictures.
         skipped: the files that did not decode.
+        link: how logits become probabilities, "softmax" or "sigmoid".
     """
 
     logits: Tensor
     labels: Tensor
     pictures: tuple[Picture, ...]
     skipped: tuple[Skipped, ...]
+    link: str = SOFTMAX
 
     @property
     def accuracy(self) -> float:
@@ -42,11 +45,11 @@ class Evaluation:
 
     def negative_log_likelihood(self, temperature: float = 1.0) -> float:
         """Mean over the pictures, in nats."""
-        return nn.functional.cross_entropy(self.logits / temperature, self.labels).item()
+        return negative_log_likelihoods(self.logits, self.labels, self.link, temperature).mean().item()
 
     def probabilities(self, temperature: float) -> Float32[np.ndarray, "n c"]:
-        """Softmax of the logits over the temperature."""
-        return (self.logits / temperature).softmax(1).numpy()
+        """Give each class its probability, the logits divided by the temperature first."""
+        return probabilities(self.logits, self.link, temperature).numpy()
 
 
 def evaluate(
@@ -100,8 +103,14 @@ def evaluate_together(
         )
     labels = torch.tensor([picture.label for picture in kept], dtype=torch.int64)
     return [
-        Evaluation(logits=torch.cat(own).clone(), labels=labels, pictures=tuple(kept), skipped=tuple(skipped))
-        for own in logits
+        Evaluation(
+            logits=torch.cat(own).clone(),
+            labels=labels,
+            pictures=tuple(kept),
+            skipped=tuple(skipped),
+            link=network.head.link,
+        )
+        for network, own in zip(networks, logits, strict=True)
     ]
 
 

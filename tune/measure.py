@@ -84,7 +84,7 @@ def _measure(network: Network, position: int, inputs: Tensor, precision: Precisi
         forward_seconds = _seconds(lambda: _forward(network, position, served, precision), precision)
     with torch.no_grad():
         outputs = _forward(network, position, served, precision)
-    network.train_from(position)
+    network.train_only(range(position, len(network.block_names)))
     saved: dict[int, int] = {}
 
     def step() -> None:

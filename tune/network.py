@@ -1,6 +1,6 @@
 """A backbone's blocks behind a normalisation and before a new head, to be cut at any border."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from contract.errors import CheckpointError
 from contract.preprocess import PreprocessSpec
 from tune.families import Stage, family_of
+from tune.link import SOFTMAX
 
 HEAD = "head"
 ALL = "all"
@@ -43,10 +44,15 @@ class Head(nn.Module):
     Args:
         features: F.
         classes: C.
+
+    Attributes:
+        link: how its logits become probabilities, one of `tune.link.LINKS`. Whoever trains it with cross-entropy, the
+            loss of the softmax, sets it to "softmax".
     """
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
+        self.link = SOFTMAX
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("inverse_std", torch.ones(features))
         self.linear = nn.Linear(features, classes)
@@ -105,7 +111,8 @@ class Network(nn.Module):
         self._width_axis = family.width_axis
         self._picture_shape = spec.shape
         self.normalise = Normalise(spec)
-        self.head = Head(_width(self._blocks, spec), classes)
+        self._border_shapes = _border_shapes(self._blocks, spec)
+        self.head = Head(self._border_shapes[-1][0], classes)
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -116,6 +123,10 @@ class Network(nn.Module):
     def picture_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a prepared picture."""
         return self._picture_shape
+
+    def border_shape(self, position: int) -> tuple[int, ...]:
+        """Give the shape of one picture's activations behind `position` blocks; at 0, of the picture itself."""
+        return self._border_shapes[position - 1] if position else self._picture_shape
 
     def position(self, cut: str) -> int:
         """Count the blocks before a cut: 0 for "all", all of them for "head".
@@ -133,13 +144,14 @@ class Network(nn.Module):
         """Classify prepared pictures."""
         return self.run_tail(pixels, 0)
 
-    def flipped(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Mirror half of the cached pictures or activations, chosen at random; tokens stay as they are."""
-        axis = 2 if batch.dtype == torch.uint8 else self._width_axis
-        if axis is None:
-            return batch
-        chosen = torch.rand(len(batch), generator=generator) < 0.5  # noqa: PLR2004 - half
-        return torch.where(chosen.view(-1, 1, 1, 1).to(batch.device), batch.flip(axis), batch)
+    def width_axis(self, batch: Tensor) -> int | None:
+        """Tell which axis of cached pictures or activations is the picture's width; None for tokens."""
+        return 2 if batch.dtype == torch.uint8 else self._width_axis
+
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """Normalise pictures; activations stay as they are."""
+        # uint8 comes only from pictures: a cut before the first block has them, and nothing else, in its cache.
+        return self.normalise(inputs) if inputs.dtype == torch.uint8 else inputs
 
     def run_tail(self, inputs: Tensor, position: int) -> Tensor:
         """Apply the blocks from `position` on and the head: to logits [N, C]."""
@@ -147,8 +159,7 @@ class Network(nn.Module):
 
     def run_blocks(self, inputs: Tensor, first: int, last: int) -> Tensor:
         """Apply blocks `first` to `last - 1`; where `first` is 0, to pictures (uint8 NHWC), which are normalised."""
-        # uint8 comes only from pictures: a cut before the first block has them, and nothing else, in its cache.
-        activations = self.normalise(inputs) if inputs.dtype == torch.uint8 else inputs
+        activations = self.normalised(inputs)
         for block in self._blocks[first:last]:
             for module in block.modules:
                 activations = module(activations)
@@ -160,14 +171,36 @@ class Network(nn.Module):
             for module in block.modules:
                 yield from module.parameters()
 
-    def train_from(self, position: int) -> None:
-        """Let the blocks from `position` on learn, in training mode; freeze those before, in eval mode."""
+    def train_only(self, blocks: Collection[int]) -> None:
+        """Let the head and some blocks learn, in training mode; freeze the others, in eval mode.
+
+        Args:
+            blocks: their numbers, counted from the input.
+        """
         self.eval()
         self.requires_grad_(requires_grad=False)
-        for block in self._blocks[position:]:
-            for module in block.modules:
+        for index in blocks:
+            for module in self._blocks[index].modules:
                 module.train().requires_grad_()
         self.head.train().requires_grad_()
+
+    def trained_state(self, blocks: Collection[int]) -> dict[str, Tensor]:
+        """Give the weights and statistics of the head and of some blocks, under this module's own keys."""
+        modules = [*(module for index in blocks for module in self._blocks[index].modules), self.head]
+        tensors = [tensor for module in modules for tensor in module.state_dict(keep_vars=True).values()]
+        wanted = {id(tensor) for tensor in tensors}
+        return {key: value.detach() for key, value in self.state_dict(keep_vars=True).items() if id(value) in wanted}
+
+    def pool_border(self, activations: Tensor, position: int) -> Tensor:
+        """Pool what lies at a border by average and by maximum: to float32 [N, 2 F], averages first.
+
+        Args:
+            activations: maps, pooled over the picture's area, or tokens, pooled over all of them.
+            position: how many blocks made them; the last gives maps, whatever those before it give.
+        """
+        width_axis = 3 if position == len(self._blocks) else self._width_axis
+        axes = (1,) if width_axis is None else (width_axis - 1, width_axis)
+        return torch.cat([activations.mean(axes, dtype=torch.float32), activations.amax(axes).float()], 1)
 
     def export_state(self) -> dict[str, Tensor]:
         """Give all weights: the blocks' under torchvision's keys, the head's under a prefix that none of them has."""
@@ -185,14 +218,16 @@ class Network(nn.Module):
         load_weights(self.model, {key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
 
 
-def _width(blocks: tuple[Stage, ...], spec: PreprocessSpec) -> int:
-    """Run one empty picture through, to see how many features come out."""
+def _border_shapes(blocks: tuple[Stage, ...], spec: PreprocessSpec) -> tuple[tuple[int, ...], ...]:
+    """Run one empty picture through, to see what comes out of each block."""
     modules = [module for block in blocks for module in block.modules]
     modes = [(child, child.training) for module in modules for child in module.modules()]
-    activations = torch.zeros(1, 3, *spec.crop)
+    activations, shapes = torch.zeros(1, 3, *spec.crop), []
     with torch.inference_mode():
-        for module in modules:
-            activations = module.eval()(activations)
+        for block in blocks:
+            for module in block.modules:
+                activations = module.eval()(activations)
+            shapes.append(tuple(activations.shape[1:]))
     for child, training in modes:
         child.training = training
-    return activations.shape[1]
+    return tuple(shapes)

@@ -1,11 +1,15 @@
 """What a tuning run may be told, validated once."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
+from contract.errors import OptionsError
 from contract.options import check_ranges
+from tune.recipes import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
 
-GENTLE_RATE = 2e-3  # spoils no features that fit already
+_PASSES = 5000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 6, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,53 +19,101 @@ class TuneOptions:
     Args:
         backbone: torchvision's name of the network.
         weights: "default" (downloaded by torchvision), "builtin", "none" (random), or a file.
-        cut: "auto" (chosen by cross-validation), "head", "all", or the first block to train.
-        epochs: passes over the pictures for the blocks behind the cut.
+        recipe: "auto" (chosen on evidence); "probe", "one-vs-rest" or "svm" (linear, on frozen features);
+            "last-blocks" (those behind the cut), "stem-head" (the first block), "all", or "scratch" (from random
+            weights).
+        cut: the first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe
+            "auto", a block's name asks for "last-blocks", "head" for "probe", and "all" for "all".
+        epochs: passes over the pictures for the blocks; by default 6, or up to 8 where there are few pictures.
+        patience: stop early where the loss on a tenth of the training pictures, put aside for that, has not fallen
+            for so many epochs; 0 never stops.
         seed: of everything random.
         device: "auto", "cpu" or "cuda".
-        views: versions of each picture in the cache: the picture as served, and random crops and flips of it.
+        views: versions of each picture in the cache: the picture as served, and random crops, turns, flips and
+            colours of it.
         batch_size: pictures a step.
-        learning_rate: the head's, at its highest; blocks get at most a tenth of it, less toward the input. Without it,
+        optimiser: "adamw", or "sgd" with Nesterov's momentum.
+        learning_rate: of the last block, at its highest; blocks nearer to the input get less. Without it,
             cross-validation chooses a gentle one or a bold one.
-        weight_decay: AdamW's, for weights; norms and biases get none.
+        weight_decay: for weights; norms and biases get none.
         label_smoothing: how much probability is spread over all classes, 0 to 1.
+        mixup: parameter of the beta distribution by which pairs of activations are mixed; 0 mixes none.
+        class_weights: "balanced" makes every class count the same, however few its pictures.
         val_fraction: how much of the training pictures validates where there is no val folder, 0 to 1.
-        cache_gb: memory for the cached activations, in GB; above it they go to a file in the run's folder.
+        cache_gb: how much room cached activations may take, in GB: in memory, or in a file in the run's folder where
+            that would take more than half of what is free. Above it, the frozen blocks run anew in every epoch.
+        abstain_precision: find the confidence from which on answers are right this often, 0 to 1.
+        strict: take every problem of the data as an error.
 
     Raises:
-        OptionsError: a value is out of its range.
+        OptionsError: a value is out of its range, or two contradict each other.
     """
 
     backbone: str = "mobilenet_v3_small"
     weights: str = "default"
+    recipe: RecipeName = AUTO
     cut: str = "auto"
-    epochs: int = 12
+    epochs: int | None = None
+    patience: int = 0
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    views: int = 4
+    views: int = 1
     batch_size: int = 32
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float | None = None
     weight_decay: float = 0.02
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
     val_fraction: float = 0.2
-    cache_gb: float = 4.0
+    cache_gb: float = 8.0
+    abstain_precision: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Validate once, where it is built."""
         ranges = {
             "epochs": (1, 10_000),
+            "patience": (0, 10_000),
             "views": (1, 64),
             "batch_size": (2, 65_536),
             "seed": (0, 2**32 - 1),
             "learning_rate": (1e-8, 10.0),
             "weight_decay": (0.0, 10.0),
             "label_smoothing": (0.0, 0.9),
+            "mixup": (0.0, 10.0),
             "val_fraction": (0.01, 0.9),
             "cache_gb": (0.0, 100_000.0),
+            "abstain_precision": (0.01, 0.9999),
         }
         check_ranges(vars(self), ranges)
+        if self.cut != "auto" and self.recipe != AUTO and self.cut not in self._fitting_cuts():
+            raise OptionsError(
+                f"--cut {self.cut} does not go with --recipe {self.recipe}; leave one of them out, or use --recipe "
+                f"{LAST_BLOCKS} with a block"
+            )
 
     @property
-    def head_rate(self) -> float:
-        """The learning rate that was asked for, or else the gentle one."""
-        return GENTLE_RATE if self.learning_rate is None else self.learning_rate
+    def asked_recipe(self) -> str:
+        """The recipe that was asked for, be it by a cut."""
+        if self.recipe != AUTO or self.cut == "auto":
+            return self.recipe
+        return {"head": PROBE, "all": ALL_BLOCKS}.get(self.cut, LAST_BLOCKS)
+
+    def _fitting_cuts(self) -> Container[str]:
+        if self.recipe in LINEAR:
+            return ("head",)
+        if self.recipe in (ALL_BLOCKS, SCRATCH):
+            return ("all",)
+        return () if self.recipe == STEM_HEAD or self.cut == "head" else (self.cut,)
+
+    def epochs_for(self, pictures: int, patience: int = 1) -> int:
+        """Give the number of epochs.
+
+        Args:
+            pictures: to train on.
+            patience: how many times the usual number, where none was asked for.
+        """
+        if self.epochs is not None:
+            return self.epochs
+        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_PASSES // pictures)))

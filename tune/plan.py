@@ -14,9 +14,10 @@ import torchvision
 from PIL import Image
 
 from contract.errors import PictureError
-from contract.preprocess import PreprocessSpec
+from contract.preprocess import PreprocessSpec, decode
 from contract.reporting import Reporter, Silent
 from tune.dataset import TRAIN, VAL, read_dataset
+from tune.fingerprints import DECODED_SIDE
 from tune.measure import BlockCost, measure_blocks, measure_evaluation
 from tune.network import ALL, HEAD, Network
 from tune.options import TuneOptions
@@ -38,7 +39,7 @@ class Task:
         classes: how many.
         pictures: to train on.
         val_pictures: to validate on.
-        load_seconds: of one picture, with all cores at work: decoding it, and making its views.
+        load_seconds: of one picture, with all cores at work: inspecting it, decoding it, and making its views.
     """
 
     classes: int
@@ -78,6 +79,7 @@ class CutPlan:
         cache_bytes: of all pictures' views at the cut.
         memory_bytes: weights, gradients, optimiser, one batch's activations, and the part of the cache that stays
             in memory.
+        epochs: passes over the pictures.
         seconds: predicted for the whole run with this cut, from the first picture to the metrics.
         naive_seconds: the same if the trunk ran, and pictures were decoded, anew in every epoch.
     """
@@ -90,6 +92,7 @@ class CutPlan:
     trained_flops: int
     cache_bytes: int
     memory_bytes: int
+    epochs: int
     seconds: float
     naive_seconds: float
 
@@ -158,7 +161,7 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
     weights = sum(cost.parameters for cost in costs.blocks) + head
     picture_bytes = costs.blocks[position - 1].activation_bytes if position else costs.picture_bytes
     cache = picture_bytes * views
-    epochs = options.epochs if tail else 0
+    epochs = options.epochs_for(task.pictures)
     batch = options.batch_size * sum(cost.saved_bytes for cost in tail)
     once = (
         task.pictures * load + views * forward + task.val_pictures * (load / options.views + costs.evaluation_seconds)
@@ -175,8 +178,9 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
         + trained * _OPTIMISER_COPIES * _FLOAT32_BYTES
         + batch
         + min(cache, round(options.cache_gb * 1e9)),
-        seconds=once + epochs * task.pictures * training,
-        naive_seconds=once + options.epochs * task.pictures * (load / options.views + frozen + training),
+        epochs=epochs,
+        seconds=once + (epochs if tail else 0) * task.pictures * training,
+        naive_seconds=once + epochs * task.pictures * (load / options.views + frozen + training),
     )
 
 
@@ -207,6 +211,7 @@ def _load_seconds(pictures: list[tuple[str, bytes]], views: Views) -> float:
 
     def make(picture: tuple[str, bytes]) -> None:
         with suppress(PictureError):
+            decode(picture[1], at_least=DECODED_SIDE)
             make_views(picture[1], picture[0], views)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

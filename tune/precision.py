@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from contract.errors import UnfreezeError
 
+_CPU_TRUNK_BATCH, _CUDA_TRUNK_BATCH = 8, 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
@@ -25,6 +27,11 @@ class Precision:
     def autocast(self) -> AbstractContextManager[object]:
         """Compute in `dtype` where that is safe, in float32 where it is not."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @property
+    def trunk_batch(self) -> int:
+        """How many pictures to run through frozen blocks at a time: on a CPU, as many as its caches like."""
+        return _CPU_TRUNK_BATCH if self.device.type == "cpu" else _CUDA_TRUNK_BATCH
 
     def lay_out(self, batch: Tensor) -> Tensor:
         """Put activations on the device as convolutions like them best: in `dtype`, channels last. Pictures are so."""

@@ -1,26 +1,29 @@
-"""A linear probe: logistic regression on frozen features."""
+"""A linear probe: one linear layer fitted on frozen features."""
 
-import os
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from contract.arrays import Float32, Int64
+from tune.linear import Multinomial, OneVsRest, Solver
+from tune.link import SIGMOID, SOFTMAX, negative_log_likelihoods
 from tune.network import Head
+from tune.regularisation import Examples, Standardised, choose_regularisation
+from tune.sigmoids import fit_sigmoids
 
-_INVERSE_REGULARISATION = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-_FOLDS = 4
-_ITERATIONS = 300
+Kind = Literal["probe", "one-vs-rest", "svm"]
+_STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+_UNTRIED = 1e-2
+_ROUGH, _FINE = 1e-4, 1e-5  # scikit-learn's own tolerance while choosing, a tenth of it for what is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +35,20 @@ class Probe:
         inverse_std: of the training features, float32 [F]; 0 where a feature never varies.
         weight: float32 [C, F].
         bias: float32 [C].
+        link: how its logits become probabilities, "softmax" or "sigmoid".
+        inverse_regularisation: what it was fitted with, for one view a picture.
     """
 
     mean: Tensor
     inverse_std: Tensor
     weight: Tensor
     bias: Tensor
+    link: str
+    inverse_regularisation: float
 
     def put_into(self, head: Head) -> None:
         """Make a head give this probe's answers."""
+        head.link = self.link
         with torch.no_grad():
             head.mean.copy_(self.mean)
             head.inverse_std.copy_(self.inverse_std)
@@ -48,75 +56,83 @@ class Probe:
             head.linear.bias.copy_(self.bias)
 
 
-def fit_probe(features: Tensor, labels: Tensor, *, seed: int = 0) -> Probe:
-    """Fit a multinomial logistic regression, its L2 regularisation chosen by stratified cross-validation.
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    solver: Callable[[float], Solver]
+    link: str
+    calibrated: bool = False
 
-    Of the strengths whose log loss is within one standard error of the best, the strongest is taken (the
-    one-standard-error rule of Breiman et al. 1984).
+
+_RECIPES: dict[Kind, _Recipe] = {
+    "probe": _Recipe(solver=Multinomial, link=SOFTMAX),
+    "one-vs-rest": _Recipe(solver=partial(OneVsRest, "logistic"), link=SIGMOID),
+    "svm": _Recipe(solver=partial(OneVsRest, "squared_hinge"), link=SIGMOID, calibrated=True),
+}
+
+
+def fit_probe(
+    features: Float32[Tensor, "n v f"],
+    labels: Int64[Tensor, " n"],
+    *,
+    kind: Kind = "probe",
+    seed: int = 0,
+    balanced: bool = False,
+    inverse_regularisation: float | None = None,
+) -> Probe:
+    """Fit a linear classifier, its L2 regularisation chosen by cross-validation over the pictures.
 
     Args:
-        features: float32 [N, F].
-        labels: int64 [N], every class at least once.
+        features: of every view of every picture; the first view is the picture as served.
+        labels: every class at least once.
+        kind: "probe" is a multinomial logistic regression; "one-vs-rest" a logistic regression for each class; "svm" a
+            linear support vector machine with squared hinge loss for each class, made into probabilities by a sigmoid
+            that is fitted on pictures held out (where a class has a single one, on those that it has seen).
         seed: of the folds.
+        balanced: let every class count the same, however many pictures it has.
+        inverse_regularisation: take this one, above 0, instead of choosing.
 
     Returns:
         The probe.
     """
-    x, y = features.numpy(), labels.numpy()
+    recipe = _RECIPES[kind]
+    y = labels.numpy()
+    weights = compute_sample_weight("balanced" if balanced else None, y).astype(np.float64)
+    examples = Examples(features=features.numpy(), labels=y, weights=weights)
     with warnings.catch_warnings(), threadpool_limits(1):  # the matrices are small: threads cost three times the time
         # At weak regularisation the optimum is far away and of no use; cross-validation then prefers a stronger one.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scaler = StandardScaler().fit(x)
-        regression = LogisticRegression(C=_choose_regularisation(x, y, seed), max_iter=_ITERATIONS)
-        regression.fit(scaler.transform(x), y)
-    varies = scaler.var_ > 0
+        return _fit(examples, recipe, seed, inverse_regularisation)
+
+
+def _fit(examples: Examples, recipe: _Recipe, seed: int, wanted: float | None) -> Probe:
+    trial = None
+    if wanted is None or recipe.calibrated:
+        strengths = _STRENGTHS if wanted is None else (wanted,)
+        losses, solver = partial(_losses, examples, recipe), partial(recipe.solver, _ROUGH)
+        trial = choose_regularisation(examples, solver, losses, strengths, seed)
+    strength = trial.inverse_regularisation if trial else wanted or _UNTRIED
+    classifier = Standardised(examples, recipe.solver(_FINE))
+    classifier.fit(strength)
+    weight, bias = classifier.weight, classifier.bias
+    if recipe.calibrated:
+        decisions = trial.decisions if trial else classifier.decide(examples.features[:, 0])
+        slopes, offsets = fit_sigmoids(decisions, examples.labels, examples.weights)
+        weight, bias = weight * slopes[:, None], bias * slopes + offsets
+    varies = classifier.scaler.var_ > 0
     return Probe(
-        mean=torch.from_numpy(scaler.mean_).float(),
-        inverse_std=torch.from_numpy(varies / scaler.scale_).float(),
-        weight=torch.from_numpy(_one_row_per_class(regression.coef_)).float(),
-        bias=torch.from_numpy(_one_row_per_class(regression.intercept_)).float(),
+        mean=torch.from_numpy(classifier.scaler.mean_).float(),
+        inverse_std=torch.from_numpy(varies / classifier.scaler.scale_).float(),
+        weight=torch.from_numpy(weight).float(),
+        bias=torch.from_numpy(bias).float(),
+        link=recipe.link,
+        inverse_regularisation=strength,
     )
 
 
-def _choose_regularisation(x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    count = min(_FOLDS, int(np.bincount(y).min()))
-    if count < 2:  # noqa: PLR2004
-        return _INVERSE_REGULARISATION[2]
-    split = StratifiedKFold(count, shuffle=True, random_state=seed).split(x, y)
-    folds = [_Fold(x, y, train, held_out) for train, held_out in split]
-    losses: list[np.ndarray] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for strength in _INVERSE_REGULARISATION:
-            losses.append(np.concatenate(list(pool.map(_Fold.losses, folds, repeat(strength)))))
-            if losses[-1].mean() > _bound(losses):
-                break  # weaker regularisation costs the more time the worse it does
-    bound = _bound(losses)
-    return next(c for c, loss in zip(_INVERSE_REGULARISATION, losses, strict=False) if loss.mean() <= bound)
-
-
-class _Fold:
-    """One fold's regression, which starts each strength from the solution of the one before."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> None:
-        scaler = StandardScaler().fit(x[train])
-        self._train = scaler.transform(x[train]), y[train]
-        self._held_out = scaler.transform(x[held_out]), y[held_out]
-        self._regression = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
-
-    def losses(self, inverse_regularisation: float) -> np.ndarray:
-        """Log loss of every picture held out."""
-        self._regression.set_params(C=inverse_regularisation).fit(*self._train)
-        x, y = self._held_out
-        probabilities = self._regression.predict_proba(x)
-        return -np.log(np.maximum(probabilities[np.arange(len(y)), y], np.finfo(np.float32).tiny))
-
-
-def _bound(losses: Sequence[np.ndarray]) -> float:
-    """One standard error above the best mean."""
-    best = min(losses, key=np.mean)
-    return float(best.mean() + best.std(ddof=1) / np.sqrt(len(best)))
-
-
-def _one_row_per_class(weights: np.ndarray) -> np.ndarray:
-    """Two classes share one row in scikit-learn, which is the second's; halves of it give the same probabilities."""
-    return np.concatenate([-weights, weights]) / 2 if len(weights) == 1 else weights
+def _losses(examples: Examples, recipe: _Recipe, decisions: np.ndarray) -> np.ndarray:
+    """Log loss of every picture, times what it counts."""
+    if recipe.calibrated:
+        slopes, offsets = fit_sigmoids(decisions, examples.labels, examples.weights)
+        decisions = decisions * slopes + offsets
+    losses = negative_log_likelihoods(torch.from_numpy(decisions), torch.from_numpy(examples.labels), recipe.link)
+    return losses.numpy() * examples.weights

@@ -2,34 +2,42 @@
 
 import copy
 import os
-import platform
+import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from contract.errors import CheckpointError
-from contract.manifest import Provenance
+from contract.errors import CheckpointError, DataError
 from contract.reporting import Reporter, Silent
-from tune.cache import Cached, Room, cache_at, fill_cache, pooled_features
-from tune.checkpoint import FACTS_FILE, LabelledFile, RunFacts, claimed, save_run
-from tune.choose import Candidate, CutScore, candidate_cuts, chosen_candidate, needs_choice, score_candidates
-from tune.dataset import TEST, TRAIN, VAL, Dataset, printable, read_dataset
-from tune.evaluate import Evaluation, evaluate, evaluate_together, fit_temperature
-from tune.network import HEAD, Network
+from tune.cache import Room, Source, Streamed, cache_bytes, keep
+from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
+from tune.choose import Choice, asked_candidate, choice_from, choice_state, choose, earliest_cut, wants_survey
+from tune.contest import Candidate, Entered, trial_epochs
+from tune.dataset import TRAIN, VAL, Dataset, read_dataset
+from tune.evaluate import evaluate_together
+from tune.findings import Finding, Inspection, inspect_dataset
+from tune.gather import Gathered, gather
+from tune.journal import EVENTS, LINES, Journal
+from tune.network import Network
 from tune.options import TuneOptions
 from tune.precision import Precision, choose_precision
 from tune.probe import Probe, fit_probe
-from tune.report import report
-from tune.train import Epoch, train_network
+from tune.recipes import LINEAR, PROBE, SCRATCH, recipe_of
+from tune.results import Results, facts_of, finish, metrics_of
+from tune.survey import stratified_folds
+from tune.train import Epoch, Schedule, Training
+from tune.unfinished import CHOICE, TRAINING, Unfinished
 from tune.views import Views
 from tune.weights import Pretrained, load_pretrained
+from tune.workers import Shard, Workers, joined_workers
 
-_PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
+_FOLDS = 3
+_HELD_OUT_PARTS = 10
+_CACHES = 2  # at most so many are kept at the same time, and share the budget
 
 
 @dataclass(kw_only=True)
@@ -39,12 +47,13 @@ class _Run:
     options: TuneOptions
     reporter: Reporter
     dataset: Dataset
+    findings: tuple[Finding, ...]
     pretrained: Pretrained
     precision: Precision
     network: Network
-    chosen: Candidate
-    scores: tuple[CutScore, ...] = ()
-    epochs: list[Epoch] = field(default_factory=list)
+    room: Room
+    unfinished: Unfinished
+    workers: Workers
 
 
 def tune(
@@ -54,15 +63,20 @@ def tune(
     reporter: Reporter | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """Tune a pretrained network to a folder of labelled pictures.
+    """Tune a pretrained network to labelled pictures.
+
+    Started by torchrun, its processes share the work; the first one returns the metrics, the others what they know.
 
     Args:
-        data: a folder per class, with or without train, val and test folders on top.
+        data: a folder per class, with or without train, val and test folders on top; or a CSV file with the columns
+            `path`, `label` and, perhaps, `split`.
         out: the run's folder, made by this.
         options: how to tune.
         reporter: shows progress.
-        overwrite: replace a run that is in `out` already.
+        overwrite: replace a run that is in `out` already, finished or not.
+        resume: go on with the unfinished run that is in `out`.
 
     Returns:
         What `metrics.json` holds.
@@ -71,169 +85,274 @@ def tune(
         DataError: the pictures cannot be learned from.
         WeightsError: the backbone or its weights cannot be had.
         CheckpointError: `out` holds a run already, or another process tunes into it, or it cannot be written, or there
-            is no such block to cut at.
+            is no such block to cut at, or an unfinished run was begun with other data or options.
     """
     started, folder = time.monotonic(), Path(out)
-    if (folder / FACTS_FILE).exists() and not overwrite:
-        raise CheckpointError(f"{folder} holds a run already; choose another --out, or say --overwrite")
-    run = _begin(data, options or TuneOptions(), reporter or Silent())
-    with claimed(folder):
-        network, evaluation, figures = _tune(run, folder)
-        facts = _facts(run, evaluation, figures)
-        metrics = _metrics(run, evaluation, figures) | {"seconds": round(time.monotonic() - started, 2)}
-        save_run(folder, network, facts, metrics)
+    options, reporter = options or TuneOptions(), reporter or Silent()
+    unfinished = Unfinished(folder)
+    _check_folder(folder, unfinished, overwrite=overwrite, resume=resume)
+    precision = choose_precision(options.device)
+    with joined_workers(precision.device) as workers:
+        run, inspection = _begin(data, folder, options, reporter if workers.leads else Silent(), precision, workers)
+        if not workers.leads:
+            _train_along(run)
+            return {}
+        with claimed(folder):
+            _start(run, folder, inspection, resume=resume)
+            workers.meet()
+            results = _tune(run, folder)
+            facts = facts_of(run.dataset, run.pretrained, options, results)
+            metrics = metrics_of(run.dataset, run.pretrained, options, results, run.findings, precision)
+            metrics["seconds"] = round(time.monotonic() - started, 2)
+            save_run(folder, results.network, facts, metrics)
+            unfinished.clear()
     return metrics
 
 
-def _begin(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> _Run:
+def _check_folder(folder: Path, unfinished: Unfinished, *, overwrite: bool, resume: bool) -> None:
+    if overwrite and resume:
+        raise CheckpointError("--overwrite begins anew and --resume goes on: say one of them")
+    if (folder / FACTS_FILE).exists() and not overwrite:
+        raise CheckpointError(f"{folder} holds a run already; choose another --out, or say --overwrite")
+    if unfinished.exists() and not (overwrite or resume):
+        raise CheckpointError(
+            f"{folder} holds an unfinished run: go on with it by --resume, or begin anew by --overwrite"
+        )
+    if resume and not unfinished.exists():
+        raise CheckpointError(f"{folder} holds no unfinished run to --resume")
+
+
+def _begin(
+    data: str | os.PathLike[str],
+    folder: Path,
+    options: TuneOptions,
+    reporter: Reporter,
+    precision: Precision,
+    workers: Workers,
+) -> tuple[_Run, Inspection]:
     torch.manual_seed(options.seed)
-    precision = choose_precision(options.device)
     dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed)
     counts = ", ".join(f"{len(pictures):,} {name}" for name, pictures in dataset.splits.items())
     reporter.say(f"{len(dataset.labels)} classes; pictures: {counts}; {len(dataset.skipped)} files skipped")
     pretrained = load_pretrained(options.backbone, options.weights)
     network = Network(options.backbone, pretrained.model, pretrained.spec, len(dataset.labels))
     network = network.eval().to(precision.device, memory_format=torch.channels_last)
-    if options.cut != "auto":
-        network.position(options.cut)
-    return _Run(
+    network.position(earliest_cut(network, options))
+    if workers.count > 1 and (asked_candidate(options) is None or options.patience or options.mixup):
+        raise CheckpointError(
+            "several processes train what is decided: give --recipe, for last-blocks its --cut, and --learning-rate, "
+            "and neither --patience nor --mixup"
+        )
+    inspection = inspect_dataset(dataset, _FOLDS, reporter)
+    for finding in inspection.findings:
+        reporter.say(finding.text)
+    if options.strict and inspection.findings:
+        raise DataError("; ".join(finding.text for finding in inspection.findings))
+    run = _Run(
         options=options,
         reporter=reporter,
-        dataset=dataset,
+        dataset=dataset.without(inspection.undecodable),
+        findings=inspection.findings,
         pretrained=pretrained,
         precision=precision,
         network=network,
-        chosen=chosen_candidate((), options),
+        room=Room(budget_bytes=round(options.cache_gb * 1e9 / _CACHES), folder=folder),
+        unfinished=Unfinished(folder),
+        workers=workers,
     )
+    return run, inspection
 
 
-def _tune(run: _Run, folder: Path) -> tuple[Network, Evaluation, dict[str, float]]:
-    choosing, views = needs_choice(run.options), run.options.views
-    first = min(run.network.position(cut) for cut in candidate_cuts(run.network, run.options.cut))
-    cached, features = _gather(run, folder, first, 1 if choosing else views)
-    run.reporter.say("fitting the probe on frozen features")
-    probe = fit_probe(features[:, 0], cached.labels, seed=run.options.seed)
-    if choosing:
-        _choose(run, cached, features)
-        if run.chosen.cut != HEAD and views > 1:
-            del cached, features  # the next ones want the room
-            cached, features = _gather(run, folder, run.network.position(run.chosen.cut), views)
-    cached = cache_at(run.network, cached, features, run.network.position(run.chosen.cut), run.precision)
+def _start(run: _Run, folder: Path, inspection: Inspection, *, resume: bool) -> None:
+    """Take up what there is, or begin with an empty folder."""
+    about = run.options, inspection.contents, run.pretrained.sha256
+    if resume:
+        run.unfinished.check(*about)
+        return
+    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, LINES):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / EVENTS, ignore_errors=True)
+    run.unfinished.begin(*about)
+
+
+def _tune(run: _Run, folder: Path) -> Results:
+    choice, probe, gathered = _decide(run)
+    run.reporter.say(choice.reason)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
-    _train(run, cached, features, probe)
-    return _better(run, probed)
+    epochs: list[Epoch] = []
+    network = probed
+    if choice.candidate.recipe not in LINEAR:
+        network = _initial(run, choice, probed)
+        epochs = _train(run, folder, network, choice, _source(run, choice.candidate, gathered)).epochs
+    return _evaluated(run, choice, probed, network, epochs)
 
 
-def _choose(run: _Run, cached: Cached, features: Tensor) -> None:
-    run.scores = score_candidates(run.network, cached, features, run.options, run.precision, run.reporter)
-    run.chosen = chosen_candidate(run.scores, run.options)
-    tried = ", ".join(
-        f"{score.cut} at rate {score.learning_rate:g} {score.accuracy:.3f}±{score.standard_error:.3f}"
-        for score in run.scores
+def _decide(run: _Run) -> tuple[Choice, Probe, Gathered | None]:
+    """Choose on evidence, or read what was chosen before an interruption."""
+    saved = run.unfinished.load(CHOICE)
+    run.workers.meet()
+    if saved is not None:
+        return choice_from(saved["choice"]), Probe(**saved["probe"]), None
+    asked = asked_candidate(run.options)
+    gathered = _gather(run, wanted=None if asked is None else asked.cut)
+    features = run.workers.collect(gathered.features, len(run.dataset.splits[TRAIN]))
+    probe = _fit(run, features, asked.recipe if asked is not None and asked.recipe in LINEAR else PROBE)
+    choice = _choose(run, gathered, probe) if asked is None else Choice(candidate=asked, reason=f"{asked}: as asked")
+    if choice.candidate.recipe in LINEAR and asked is None and choice.candidate.recipe != PROBE:
+        probe = _fit(run, features, choice.candidate.recipe)
+    if run.workers.leads:
+        run.unfinished.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe)})
+    return choice, probe, gathered
+
+
+def _fit(run: _Run, features: Tensor, kind: str) -> Probe:
+    run.reporter.say(f"fitting {kind} on frozen features")
+    labels = torch.tensor([picture.label for picture in run.dataset.splits[TRAIN]])
+    balanced = run.options.class_weights == "balanced"
+    return fit_probe(features, labels, kind=kind, seed=run.options.seed, balanced=balanced)
+
+
+def _choose(run: _Run, gathered: Gathered, probe: Probe) -> Choice:
+    entered = Entered(
+        network=run.network,
+        gathered=gathered,
+        probe=probe,
+        options=run.options,
+        precision=run.precision,
+        room=run.room,
+        reporter=run.reporter,
     )
-    run.reporter.say(
-        f"chosen: {run.chosen.cut} at rate {run.chosen.rate:g} (cross-validated: {tried or 'too few pictures to tell'})"
-    )
+    return choose(entered)
 
 
-def _gather(run: _Run, folder: Path, position: int, views: int) -> tuple[Cached, Tensor]:
-    """Run the blocks before `position` over the training pictures' views, and the rest for their pooled features."""
-    pictures = run.dataset.splits[TRAIN]
-    cached = fill_cache(
+def _gather(run: _Run, wanted: str | None) -> Gathered:
+    """Run all blocks over the training pictures once; activations are kept where they may be wanted."""
+    options, pictures = run.options, run.dataset.splits[TRAIN]
+    own = pictures[run.workers.rank :: run.workers.count]
+    gathered = gather(
         run.network,
-        position,
-        pictures,
-        Views(spec=run.pretrained.spec, count=views, seed=run.options.seed),
+        run.network.position(wanted or earliest_cut(run.network, options)),
+        own,
+        Views(spec=run.pretrained.spec, count=options.views, seed=options.seed),
         run.precision,
-        Room(memory_bytes=round(run.options.cache_gb * 1e9), folder=folder),
-        run.reporter.track(f"running the frozen blocks, {views} views a picture", len(pictures)),
+        run.room,
+        run.reporter.track("running the backbone over the training pictures", len(own)),
+        survey=wanted is None and wants_survey(options),
     )
-    run.dataset = run.dataset.without(cached.skipped)
-    return cached, pooled_features(run.network, cached, run.precision)
+    run.dataset = run.dataset.without(gathered.skipped)
+    return gathered
 
 
-def _train(run: _Run, cached: Cached, features: Tensor, probe: Probe) -> None:
-    options = replace(run.options, learning_rate=run.chosen.rate)
-    advance = run.reporter.track(f"training from {run.chosen.cut}", 0 if run.chosen.cut == HEAD else options.epochs)
+def _initial(run: _Run, choice: Choice, probed: Network) -> Network:
+    """Give the network that training begins with."""
+    if choice.candidate.recipe == SCRATCH:
+        torch.manual_seed(run.options.seed)
+        model = load_pretrained(run.options.backbone, "none").model
+        network = Network(run.options.backbone, model, run.pretrained.spec, len(run.dataset.labels))
+        return network.to(run.precision.device, memory_format=torch.channels_last)
+    network = copy.deepcopy(probed)
+    if choice.trained is not None:
+        network.load_state_dict(choice.trained, strict=False)
+    return network
 
-    def note(epoch: Epoch) -> None:
-        run.epochs.append(epoch)
-        advance(1 if epoch.stage == "blocks" else 0)
 
-    train_network(run.network, cached, features, probe, options, run.precision, note)
-
-
-def _better(run: _Run, probed: Network) -> tuple[Network, Evaluation, dict[str, float]]:
-    """Keep the probe where training made it worse on validation."""
-    pictures = run.dataset.splits[VAL]
-    advance = run.reporter.track("evaluating in full precision", len(pictures))
-    networks, shared = (probed, run.network), run.network.position(run.chosen.cut)
-    before, after = evaluate_together(networks, shared, pictures, run.pretrained.spec, run.precision.device, advance)
-    run.dataset = run.dataset.without(before.skipped)
-    kept_probe = after.accuracy < before.accuracy
-    network, evaluation = (probed, before) if kept_probe else (run.network, after)
-    if kept_probe:
-        run.reporter.say(
-            f"training ended below the probe ({after.accuracy:.3f} < {before.accuracy:.3f}): keeping the probe"
+def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Source:
+    """Give the activations that training runs on."""
+    position, options = run.network.position(candidate.cut), run.options
+    pictures = run.dataset.splits[TRAIN]
+    own = pictures[run.workers.rank :: run.workers.count]
+    advance = run.reporter.track(f"keeping the activations at {candidate.cut}", len(own))
+    if gathered is not None:
+        source = gathered.source_at(position, run.room, advance)
+    else:
+        streamed = Streamed(
+            network=run.network,
+            position=position,
+            pictures=own,
+            recipe=Views(spec=run.pretrained.spec, count=options.views, seed=options.seed),
+            precision=run.precision,
+            labels=torch.tensor([picture.label for picture in own]),
         )
-        run.chosen = Candidate(HEAD, run.chosen.rate)
-    figures = {
-        "val_accuracy": evaluation.accuracy,
-        "probe_val_accuracy": before.accuracy,
-        "trained_val_accuracy": after.accuracy,
-        "temperature": fit_temperature(evaluation),
-    }
-    if TEST in run.dataset.splits:
-        tested = evaluate(network, run.dataset.splits[TEST], run.pretrained.spec, run.precision.device)
-        run.dataset = run.dataset.without(tested.skipped)
-        figures["test_accuracy"] = tested.accuracy
-    return network, evaluation, figures
+        source = keep(streamed, run.room, advance)
+    if isinstance(source, Streamed):
+        size = cache_bytes(run.network, position, len(own), options.views) / 1e9
+        run.reporter.say(
+            f"the activations at {candidate.cut} would take {size:.1f} GB, and half of --cache-gb "
+            f"{options.cache_gb:g} is less: pictures and frozen blocks are run anew in every epoch"
+        )
+    if run.workers.count == 1:
+        return source
+    labels = torch.tensor([picture.label for picture in pictures])
+    return Shard(own=source, labels=labels, workers=run.workers)
 
 
-def _facts(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> RunFacts:
-    root = run.dataset.root
-    val = (
-        LabelledFile(path=picture.path.relative_to(root).as_posix(), label=picture.label)
-        for picture in evaluation.pictures
-    )
-    return RunFacts(
-        labels=run.dataset.labels,
-        preprocess=run.pretrained.spec,
-        temperature=figures["temperature"],
-        provenance=Provenance(
-            backbone=run.options.backbone,
-            weights=run.pretrained.weights,
-            weights_sha256=run.pretrained.sha256,
-            cut=run.chosen.cut,
-            seed=run.options.seed,
-            pictures=len(run.dataset.splits[TRAIN]),
-            versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+def _train(run: _Run, folder: Path, network: Network, choice: Choice, source: Source) -> Training:
+    options, candidate = run.options, choice.candidate
+    recipe = recipe_of(candidate.recipe)
+    epochs = options.epochs_for(len(source.labels), recipe.patience)
+    epochs -= trial_epochs(epochs) if choice.trained is not None else 0
+    held_out: Source | None = None
+    folds = stratified_folds(source.labels.numpy(), _HELD_OUT_PARTS, options.seed) if options.patience else ()
+    if folds:
+        source, held_out = source.take(folds[0].train), source.take(folds[0].held_out)
+    training = Training(
+        network=network,
+        source=source,
+        schedule=Schedule(
+            epochs=epochs,
+            rate=candidate.rate,
+            blocks=recipe.blocks(source.position, len(network.block_names)),
         ),
-        metrics=figures,
-        data=str(root.absolute()),
-        val=tuple(val),
+        options=options,
+        precision=run.precision,
+        held_out=held_out,
+        workers=run.workers,
     )
+    before = run.unfinished.load(TRAINING)
+    run.workers.meet()
+    if before is not None:
+        training.restore(before)
+        run.reporter.say(f"going on behind epoch {len(training.epochs)}")
+    if not run.workers.leads:
+        training.run()
+        return training
+    advance = run.reporter.track(f"training: {candidate}", epochs)
+    advance(len(training.epochs))
+    with Journal(folder, training.epochs) as journal:
+
+        def note(done: Training) -> None:
+            run.unfinished.save(TRAINING, done.state())
+            journal.note(done.epochs[-1])
+            advance(1)
+
+        training.run(note)
+    return training
 
 
-def _metrics(run: _Run, evaluation: Evaluation, figures: dict[str, float]) -> dict[str, Any]:
-    position = run.network.position(run.chosen.cut)
-    trained = [*run.network.block_parameters(position), *run.network.head.parameters()]
-    return figures | {
-        "cut": run.chosen.cut,
-        "learning_rate": run.chosen.rate,
-        "cut_scores": [asdict(score) for score in run.scores],
-        "backbone": run.options.backbone,
-        "weights": run.pretrained.weights,
-        "labels": list(run.dataset.labels),
-        "pictures": {name: len(pictures) for name, pictures in run.dataset.splits.items()},
-        "skipped": [{"path": printable(item.path), "reason": item.reason} for item in run.dataset.skipped],
-        "trained_parameters": sum(parameter.numel() for parameter in trained),
-        "parameters": sum(parameter.numel() for parameter in run.network.parameters()),
-        "val_nll": evaluation.negative_log_likelihood(figures["temperature"]),
-        **report(evaluation, run.dataset.labels, figures["temperature"]),
-        "epochs": [asdict(epoch) for epoch in run.epochs],
-        "device": str(run.precision.device),
-        "precision": str(run.precision.dtype).removeprefix("torch."),
-        "options": asdict(run.options),
-    }
+def _train_along(run: _Run) -> None:
+    """Do what the leading process does, up to the end of training."""
+    run.workers.meet()
+    choice, probe, gathered = _decide(run)
+    if choice.candidate.recipe in LINEAR:
+        return
+    probed = copy.deepcopy(run.network)
+    probe.put_into(probed.head)
+    network = _initial(run, choice, probed)
+    _train(run, run.room.folder, network, choice, _source(run, choice.candidate, gathered))
+
+
+def _evaluated(run: _Run, choice: Choice, probed: Network, network: Network, epochs: list[Epoch]) -> Results:
+    """Classify the validation pictures with the network, and with the probe that it began from."""
+    pictures = run.dataset.splits[VAL]
+    networks = [network] if network is probed else [network, probed]
+    shared = 0 if choice.candidate.recipe == SCRATCH else run.network.position(choice.candidate.cut)
+    advance = run.reporter.track("evaluating in full precision", len(pictures))
+    evaluations = evaluate_together(networks, shared, pictures, run.pretrained.spec, run.precision.device, advance)
+    run.dataset = run.dataset.without(evaluations[0].skipped)
+    if evaluations[0].accuracy < evaluations[-1].accuracy:
+        run.reporter.say(
+            f"on the validation pictures this is below the probe ({evaluations[0].accuracy:.3f} < "
+            f"{evaluations[-1].accuracy:.3f}); --recipe probe gives that one"
+        )
+    return finish(network, choice, evaluations, epochs, run.dataset, run.pretrained, run.precision)

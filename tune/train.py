@@ -1,22 +1,27 @@
-"""Train a head, and the blocks behind a cut, on cached activations."""
+"""Train a head and some blocks on activations at a cut."""
 
+import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tune.cache import Cached
+from contract.errors import DivergenceError
+from tune.augment import Mixture, mirrored, mixed
+from tune.cache import Deal, Source, pooled_features
 from tune.network import Network
-from tune.options import GENTLE_RATE, TuneOptions
+from tune.options import TuneOptions
 from tune.precision import Precision
-from tune.probe import Probe
+from tune.workers import ALONE, Workers
 
-_BLOCK_SHARE = 0.1
+_HEAD_RATES = {"adamw": 1e-3, "sgd": 1e-2}
+_SGD_FACTOR = 10  # SGD wants larger steps than AdamW, which divides gradients by their size
+_MOMENTUM = 0.9
 _INPUT_SHARE = 0.3
 _WARM_UP = 0.1
-_HEAD_EPOCHS = 6
 _CLIP_NORM = 1.0
 
 
@@ -25,148 +30,232 @@ class Epoch:
     """What one pass over the pictures gave.
 
     Args:
-        stage: "head" or "blocks".
         number: from 1.
         loss: the mean over its steps.
+        learning_rate: of the last block, at the epoch's end.
+        held_out_loss: on the pictures put aside for early stopping, if any were.
     """
 
-    stage: str
     number: int
     loss: float
+    learning_rate: float
+    held_out_loss: float | None = None
 
 
-Report = Callable[[Epoch], None]
-
-
-def train_network(
-    network: Network,
-    cached: Cached,
-    features: Tensor,
-    probe: Probe,
-    options: TuneOptions,
-    precision: Precision,
-    report: Report,
-) -> None:
-    """Train in two stages: the head alone from the probe's solution, then the blocks behind the cut with it.
-
-    Linear probing before fine-tuning keeps the pretrained features from being distorted by a random head's gradients
-    (Kumar et al. 2022, arXiv:2202.10054).
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """For how long to train, and how fast.
 
     Args:
-        network: on the precision's device; its blocks behind `cached.position` and its head are changed.
-        cached: the training pictures' activations at the cut.
-        features: the frozen network's for the same pictures and views, float32 [N, V, F].
-        probe: fitted on them.
-        options: epochs, learning rate, seed.
-        precision: to compute in.
-        report: called after every epoch.
+        epochs: passes over the pictures.
+        rate: of the last block, at its highest.
+        blocks: the numbers of the trained blocks.
     """
-    generator = torch.Generator().manual_seed(options.seed)
-    torch.manual_seed(options.seed)
-    probe.put_into(network.head)
-    precision = precision.for_training(network)
-    _train_head(network, features, cached.labels, options, precision, report, generator)
-    if cached.position < len(network.block_names):
-        _train_blocks(network, cached, options, precision, report, generator)
-    network.eval()
+
+    epochs: int
+    rate: float
+    blocks: Collection[int]
 
 
-def _train_head(
-    network: Network,
-    features: Tensor,
-    labels: Tensor,
-    options: TuneOptions,
-    precision: Precision,
-    report: Report,
-    generator: torch.Generator,
-) -> None:
-    features, labels = features.to(precision.device), labels.to(precision.device)
-    network.train_from(len(network.block_names))
-    gentle = replace(options, learning_rate=min(GENTLE_RATE, options.head_rate))
-    steps = _Steps(network, network.position("head"), gentle, _HEAD_EPOCHS * _batches(len(labels), options), precision)
-    for number in range(1, _HEAD_EPOCHS + 1):
-        losses = [
-            steps.take(lambda rows=rows, view=view: network.head.classify(features[rows, view]), labels[rows])
-            for rows, view in _shuffled(len(labels), features.shape[1], options.batch_size, generator)
-        ]
-        report(Epoch(stage="head", number=number, loss=sum(losses) / len(losses)))
+@dataclass(kw_only=True)
+class Training:
+    """A training that can be stopped between epochs and gone on with, to the same weights.
 
+    Args:
+        network: on the precision's device; its trained blocks and its head are changed.
+        source: the training pictures' activations at the first trained block.
+        schedule: what to train.
+        options: how.
+        precision: to compute in.
+        held_out: pictures that tell when to stop, with activations at the same cut.
+        workers: the processes that share the work.
+    """
 
-def _train_blocks(
-    network: Network,
-    cached: Cached,
-    options: TuneOptions,
-    precision: Precision,
-    report: Report,
-    generator: torch.Generator,
-) -> None:
-    network.train_from(cached.position)
-    steps = _Steps(network, cached.position, options, options.epochs * _batches(len(cached.labels), options), precision)
-    for number in range(1, options.epochs + 1):
-        losses = []
-        for rows, view in _shuffled(len(cached.labels), cached.activations.shape[1], options.batch_size, generator):
-            batch = precision.lay_out(network.flipped(cached.activations[rows, view], generator))
-            labels = cached.labels[rows].to(precision.device)
-            losses.append(steps.take(lambda batch=batch: network.run_tail(batch, cached.position), labels))
-        report(Epoch(stage="blocks", number=number, loss=sum(losses) / len(losses)))
+    network: Network
+    source: Source
+    schedule: Schedule
+    options: TuneOptions
+    precision: Precision
+    held_out: Source | None = None
+    workers: Workers = ALONE
+    epochs: list[Epoch] = field(default_factory=list)
 
-
-def _batches(count: int, options: TuneOptions) -> int:
-    return max(1, count // options.batch_size)
-
-
-def _shuffled(count: int, views: int, batch_size: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Deal out the pictures, one random view of each, in batches of nearly the same size: none is too small."""
-    rows = torch.randperm(count, generator=generator)
-    view = torch.randint(views, (count,), generator=generator)
-    parts = max(1, count // batch_size)
-    return list(zip(rows.tensor_split(parts), view.tensor_split(parts), strict=True))
-
-
-class _Steps:
-    """AdamW with a linear warm-up and a cosine decay, smaller rates toward the input, clipped gradients."""
-
-    def __init__(self, network: Network, position: int, options: TuneOptions, total: int, precision: Precision) -> None:
-        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        groups = list(_parameter_groups(network, position, options))
-        self.optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    def __post_init__(self) -> None:
+        """Prepare optimiser, schedule and chance."""
+        self.generator = torch.Generator().manual_seed(self.options.seed)
+        torch.manual_seed(self.options.seed)
+        self.precision = self.precision.for_training(self.network)
+        self.network.train_only(self.schedule.blocks)
+        self.parameters = [one for one in self.network.parameters() if one.requires_grad]
+        self.optimiser = _optimiser(self.network, self.schedule, self.options)
+        total = self.schedule.epochs * _batches(len(self.source.labels), self.options.batch_size)
         warm_up = max(1, round(_WARM_UP * total))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: _rate(step, warm_up, total))
-        self.loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
-        self.precision = precision
-        self.scaler = precision.grad_scaler()
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: share(step, warm_up, total))
+        self.scaler = self.precision.grad_scaler()
+        weights = _class_weights(self.source.labels) if self.options.class_weights == "balanced" else None
+        self.class_weights = None if weights is None else weights.to(self.precision.device)
+        self.best: dict[str, Tensor] | None = None
 
-    def take(self, logits: Callable[[], Tensor], labels: Tensor) -> float:
+    def run(self, note: Callable[["Training"], None] = lambda _: None) -> None:
+        """Train to the end.
+
+        Args:
+            note: called after every epoch.
+
+        Raises:
+            DivergenceError: the weights or the loss are no finite numbers any more.
+        """
+        while len(self.epochs) < self.schedule.epochs and not self._has_stopped():
+            self._epoch()
+            self._check()
+            note(self)
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.eval()
+
+    def state(self) -> dict[str, Any]:
+        """Give everything that the rest of the training depends on, but the frozen weights and the pictures."""
+        return {
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "network": self.network.trained_state(self.schedule.blocks),
+            "best": self.best,
+            "optimiser": self.optimiser.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "chance": [self.generator.get_state(), torch.get_rng_state()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.network.load_state_dict(state["network"], strict=False)
+        self.best = state["best"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["chance"][0])
+        torch.set_rng_state(state["chance"][1])
+
+    def _epoch(self) -> None:
+        self.network.train_only(self.schedule.blocks)
+        deals = shuffled(len(self.source.labels), self.source.views, self.options.batch_size, self.generator)
+        losses = [self._step(batch, rows) for (rows, _), batch in zip(deals, self.source.batches(deals), strict=True)]
+        self.workers.average_statistics(self.network)
+        held_out_loss = None if self.held_out is None else self._held_out_loss(self.held_out)
+        epoch = Epoch(
+            number=len(self.epochs) + 1,
+            loss=sum(losses) / len(losses),
+            learning_rate=self.scheduler.get_last_lr()[-1],
+            held_out_loss=held_out_loss,
+        )
+        if held_out_loss is not None and held_out_loss < min(self._held_out_losses(), default=math.inf):
+            self.best = copy.deepcopy(self.network.trained_state(self.schedule.blocks))
+        self.epochs.append(epoch)
+
+    def _check(self) -> None:
+        weights = self.network.trained_state(self.schedule.blocks).values()
+        if not (math.isfinite(self.epochs[-1].loss) and all(torch.isfinite(tensor).all() for tensor in weights)):
+            raise DivergenceError(
+                f"training at --learning-rate {self.schedule.rate:g} has come to numbers that are none in epoch "
+                f"{len(self.epochs)}; use a smaller one"
+            )
+
+    def _step(self, batch: Tensor, rows: Tensor) -> float:
+        """Take a step on this process's part of a batch, whose pictures are numbered in `rows`."""
+        own = self.workers.own(rows)
+        chosen = torch.rand(len(rows), generator=self.generator) < 0.5  # noqa: PLR2004 - half
+        labels = self.source.labels[rows[own]].to(self.precision.device)
         self.optimiser.zero_grad()
-        with self.precision.autocast():
-            computed = logits()
-        loss = self.loss(computed.float(), labels)
-        self.scaler.scale(loss).backward()
+        loss = torch.zeros((), device=self.precision.device)
+        if len(batch):
+            batch = self.precision.lay_out(mirrored(self.network, batch, chosen[own]))
+            loss = self._loss(mixed(self.network, batch, self.options.mixup, self.generator), labels) / len(rows)
+            self.scaler.scale(loss).backward()
+        self.workers.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.parameters, _CLIP_NORM)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.schedule.step()
-        return loss.item()
+        self.scheduler.step()
+        return self.workers.sum(loss.detach()).item()
+
+    def _loss(self, mixture: Mixture, labels: Tensor) -> Tensor:
+        with self.precision.autocast():
+            logits = self.network.run_tail(mixture.batch, self.source.position).float()
+        losses = [
+            nn.functional.cross_entropy(
+                logits,
+                own,
+                self.class_weights,
+                label_smoothing=self.options.label_smoothing,
+                reduction="sum",
+            )
+            * share
+            for own, share in ((labels, mixture.share), (labels[mixture.partners], 1 - mixture.share))
+            if share
+        ]
+        return torch.stack(losses).sum()
+
+    def _held_out_loss(self, held_out: Source) -> float:
+        self.network.eval()
+        logits = self.network.head.classify(pooled_features(self.network, held_out, self.precision, views=1)[:, 0])
+        return nn.functional.cross_entropy(logits, held_out.labels).item()
+
+    def _has_stopped(self) -> bool:
+        losses = self._held_out_losses()
+        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.options.patience
+
+    def _held_out_losses(self) -> list[float]:
+        return [epoch.held_out_loss for epoch in self.epochs if epoch.held_out_loss is not None]
 
 
-def _parameter_groups(network: Network, position: int, options: TuneOptions) -> list[dict[str, object]]:
-    groups = _by_decay(list(network.head.parameters()), options.head_rate)
-    blocks = len(network.block_names)
-    for index in range(position, blocks):
-        rate = options.head_rate * _BLOCK_SHARE * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
+def shuffled(count: int, views: int, batch_size: int, generator: torch.Generator) -> list[Deal]:
+    """Deal out the pictures, one random view of each, in batches of nearly the same size: none is too small."""
+    rows = torch.randperm(count, generator=generator)
+    view = torch.randint(views, (count,), generator=generator)
+    parts = _batches(count, batch_size)
+    return list(zip(rows.tensor_split(parts), view.tensor_split(parts), strict=True))
+
+
+def share(step: int, warm_up: int, total: int) -> float:
+    """Give the share of the highest learning rate: a linear warm-up, then a cosine decay to nothing."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+
+def parameter_groups(network: Network, schedule: Schedule, optimiser: str) -> list[dict[str, Any]]:
+    """Give the trained parameters with their learning rates: less toward the input (Howard and Ruder 2018).
+
+    See arXiv:1801.06146. Norms and biases, which are the one-dimensional parameters, are not decayed.
+    """
+    blocks, factor = len(network.block_names), _SGD_FACTOR if optimiser == "sgd" else 1
+    groups = _by_decay(list(network.head.parameters()), _HEAD_RATES[optimiser])
+    for index in schedule.blocks:
+        rate = factor * schedule.rate * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
         groups += _by_decay(list(network.block_parameters(index, index + 1)), rate)
     return groups
 
 
-def _by_decay(parameters: list[nn.Parameter], rate: float) -> list[dict[str, object]]:
-    """Norms and biases, which are the one-dimensional parameters, are not decayed."""
+def _by_decay(parameters: list[nn.Parameter], rate: float) -> list[dict[str, Any]]:
     weights = {"params": [parameter for parameter in parameters if parameter.ndim > 1], "lr": rate}
     others = {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "lr": rate, "weight_decay": 0.0}
     return [group for group in (weights, others) if group["params"]]
 
 
-def _rate(step: int, warm_up: int, total: int) -> float:
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+def _optimiser(network: Network, schedule: Schedule, options: TuneOptions) -> torch.optim.Optimizer:
+    groups = parameter_groups(network, schedule, options.optimiser)
+    if options.optimiser == "sgd":
+        decay = options.weight_decay / _SGD_FACTOR
+        return torch.optim.SGD(groups, momentum=_MOMENTUM, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+
+
+def _batches(count: int, batch_size: int) -> int:
+    return max(1, count // batch_size)
+
+
+def _class_weights(labels: Tensor) -> Tensor:
+    """Give each class a weight against its frequency, so that the pictures' mean weight is 1."""
+    counts = torch.bincount(labels).float()
+    return len(labels) / (len(counts) * counts.clamp(min=1))

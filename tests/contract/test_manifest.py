@@ -68,6 +68,8 @@ _documents = st.fixed_dictionaries(
             dict.fromkeys(("largest_difference", "tolerance", "same_top1"), _numbers)
             | {"pictures": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
         ),
+        "link": _words,
+        "abstain_below": st.none() | st.floats(0, 1),
         "schema": st.just("1.0"),
     }
 )
@@ -106,6 +108,11 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (_changed("max_batch", value=True), r"expected a whole number, found a boolean \(True\) @ \$\.max_batch"),
         (_changed("max_batch", None), r"expected a whole number, found null \(None\) @ \$\.max_batch"),
         (_changed("max_batch", 0), r"max_batch goes from 1 to 4096, found 0 @ \$$"),
+        (_changed("abstain_below", 1.5), r"abstain_below goes from 0 to 1, or is null, found 1\.5 @ \$$"),
+        (_changed("abstain_below", -0.1), r"abstain_below goes from 0 to 1, or is null, found -0\.1 @ \$$"),
+        (_changed("abstain_below", "low"), r"expected a number, found a string \('low'\) @ \$\.abstain_below"),
+        (_changed("abstain_below", value=True), r"expected a number, found a boolean \(True\) @ \$\.abstain_below"),
+        (_changed("link", None), r"expected a string, found null \(None\) @ \$\.link"),
         (_changed("proof", []), r"expected an object, found a list \(\[\]\) @ \$\.proof"),
         (_changed("metrics", {"f1": "high"}), r"expected a number, found a string \('high'\) @ \$\.metrics\.f1"),
         (_changed("metrics", {"f1": float("nan")}), r"expected a finite number, found nan @ \$\.metrics\.f1"),
@@ -188,6 +195,13 @@ def test_whole_numbers_are_fractions_too() -> None:
     """JSON's 1 is as good as 1.0 where a fraction is expected."""
     found = Manifest.from_json(_changed("metrics", {"val_accuracy": 1})).metrics["val_accuracy"]
     assert (type(found), found) == (float, 1.0)
+
+
+def test_a_manifest_from_before_links_and_unsure_answers_is_read() -> None:
+    """Where link and confidence are missing, the graph ends in a softmax and every answer is sure."""
+    document = {k: v for k, v in json.loads(MANIFEST.to_json()).items() if k not in ("link", "abstain_below")}
+    manifest = Manifest.from_json(json.dumps(document))
+    assert (manifest.link, manifest.abstain_below) == ("softmax", None)
 
 
 @pytest.mark.parametrize(

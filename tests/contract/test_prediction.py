@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import OptionsError
 from contract.options import check_ranges
-from contract.prediction import Prediction, top_predictions
+from contract.prediction import Prediction, is_unsure, top_predictions
 
 
 def test_most_probable_labels_come_first() -> None:
@@ -21,6 +21,13 @@ def test_equals_keep_their_order_and_more_than_all_is_all() -> None:
     """Of equally probable labels the first comes first; asking for more than there are gives all."""
     found = top_predictions(np.full(3, 1 / 3, np.float32), ("ant", "bee", "cicada"), 10)
     assert [prediction.label for prediction in found] == ["ant", "bee", "cicada"]
+
+
+@pytest.mark.parametrize(("abstain_below", "unsure"), [(None, False), (0.5, False), (0.51, True), (0.0, False)])
+def test_an_answer_is_unsure_below_the_threshold(abstain_below: float | None, *, unsure: bool) -> None:
+    """The first score counts: at the threshold it is sure still, and without a threshold every answer is."""
+    answer = top_predictions(np.array([0.2, 0.5, 0.3], np.float32), ("ant", "bee", "cicada"), 2)
+    assert is_unsure(answer, abstain_below) is unsure
 
 
 @dataclass(frozen=True)

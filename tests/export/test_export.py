@@ -59,6 +59,20 @@ def test_answers_are_torchs_with_the_temperature(run: Path, published: Published
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_answers_of_separate_sigmoids_are_torchs_and_the_manifest_says_so(tmp_path: Path) -> None:
+    """A run whose link is the sigmoid ends in sigmoids divided by their sum, and tells so and when it is unsure."""
+    run = write_run(tmp_path, link="sigmoid", abstain_below=0.75)
+    published = export(run, tmp_path / "models", "colours")
+    network, facts = load_run(run)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        own = torch.sigmoid(network(torch.from_numpy(pixels)) / facts.temperature)
+    (found,) = onnxruntime.InferenceSession(published.path).run(None, {"pixels": pixels})
+    np.testing.assert_allclose(found, own / own.sum(1, keepdim=True), atol=1e-5)
+    assert np.abs(found - own.softmax(1).numpy()).max() > 0.05
+    assert (published.manifest.link, published.manifest.abstain_below) == ("sigmoid", 0.75)
+
+
 def test_file_describes_itself(published: Published) -> None:
     """The manifest inside says labels, preparation, proof and provenance; nothing lies beside the model."""
     model = onnx.load(published.path)
@@ -104,7 +118,7 @@ def test_another_networks_graph_is_not_published(run: Path, published: Published
     network, facts = load_run(run)
     with torch.no_grad():
         network.head.linear.weight[0] += 0.05
-    served = Served(network, facts.temperature).eval()
+    served = Served(network, facts.temperature, facts.link).eval()
     with pytest.raises(
         ProofError, match=r"not what was trained: a probability differs by \d\.\d+e-\d+, more than 1e-04"
     ):

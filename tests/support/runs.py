@@ -14,8 +14,18 @@ from tune.network import Network, pool
 SPEC = PreprocessSpec(resize=(40,), crop=(32, 32))
 
 
-def write_run(folder: Path, *, backbone: str = "squeezenet1_1", per_class: int = 6, seed: int = 0) -> Path:
-    """Write pictures and a run that has random weights, whose logits differ from picture to picture."""
+def write_run(
+    folder: Path, *, backbone: str = "squeezenet1_1", per_class: int = 6, seed: int = 0, **facts: object
+) -> Path:
+    """Write pictures and a run that has random weights, whose logits differ from picture to picture.
+
+    Args:
+        folder: gets `pictures` and `run`.
+        backbone: torchvision's name of the network.
+        per_class: validation pictures of each colour.
+        seed: of the weights.
+        facts: more of what `RunFacts` takes.
+    """
     data, run = folder / "pictures", folder / "run"
     write_pictures(data / "val", per_class)
     torch.manual_seed(seed)
@@ -23,7 +33,7 @@ def write_run(folder: Path, *, backbone: str = "squeezenet1_1", per_class: int =
     _spread(network.eval())
     files = sorted(path.relative_to(data) for path in data.rglob("*.jpg"))
     labels = tuple(COLOURS)
-    facts = RunFacts(
+    described = RunFacts(
         labels=labels,
         preprocess=SPEC,
         temperature=1.5,
@@ -33,9 +43,10 @@ def write_run(folder: Path, *, backbone: str = "squeezenet1_1", per_class: int =
         metrics={"val_accuracy": 1 / 3},
         data=str(data),
         val=tuple(LabelledFile(path=file.as_posix(), label=labels.index(file.parts[1])) for file in files),
+        **facts,
     )
     run.mkdir()
-    save_run(run, network, facts, {})
+    save_run(run, network, described, {})
     return run
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.pictures import draw_picture, encode, write_pictures
 
 from contract.errors import DataError
-from tune.dataset import Skipped, printable, read_dataset
+from tune.dataset import Skipped, printable, read_dataset, stored_path
 
 
 def _names(pictures: tuple) -> list[str]:
@@ -60,8 +60,11 @@ def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None
     """No folder, one class, an empty class, a class of one picture, a class that only val has."""
     with pytest.raises(DataError, match="is no folder; expected one with a folder of pictures per class"):
         read_dataset(tmp_path / "nothing")
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"data\.zip is no folder; .* or a \.csv file with the columns path and label"):
+        read_dataset(tmp_path / "data.zip")
     (tmp_path / "one" / "ants").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds 1 folders of pictures; a classifier needs two or more"):
+    with pytest.raises(DataError, match="holds 1 classes of training pictures; a classifier needs two or more"):
         read_dataset(tmp_path / "one")
     data = write_pictures(tmp_path / "data", 3)
     (data / "yellow").mkdir()
@@ -136,3 +139,19 @@ def test_taking_pictures_out_never_leaves_an_empty_class(tmp_path: Path) -> None
     blue = [picture for picture in dataset.splits["train"] if picture.label == 0]
     with pytest.raises(DataError, match="no usable picture of blue in the train pictures"):
         dataset.without([Skipped(path=picture.path, reason="truncated") for picture in blue])
+
+
+def test_a_run_keeps_paths_that_survive_a_move_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures in the data's folder are kept relative to it, others by their absolute path; links are not followed."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    for path, root, stored in (
+        (tmp_path / "data" / "ants" / "1.jpg", tmp_path / "data", "ants/1.jpg"),
+        (tmp_path / "data" / "linked" / "1.jpg", tmp_path / "data", "linked/1.jpg"),
+        (tmp_path / "data" / ".." / "1.jpg", tmp_path / "data", (tmp_path / "1.jpg").as_posix()),
+        (tmp_path / "data2" / "1.jpg", tmp_path / "data", (tmp_path / "data2" / "1.jpg").as_posix()),
+    ):
+        assert stored_path(path, root) == stored
+    monkeypatch.chdir(tmp_path / "data")
+    assert stored_path(Path("ants/1.jpg"), Path()) == "ants/1.jpg"
+    assert stored_path(Path("../1.jpg"), Path()) == (tmp_path / "1.jpg").as_posix()

@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from support.pictures import write_pictures
 
-from contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
+from contract.errors import CheckpointError, DataError, DivergenceError, OptionsError, UnfreezeError, WeightsError
 from contract.preprocess import prepare
 from tune.checkpoint import claimed, load_run, save_run
-from tune.choose import Candidate, _behind, _still_racing, candidate_cuts
-from tune.network import Network
+from tune.evaluate import evaluate
 from tune.options import TuneOptions
+from tune.recipes import RECIPES
 from tune.run import tune
 from tune.weights import load_pretrained
 
@@ -68,13 +68,19 @@ def heard() -> Heard:
 def run(data: Path, heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that tunes the last two blocks."""
     out = tmp_path_factory.mktemp("run") / "deep" / "run"
-    tune(data, out, replace(BUILTIN, cut="features.11", learning_rate=2e-3), heard)
+    tune(data, out, replace(BUILTIN, cut="features.11", learning_rate=5e-4, abstain_precision=0.6), heard)
     return out
 
 
 def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Path) -> None:
     """The folder holds safetensors and JSON alone; the metrics say what was found, learned and skipped."""
-    assert {path.name for path in run.iterdir()} == {"model.safetensors", "run.json", "metrics.json"}
+    assert {path.name for path in run.iterdir()} == {
+        "model.safetensors",
+        "run.json",
+        "metrics.json",
+        "epochs.jsonl",
+        "tensorboard",
+    }
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["val_accuracy"] >= 0.5  # the built-in weights were made to disregard colour; chance is 0.33
     assert metrics["labels"] == ["blue", "green", "red"]
@@ -86,8 +92,15 @@ def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Pa
     }
     assert metrics["backbone"] == "mobilenet_v3_small"
     assert metrics["seconds"] > 0
-    assert metrics["val_accuracy"] == max(metrics["probe_val_accuracy"], metrics["trained_val_accuracy"])
-    assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2, 3, 4, 5, 6, 1, 2]
+    assert (metrics["recipe"], metrics["cut"], metrics["learning_rate"]) == ("last-blocks", "features.11", 5e-4)
+    assert metrics["reason"] == "last-blocks from features.11 at rate 0.0005: as asked"
+    assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]
+    lines = (run / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == metrics["epochs"]
+    kinds = {finding["kind"]: finding["count"] for finding in metrics["findings"]}
+    assert kinds == {"undecodable": 2, "skipped": 1}
+    assert metrics["abstain"]["precision_wanted"] == 0.6
+    assert load_run(run)[1].abstain_below == metrics["abstain"]["threshold"]
     assert safetensors.torch.load_file(run / "model.safetensors")
 
 
@@ -95,12 +108,10 @@ def test_the_run_reports_every_step_to_its_end(run: Path, heard: Heard) -> None:
     """All bars come to their end, and the remarks name classes and pictures."""
     assert run.exists()
     assert "3 classes; pictures: 37 train, 19 val, 9 test; 1 files skipped" in heard.said
-    assert {"running the frozen blocks, 2 views a picture", "training from features.11"} <= set(heard.steps)
+    training = "training: last-blocks from features.11 at rate 0.0005"
+    assert {"inspecting the pictures", "running the backbone over the training pictures", training} <= set(heard.steps)
     for what, (done, total) in heard.steps.items():
-        undecodable = (
-            1 if what in ("running the frozen blocks, 2 views a picture", "evaluating in full precision") else 0
-        )
-        assert done == total - undecodable, what
+        assert done == total or what == "keeping the activations at features.11", what
 
 
 def test_a_loaded_run_gives_the_accuracy_that_was_reported(run: Path, data: Path) -> None:
@@ -130,44 +141,112 @@ def test_blocks_before_the_cut_are_the_pretrained_ones(run: Path) -> None:
 
 
 def test_equal_seeds_give_equal_runs(data: Path, tmp_path: Path) -> None:
-    """With the cut chosen by cross-validation, two runs end in the same bytes."""
+    """With everything chosen by cross-validation, two runs end in the same bytes and the same evidence."""
     for name in ("one", "two"):
-        tune(data, tmp_path / name, replace(BUILTIN, epochs=1))
+        tune(data, tmp_path / name, replace(BUILTIN, epochs=2))
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
-    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["cut_scores"] for name in ("one", "two")]
-    assert scores[0] == scores[1]
-    tried = [(score["cut"], score["learning_rate"]) for score in scores[0]]
-    assert tried[:3] == [("head", 0.002), ("features.9", 0.002), ("features.9", 0.03)]
-    assert tried[3] in [("features.6", 0.002), ("features.6", 0.03)]
-    assert sum(score["chosen"] for score in scores[0]) == 1
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    for key in ("survey", "candidates", "reason", "epochs", "val_accuracy"):
+        assert metrics[0][key] == metrics[1][key], key
+    assert [depth["cut"] for depth in metrics[0]["survey"]][-2:] == ["features.12", "head"]
+    assert [score["recipe"] for score in metrics[0]["candidates"]][:3] == ["probe", "one-vs-rest", "svm"]
+    assert sum(score["chosen"] for score in metrics[0]["candidates"]) == 1
 
 
 def test_a_cut_that_is_asked_for_gets_its_rate_from_cross_validation(data: Path, tmp_path: Path) -> None:
     """With --cut and without --learning-rate, the two rates are tried there; with both, nothing is."""
-    metrics = tune(data, tmp_path / "one", replace(BUILTIN, cut="features.12", epochs=1))
-    assert {(score["cut"], score["learning_rate"]) for score in metrics["cut_scores"]} == {
-        ("features.12", 0.002),
-        ("features.12", 0.03),
-    }
-    (chosen,) = (score for score in metrics["cut_scores"] if score["chosen"])
+    metrics = tune(data, tmp_path / "one", replace(BUILTIN, cut="features.12", epochs=2))
+    tried = {(score["recipe"], score["cut"], score["learning_rate"]) for score in metrics["candidates"]}
+    assert tried == {("last-blocks", "features.12", 5e-4), ("last-blocks", "features.12", 3e-3)}
+    (chosen,) = (score for score in metrics["candidates"] if score["chosen"])
     assert metrics["learning_rate"] == chosen["learning_rate"]
+    assert [epoch["number"] for epoch in metrics["epochs"]] == [1]  # the winner's trial was the first epoch of two
     metrics = tune(data, tmp_path / "two", replace(BUILTIN, cut="features.12", epochs=1, learning_rate=0.01))
-    assert (metrics["cut_scores"], metrics["learning_rate"]) == ([], 0.01)
+    assert (metrics["candidates"], metrics["learning_rate"]) == ([], 0.01)
 
 
-def test_training_that_ends_below_the_probe_is_not_kept(data: Path, tmp_path: Path) -> None:
-    """Whatever training does to the network, the result is no worse on validation than the probe."""
-    heard = Heard()
-    wild = replace(BUILTIN, cut="all", learning_rate=10.0, epochs=1)
-    metrics = tune(data, tmp_path / "run", wild, heard)
-    assert metrics["trained_val_accuracy"] < metrics["probe_val_accuracy"] == metrics["val_accuracy"]
-    assert metrics["cut"] == "head"
-    assert "keeping the probe" in " ".join(heard.said)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_makes_a_run_that_answers_as_it_was_measured(recipe: str, data: Path, tmp_path: Path) -> None:
+    """By name, each recipe trains what it says, and what is read back gives the accuracy that was reported."""
+    options = replace(BUILTIN, recipe=recipe, cut="features.12" if recipe == "last-blocks" else "auto", epochs=1)
+    metrics = tune(data, tmp_path / "run", replace(options, learning_rate=5e-4))
+    assert metrics["recipe"] == recipe
     network, facts = load_run(tmp_path / "run")
+    evaluation = evaluate(network, facts.pictures(), facts.preprocess, torch.device("cpu"))
+    assert evaluation.accuracy == metrics["val_accuracy"]
+    assert evaluation.probabilities(facts.temperature).sum(1) == pytest.approx(1, abs=1e-5)
+    assert facts.link == ("sigmoid" if recipe in ("one-vs-rest", "svm") else "softmax")
     pretrained = load_pretrained("mobilenet_v3_small", "builtin").model.state_dict()
+    changed = {key for key, value in network.model.state_dict().items() if not torch.equal(value, pretrained[key])}
+    touched = {key.split(".")[1] for key in changed}
+    expected = {
+        "last-blocks": {"12"},
+        "stem-head": {"0"},
+        "all": {str(number) for number in range(13)},
+        "scratch": {str(number) for number in range(13)},
+    }
+    assert touched == expected.get(recipe, set())
+
+
+def test_training_that_ends_below_the_probe_is_told(data: Path, tmp_path: Path) -> None:
+    """What was asked for by name is done, and where the probe would have been better, the run says so."""
+    heard = Heard()
+    wild = replace(BUILTIN, cut="all", learning_rate=0.3, epochs=1)
+    metrics = tune(data, tmp_path / "run", wild, heard)
+    assert metrics["val_accuracy"] < metrics["probe_val_accuracy"]
+    assert "--recipe probe gives that one" in " ".join(heard.said)
+
+
+def test_training_that_diverges_is_refused(data: Path, tmp_path: Path) -> None:
+    """Weights that are no numbers end the run with what to do, and make no run."""
+    with pytest.raises(
+        DivergenceError, match=r"--learning-rate 10 has come to numbers that are none in epoch 1; use a"
+    ):
+        tune(data, tmp_path / "run", replace(BUILTIN, cut="all", learning_rate=10.0))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_training_that_would_harm_is_not_chosen(data: Path, tmp_path: Path) -> None:
+    """Where every step destroys the features, the recipe that is chosen trains no block."""
+    metrics = tune(data, tmp_path / "run", replace(BUILTIN, learning_rate=10.0))
+    assert metrics["recipe"] in ("probe", "one-vs-rest", "svm")
+    assert metrics["val_accuracy"] == metrics["probe_val_accuracy"]
+    pretrained = load_pretrained("mobilenet_v3_small", "builtin").model.state_dict()
+    network, _ = load_run(tmp_path / "run")
     assert all(torch.equal(value, pretrained[key]) for key, value in network.model.state_dict().items())
-    assert facts.provenance.cut == "head"
+
+
+def test_strict_mode_refuses_data_with_problems(data: Path, tmp_path: Path) -> None:
+    """With --strict, what is a remark otherwise ends the run before anything is paid for."""
+    with pytest.raises(DataError, match=r"2 files do not decode(?s:.*)1 files were found and are not used"):
+        tune(data, tmp_path / "run", replace(BUILTIN, strict=True))
+
+
+def test_activations_over_the_budget_are_computed_anew_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    """Without room for the cache, the run says so and ends in the very weights that it ends in with room."""
+    options = replace(BUILTIN, cut="features.11", learning_rate=5e-4)
+    heard = Heard()
+    tune(data, tmp_path / "kept", options)
+    tune(data, tmp_path / "anew", replace(options, cache_gb=1e-6), heard)
+    assert "pictures and frozen blocks are run anew in every epoch" in " ".join(heard.said)
+    kept, anew = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("kept", "anew"))
+    assert kept == anew
+
+
+def test_a_list_of_pictures_makes_a_run_that_can_be_read_back(data: Path, tmp_path: Path) -> None:
+    """A CSV file with labels and splits is as good as folders."""
+    rows = [
+        f"{path.absolute()},{path.parent.name},{path.parent.parent.name}"
+        for path in sorted(data.rglob("*.jpg"))
+        if "broken" not in path.name
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    metrics = tune(tmp_path / "labels.csv", tmp_path / "run", replace(BUILTIN, recipe="probe"))
+    assert metrics["pictures"] == {"train": 36, "val": 18, "test": 9}
+    folders = tune(data, tmp_path / "folders", replace(BUILTIN, recipe="probe"))
+    assert metrics["val_accuracy"] == folders["val_accuracy"]
+    assert all(picture.path.is_file() for picture in load_run(tmp_path / "run")[1].pictures())
 
 
 def test_a_finished_run_is_not_overwritten_unasked(run: Path, data: Path) -> None:
@@ -291,31 +370,3 @@ def test_damaged_runs_are_refused(damage: Callable[[Path], object], message: str
     damage(copy)
     with pytest.raises(CheckpointError, match=message):
         load_run(copy)
-
-
-def test_candidates_are_the_head_and_the_last_blocks_up_to_half() -> None:
-    """The head, the last quarter, the last half; never a cut twice; or the one that was asked for."""
-    builtin = load_pretrained("mobilenet_v3_small", "builtin")
-    network = Network("mobilenet_v3_small", builtin.model, builtin.spec, 2)
-    assert candidate_cuts(network, "auto") == ("head", "features.9", "features.6")
-    assert candidate_cuts(network, "features.3") == ("features.3",)
-    resnet = load_pretrained("resnet18", "none")
-    assert candidate_cuts(Network("resnet18", resnet.model, resnet.spec, 2), "auto") == ("head", "layer3", "layer2")
-
-
-def _hits(share: float, seed: int, count: int = 400) -> np.ndarray:
-    return np.random.default_rng(seed).random(count) < share
-
-
-def test_a_race_keeps_what_is_clearly_ahead_of_everything_cheaper() -> None:
-    """Equal accuracy goes to the cheapest; a clear gain goes to the deeper cut; the hopeless go."""
-    head, last, half = (Candidate(cut, 0.002) for cut in ("head", "last", "half"))
-    even, good = _hits(0.6, 1), _hits(0.9, 2)
-    assert _still_racing({head: even, last: even.copy(), half: even.copy()}) == (head,)
-    assert _still_racing({head: even, last: good, half: good.copy()}) == (last,)
-    assert _still_racing({head: good, last: even}) == (head,)
-    slightly = even.copy()
-    slightly[np.flatnonzero(~even)[:12]] = True
-    slightly[np.flatnonzero(even)[:4]] = False
-    assert 1 < _behind(even, slightly) <= 2.01
-    assert _still_racing({head: even, last: slightly})[-1] == last

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.pictures import draw_picture, encode, write_pictures
 from support.runs import write_run
@@ -118,6 +119,30 @@ def test_predicting_names_files_and_folders(folder: Path, tmp_path: Path) -> Non
     for one, other in zip(inside, served, strict=True):
         assert [item["label"] for item in one["predictions"]] == [item["label"] for item in other["predictions"]]
         assert one["predictions"][0]["score"] == pytest.approx(other["predictions"][0]["score"], abs=1e-5)
+
+
+def test_what_is_unsure_is_marked(tmp_path: Path) -> None:
+    """A model with a threshold between two answers marks the lower, in the table and in JSON; a server is silent."""
+    write_run(tmp_path)
+    facts = tmp_path / "run" / "run.json"
+    pictures = sorted((tmp_path / "pictures" / "val").rglob("*.jpg"))
+    first = unfreeze.export(tmp_path / "run", tmp_path / "models", "colours")
+    with unfreeze.load(first.path) as classifier:
+        answers = classifier.predict(pictures, top=1)
+        assert not any(classifier.is_unsure(answer) for answer in answers)
+    order = np.argsort([answer[0].score for answer in answers])
+    low, high = (answers[order[place]][0].score for place in (0, -1))
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"abstain_below": (low + high) / 2}))
+    second = unfreeze.export(tmp_path / "run", tmp_path / "models", "colours")
+    asked = ("predict", *(pictures[order[place]].relative_to(tmp_path) for place in (0, -1)))
+    marked = json.loads(_run(*asked, "--file", second.path, "--json", cwd=tmp_path).stdout)
+    assert [item["unsure"] for item in marked] == [True, False]
+    rows = _run(*asked, "--file", second.path, cwd=tmp_path).stdout.splitlines()
+    assert [f"{low:.4f} unsure" in row for row in rows if "unsure" in row] == [True]
+    assert "unsure" not in _run(*asked, "--file", first.path, cwd=tmp_path).stdout
+    with running_server(tmp_path / "models") as server:
+        served = json.loads(_run(*asked, "--server", server.target, "--json", cwd=tmp_path).stdout)
+    assert [item["unsure"] for item in served] == [None, None]
 
 
 def test_brackets_and_hidden_files_are_shown_as_they_are(folder: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def plan(
         )
     RESULTS.print(table)
     RESULTS.print(
-        f"{options.epochs} epochs, {options.views} views a picture. GFLOPs: of one picture forward, frozen + trained. "
+        f"{plans[0].epochs} epochs, {options.views} views a picture. GFLOPs: of one picture forward, frozen + trained. "
         "Seconds: predicted for this device.\nNaive: the same without a cache, frozen blocks and decoding anew in every"
         " epoch.",
         markup=False,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from cyclopts import Parameter, validators
 from rich.table import Column, Table
@@ -31,13 +31,15 @@ def predict(
 ) -> None:
     """Name the most probable labels of pictures, by a server or by a model file in this process.
 
+    A model that was tuned for a precision marks what it is unsure of. The file says so; a server does not tell.
+
     Args:
         pictures: files, or folders whose files are taken.
         server: HOST:PORT of a server.
         model: name of the model on the server; not needed where it has only one.
         file: a `model.onnx`, instead of a server.
         top: how many labels to name.
-        json: print one JSON list on standard output.
+        json: print one JSON list on standard output; "unsure" is null where a server answered.
     """
     if (server is None) == (file is None):
         raise OptionsError("say either --server HOST:PORT or --file model.onnx")
@@ -46,16 +48,30 @@ def predict(
     if json:
         print_json(
             [
-                {"picture": str(path), "predictions": [dataclasses.asdict(one) for one in answer]}
+                {
+                    "picture": str(path),
+                    "predictions": [dataclasses.asdict(one) for one in answer.predictions],
+                    "unsure": answer.unsure,
+                }
                 for path, answer in zip(paths, answers, strict=True)
             ]
         )
-        return
+    else:
+        RESULTS.print(_table(paths, answers))
+
+
+class _Answer(NamedTuple):
+    predictions: tuple[Prediction, ...]
+    unsure: bool | None  # None: nobody told
+
+
+def _table(paths: list[Path], answers: list[_Answer]) -> Table:
     table = Table(Column("picture", overflow="fold"), "label", "score")
     for path, answer in zip(paths, answers, strict=True):
-        for rank, one in enumerate(answer):
-            table.add_row(Text("" if rank else str(path)), Text(one.label), f"{one.score:.4f}")
-    RESULTS.print(table)
+        for rank, one in enumerate(answer.predictions):
+            mark = " unsure" if answer.unsure and not rank else ""
+            table.add_row(Text("" if rank else str(path)), Text(one.label), f"{one.score:.4f}{mark}")
+    return table
 
 
 def _files(pictures: list[Path]) -> list[Path]:
@@ -65,15 +81,15 @@ def _files(pictures: list[Path]) -> list[Path]:
     return paths
 
 
-def _ask_server(paths: list[Path], server: str, model: str, top: int) -> list[tuple[Prediction, ...]]:
+def _ask_server(paths: list[Path], server: str, model: str, top: int) -> list[_Answer]:
     from serve.client import Client
 
     with Client(server) as client:
-        return client.predict(paths, model=model, top=top)
+        return [_Answer(found, None) for found in client.predict(paths, model=model, top=top)]
 
 
-def _ask_file(paths: list[Path], file: Path, top: int) -> list[tuple[Prediction, ...]]:
+def _ask_file(paths: list[Path], file: Path, top: int) -> list[_Answer]:
     from serve.local import LocalClassifier
 
     with LocalClassifier(file) as classifier:
-        return classifier.predict(paths, top=top)
+        return [_Answer(found, classifier.is_unsure(found)) for found in classifier.predict(paths, top=top)]

@@ -1,0 +1,43 @@
+"""What fastai's users write, run by `bench.tune` in an environment of its own: `vision_learner(...).fine_tune(4)`.
+
+Prints the validation accuracy as JSON. It reads the weights that unfreeze reads, so that both start from the same.
+"""
+
+import argparse
+import json
+
+import torch
+import torchvision
+from fastai.vision.all import ImageDataLoaders, Resize, accuracy, aug_transforms, set_seed, vision_learner
+from fastai.vision.learner import model_meta
+
+
+def main() -> None:
+    """Tune and tell."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    set_seed(arguments.seed, reproducible=True)
+    builder = getattr(torchvision.models, arguments.backbone)
+
+    def pretrained(*_: object, **__: object) -> torch.nn.Module:
+        model = builder(weights=None)
+        model.load_state_dict(torch.load(arguments.weights, map_location="cpu", weights_only=True))
+        return model
+
+    model_meta[pretrained] = model_meta[builder]
+    loaders = ImageDataLoaders.from_folder(
+        arguments.data, train="train", valid="val", item_tfms=Resize(256), batch_tfms=aug_transforms(size=224), bs=32
+    )
+    learner = vision_learner(loaders, pretrained, metrics=accuracy)
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(arguments.epochs)
+    print(json.dumps({"val_accuracy": float(learner.recorder.values[-1][-1])}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Whether `auto` finds the best recipe, and for what part of the cost of running them all.
+
+python -m bench.recipes DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
+"""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from rich.table import Table
+
+from tune.options import TuneOptions
+from tune.recipes import AUTO, RECIPES
+from tune.run import tune
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+
+
+def main(
+    data: Path,
+    *,
+    backbone: str = "squeezenet1_0",
+    weights: str = "none",
+    json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+) -> None:
+    """Tune with `auto`, and then with every recipe by its name.
+
+    Args:
+        data: folder of labelled pictures.
+        backbone: torchvision's name of the network.
+        weights: to start from, as for `unfreeze tune`.
+        json: print JSON instead of a table.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
+        for recipe in (AUTO, *RECIPES):
+            options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe)
+            metrics = tune(data, Path(folder) / recipe, options, reporter)
+            names = ("val_accuracy", "seconds", "recipe", "cut", "learning_rate")
+            rows.append({"asked": recipe} | {name: metrics[name] for name in names})
+    auto, named = rows[0], rows[1:]
+    best = max(named, key=lambda row: row["val_accuracy"])
+    error = math.sqrt(best["val_accuracy"] * (1 - best["val_accuracy"]) / metrics["pictures"]["val"])
+    verdict = {
+        "behind_the_best_in_standard_errors": (best["val_accuracy"] - auto["val_accuracy"]) / max(error, 1e-9),
+        "part_of_the_cost_of_all": auto["seconds"] / sum(row["seconds"] for row in named),
+    }
+    if json:
+        print_json({"rows": rows, **verdict})
+        return
+    table = Table("asked", "became", "accuracy", "seconds", title=f"{backbone} on {data.name}")
+    for row in rows:
+        became = f"{row['recipe']} from {row['cut']} at {row['learning_rate']:g}"
+        table.add_row(row["asked"], became, f"{row['val_accuracy']:.3f}", f"{row['seconds']:.0f}")
+    RESULTS.print(table)
+    RESULTS.print(", ".join(f"{name.replace('_', ' ')}: {value:.2f}" for name, value in verdict.items()))
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,208 @@
+"""One pass over the pictures gives what a cut keeps, the features and the survey, all as the blocks give them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.runs import SPEC
+from support.tuning import BFLOAT16, FLOAT32, gathered_at, room_in, small_network, training_pictures
+from torch import Tensor
+
+import tune.gather
+from tune.cache import Cached, Deal, Source, Streamed
+from tune.network import Network
+from tune.pictures import Picture
+from tune.precision import Precision
+from tune.views import Views, make_views
+
+BFLOAT16_STEP = 2**-8
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Picture, ...]:
+    """Eight pictures of each of three colours."""
+    return training_pictures(tmp_path)
+
+
+def _pixels(pictures: tuple[Picture, ...], views: int) -> Tensor:
+    recipe = Views(spec=SPEC, count=views, seed=1)
+    made = [make_views(picture.path.read_bytes(), picture.path.name, recipe) for picture in pictures]
+    return torch.from_numpy(np.stack(made))
+
+
+def _run(network: Network, pixels: Tensor, position: int) -> Tensor:
+    """Run the first blocks over [N, V, H, W, 3] at once, in float32."""
+    if position == 0:
+        return pixels
+    with torch.inference_mode():
+        return network.run_blocks(pixels.flatten(0, 1), 0, position).unflatten(0, pixels.shape[:2])
+
+
+def _deals(count: int, views: int) -> list[Deal]:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(count, (2 * count,), generator=generator)
+    return list(zip(rows.split(7), torch.randint(views, rows.shape, generator=generator).split(7), strict=True))
+
+
+def _equal(one: Source, other: Source, deals: list[Deal]) -> bool:
+    return all(torch.equal(mine, yours) for mine, yours in zip(one.batches(deals), other.batches(deals), strict=True))
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18", "mobilenet_v3_small"])
+def test_what_is_kept_at_every_cut_is_what_the_blocks_before_it_give(
+    backbone: str, pictures: tuple[Picture, ...], tmp_path: Path
+) -> None:
+    """At each cut in turn, float32 activations are kept to a step of bfloat16, and pictures bit for bit."""
+    network, pixels = small_network(backbone), _pixels(pictures, 2)
+    for position in range(len(network.block_names)):
+        kept = gathered_at(network, position, pictures, tmp_path).kept
+        assert kept is not None
+        assert (kept.position, kept.views) == (position, 2)
+        assert kept.activations.dtype == (torch.bfloat16 if position else torch.uint8)
+        expected = _run(network, pixels, position).float()
+        torch.testing.assert_close(kept.activations.float(), expected, rtol=BFLOAT16_STEP, atol=1e-5)
+        assert kept.labels.tolist() == [picture.label for picture in pictures]
+
+
+def test_in_bfloat16_rounding_is_all_that_differs(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """A pass in bfloat16 gives activations, features and borders that are those of float32 within a few per cent."""
+    network = small_network()
+    exact, rounded = (
+        gathered_at(network, 5, pictures[:8], tmp_path, precision=precision, survey=True)
+        for precision in (FLOAT32, BFLOAT16)
+    )
+    pairs = [(exact.kept.activations, rounded.kept.activations), (exact.features, rounded.features)]
+    for one, other in [*pairs, *((exact.borders[key], rounded.borders[key]) for key in exact.borders)]:
+        assert (one.float() - other.float()).abs().max() < 0.03 * one.float().abs().max()
+        assert not torch.equal(one, other)
+
+
+def test_features_are_the_last_blocks_output_averaged(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """Features are float32 means over the area of what the last block gives, for every view, wherever the cut is."""
+    network = small_network("resnet18")
+    last = len(network.block_names)
+    expected = _run(network, _pixels(pictures, 2), last).mean((3, 4))
+    for position in (0, 3, last):
+        features = gathered_at(network, position, pictures, tmp_path).features
+        assert features.dtype == torch.float32
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def _pool_expected(backbone: str, activations: Tensor, *, is_last: bool) -> Tensor:
+    """Pool by hand: maps are [n, F, h, w], but swin's [n, h, w, F] and a transformer's tokens [n, T, F]."""
+    if is_last or backbone == "resnet18":
+        flat = activations.flatten(2)
+    elif backbone == "swin_t":
+        flat = activations.flatten(1, 2).transpose(1, 2)
+    else:
+        flat = activations.transpose(1, 2)
+    return torch.cat([flat.mean(2), flat.max(2).values], 1)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "swin_t", "vit_b_16"])
+def test_borders_are_pooled_by_average_and_by_maximum(
+    backbone: str, pictures: tuple[Picture, ...], tmp_path: Path
+) -> None:
+    """Behind every block, of convolutions, of windows and of tokens, the survey gets the averages, then the maxima."""
+    options = {"image_size": 32} if backbone == "vit_b_16" else {}
+    network, some = small_network(backbone, **options), pictures[:5]
+    pixels, last = _pixels(some, 2), len(network.block_names)
+    borders = gathered_at(network, last, some, tmp_path, survey=True).borders
+    assert sorted(borders) == list(range(1, last + 1))
+    for position, found in borders.items():
+        activations = _run(network, pixels, position).flatten(0, 1)
+        expected = _pool_expected(backbone, activations, is_last=position == last).unflatten(0, (5, 2))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_of_many_pictures_some_evenly_spaced_ones_are_surveyed(
+    pictures: tuple[Picture, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit of 10, two batches of four of 24 pictures are surveyed, and those rows are theirs."""
+    network = small_network()
+    whole = gathered_at(network, 5, pictures, tmp_path, survey=True)
+    assert whole.surveyed.tolist() == list(range(24))
+    monkeypatch.setattr(tune.gather, "SURVEYED_PICTURES", 10)
+    part = gathered_at(network, 5, pictures, tmp_path, survey=True)
+    assert part.surveyed.tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
+    for position, found in part.borders.items():
+        assert torch.equal(found, whole.borders[position][part.surveyed])
+    assert torch.equal(part.features, whole.features)
+
+
+def test_without_a_survey_nothing_is_pooled_on_the_way(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """Who asks for none gets no surveyed picture and no border."""
+    found = gathered_at(small_network(), 5, pictures, tmp_path)
+    assert found.borders == {}
+    assert found.surveyed.tolist() == []
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("position", [0, 6])
+def test_over_the_budget_activations_are_computed_anew_to_the_same_bits(
+    position: int, precision: Precision, pictures: tuple[Picture, ...], tmp_path: Path
+) -> None:
+    """One byte too few keeps nothing; what then streams from the pictures equals what would have been kept."""
+    network, some = small_network(), pictures[:10]
+    kept = gathered_at(network, position, some, tmp_path, precision=precision).kept
+    size = kept.activations.nbytes
+    assert gathered_at(network, position, some, tmp_path, precision=precision, budget_bytes=size).kept is not None
+    over = gathered_at(network, position, some, tmp_path, precision=precision, budget_bytes=size - 1)
+    assert over.kept is None
+    source = over.source_at(position, room_in(tmp_path, size - 1))
+    assert isinstance(source, Streamed)
+    assert _equal(source, kept, _deals(10, 2))
+    assert torch.equal(source.labels, kept.labels)
+
+
+def test_a_file_that_does_not_decode_is_left_out_and_named(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """What is kept, the features, the borders and the labels are those of the other pictures, in their order."""
+    network = small_network()
+    whole = gathered_at(network, 5, pictures, tmp_path, survey=True)
+    pictures[10].path.write_bytes(b"no picture")
+    found = gathered_at(network, 5, pictures, tmp_path, survey=True)
+    others = torch.tensor([row for row in range(24) if row != 10])
+    assert [item.path for item in found.skipped] == [pictures[10].path]
+    assert found.streamed.pictures == tuple(pictures[row] for row in others)
+    assert torch.equal(found.labels, whole.labels[others])
+    assert torch.equal(found.kept.activations, whole.kept.activations[others])
+    torch.testing.assert_close(found.features, whole.features[others])
+    for position in whole.borders:
+        torch.testing.assert_close(found.borders[position], whole.borders[position][others])
+    assert _equal(found.streamed, found.kept, _deals(23, 2))
+
+
+def test_a_later_cut_is_taken_from_what_is_kept_and_an_earlier_one_from_the_pictures(
+    pictures: tuple[Picture, ...], tmp_path: Path
+) -> None:
+    """Where nothing is kept before a cut, the pictures are run once more; either way a cut's activations come out."""
+    network = small_network()
+    middle = gathered_at(network, 5, pictures, tmp_path)
+    room = room_in(tmp_path)
+    assert middle.source_at(5, room) is middle.kept
+    earlier, later = middle.source_at(2, room), middle.source_at(8, room)
+    assert isinstance(earlier, Cached)
+    assert torch.equal(earlier.activations, gathered_at(network, 2, pictures, tmp_path).kept.activations)
+    expected = gathered_at(network, 8, pictures, tmp_path).kept.activations.float()
+    difference = (later.activations.float() - expected).abs().max()
+    assert difference < 0.03 * expected.abs().max()
+    assert earlier.position == 2
+    assert later.position == 8
+
+
+def test_at_the_head_the_features_are_all_that_is_kept(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """Behind the last block no activations are kept, whatever the room."""
+    network = small_network()
+    assert gathered_at(network, len(network.block_names), pictures, tmp_path).kept is None
+
+
+def test_progress_counts_the_pictures(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """The steps add up to the pictures that decode, in the pass and where it is run once more."""
+    network, steps = small_network(), []
+    recipe = Views(spec=SPEC, count=2, seed=1)
+    found = tune.gather.gather(network, 5, pictures, recipe, FLOAT32, room_in(tmp_path), steps.append)
+    assert sum(steps) == 24
+    steps.clear()
+    found.source_at(2, room_in(tmp_path), steps.append)
+    assert sum(steps) == 24

@@ -1,0 +1,35 @@
+"""Work on many items on all cores, a few of them ahead of whoever takes the results."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_READ_AHEAD = 64
+
+
+def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Do the same to each item in threads; at most 64 results wait to be taken.
+
+    Args:
+        work: what to do, in any thread.
+        items: what to do it to.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= _READ_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

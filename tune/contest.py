@@ -1,0 +1,185 @@
+"""Try ways to tune on folds of the training pictures, and tell which is ahead."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract.errors import DivergenceError
+from contract.reporting import Reporter
+from tune.cache import Room, Source, pooled_features
+from tune.gather import Gathered
+from tune.network import Network
+from tune.options import TuneOptions
+from tune.precision import Precision
+from tune.probe import Probe, fit_probe
+from tune.recipes import LINEAR, PROBE, recipe_of
+from tune.survey import Fold
+from tune.train import Schedule, Training
+
+_ENOUGH_HELD_OUT = 200
+_FEW_MISSES = 4  # to be a standard error ahead of so few, another would have to miss next to none
+
+
+class Candidate(NamedTuple):
+    """A way to tune.
+
+    Args:
+        recipe: its name.
+        cut: the first trained block; "head" where none is.
+        rate: learning rate of the last block; 0 where none is trained.
+    """
+
+    recipe: str
+    cut: str
+    rate: float
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        if self.recipe in LINEAR:
+            return self.recipe
+        return f"{self.recipe} from {self.cut} at rate {self.rate:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entered:
+    """What a contest is about.
+
+    Args:
+        network: pretrained; left as it is.
+        gathered: the training pictures.
+        probe: fitted on all of them.
+        options: how to tune.
+        precision: to compute in.
+        room: for activations at later cuts.
+        reporter: shows progress.
+    """
+
+    network: Network
+    gathered: Gathered
+    probe: Probe
+    options: TuneOptions
+    precision: Precision
+    room: Room
+    reporter: Reporter
+
+
+@dataclass(kw_only=True)
+class Contest:
+    """Hits and misses of candidates on the same held-out pictures.
+
+    Args:
+        entered: what it is about.
+        folds: of the training pictures.
+    """
+
+    entered: Entered
+    folds: Sequence[Fold]
+    hits: dict[Candidate, list[np.ndarray]] = field(default_factory=dict)
+    trained: dict[Candidate, dict[str, Tensor]] = field(default_factory=dict)
+    _source: Source | None = None
+
+    def enter(self, candidate: Candidate, against: Candidate | None = None) -> None:
+        """Try a candidate: linear ones on all folds, others on as many as hold enough pictures out together.
+
+        Args:
+            candidate: to be tried.
+            against: stop after a fold behind which it is not ahead of this one.
+        """
+        if candidate in self.hits:
+            return
+        linear = candidate.recipe in LINEAR
+        folds = self.folds if linear else self.folds[: self._folds_for_training()]
+        advance = self.entered.reporter.track(f"trying {candidate}", len(folds))
+        self.hits[candidate] = []
+        for fold in folds:
+            try:
+                hits = self._linear_hits(candidate, fold) if linear else self._trained_hits(candidate, fold)
+            except DivergenceError:
+                hits = np.zeros(len(fold.held_out), bool)
+            self.hits[candidate].append(hits)
+            advance(1)
+            if against is not None and self.lead(candidate, against) <= 0:
+                advance(len(folds) - len(self.hits[candidate]))
+                break
+
+    def accuracy(self, candidate: Candidate) -> float:
+        """Give the share of hits, 0 to 1."""
+        return float(np.concatenate(self.hits[candidate]).mean())
+
+    def lead(self, candidate: Candidate, other: Candidate) -> float:
+        """Tell how far a candidate is ahead on the pictures that both saw, in standard errors of the difference.
+
+        Only those count that one of them hits and the other misses (McNemar 1947), with Edwards' correction for
+        continuity, so that a single picture is no lead.
+        """
+        folds = min(len(self.hits[candidate]), len(self.hits[other]))
+        one, two = (np.concatenate(self.hits[each][:folds]) for each in (candidate, other))
+        gained, lost = int((one & ~two).sum()), int((~one & two).sum())
+        surplus = abs(gained - lost) - 1
+        return math.copysign(max(0, surplus), gained - lost) / math.sqrt(max(1, gained + lost))
+
+    def is_settled(self, candidate: Candidate) -> bool:
+        """Tell whether nothing can be clearly ahead of a candidate: it misses too few pictures."""
+        hits = np.concatenate(self.hits[candidate])
+        return int((~hits).sum()) <= _FEW_MISSES
+
+    def _folds_for_training(self) -> int:
+        held_out = np.cumsum([len(fold.held_out) for fold in self.folds])
+        return min(len(self.folds), int(np.searchsorted(held_out, _ENOUGH_HELD_OUT)) + 1)
+
+    def _probe(self, kind: str, fold: Fold) -> Probe:
+        entered = self.entered
+        return fit_probe(
+            entered.gathered.features[fold.train],
+            entered.gathered.labels[fold.train],
+            kind=kind,
+            seed=entered.options.seed,
+            balanced=entered.options.class_weights == "balanced",
+            inverse_regularisation=entered.probe.inverse_regularisation if kind == PROBE else None,
+        )
+
+    def _linear_hits(self, candidate: Candidate, fold: Fold) -> np.ndarray:
+        head = copy.deepcopy(self.entered.network.head).cpu()
+        self._probe(candidate.recipe, fold).put_into(head)
+        with torch.inference_mode():
+            answers = head.classify(self.entered.gathered.features[fold.held_out, 0]).argmax(1)
+        return np.asarray(answers == self.entered.gathered.labels[fold.held_out])
+
+    def _trained_hits(self, candidate: Candidate, fold: Fold) -> np.ndarray:
+        entered, recipe = self.entered, recipe_of(candidate.recipe)
+        trial = copy.deepcopy(entered.network)
+        self._probe(PROBE, fold).put_into(trial.head)
+        position = trial.position(candidate.cut)
+        source = self.source_at(position)
+        blocks = recipe.blocks(position, len(trial.block_names))
+        epochs = trial_epochs(entered.options.epochs_for(len(source.labels), recipe.patience))
+        Training(
+            network=trial,
+            source=source.take(fold.train),
+            schedule=Schedule(epochs=epochs, rate=candidate.rate, blocks=blocks),
+            options=entered.options,
+            precision=entered.precision,
+        ).run()
+        self.trained.setdefault(candidate, trial.trained_state(blocks))
+        held_out = source.take(fold.held_out)
+        with torch.inference_mode():
+            pooled = pooled_features(trial, held_out, entered.precision, views=1)[:, 0].to(entered.precision.device)
+            return np.asarray(trial.head.classify(pooled).argmax(1).cpu() == held_out.labels)
+
+    def source_at(self, position: int) -> Source:
+        """Give the pictures' activations at a cut; those at one cut are kept besides the gathered ones."""
+        if self._source is None or self._source.position != position:
+            self._source = None  # the next ones want the room
+            self._source = self.entered.gathered.source_at(position, self.entered.room)
+        return self._source
+
+
+def trial_epochs(epochs: int) -> int:
+    """Give how many of the epochs a trial takes; the winner's first trial goes on with the rest."""
+    return -(-epochs // 2)

@@ -1,0 +1,160 @@
+"""One pass of the backbone over the training pictures: what is kept at a cut, and what is pooled at every border."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tune.cache import Advance, Cached, Room, Streamed, advance_cache, cache_bytes, keep
+from tune.network import Network, pool
+from tune.pictures import Picture, Skipped
+from tune.precision import Precision
+from tune.views import Views, load_views
+
+SURVEYED_PICTURES = 4000  # the standard error of an accuracy over so many is below 0.008
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What one pass gives, of the N pictures that decode, in V views.
+
+    Args:
+        streamed: computes the activations at the cut anew.
+        kept: the activations at the cut; None where nothing was to be kept, or there was no room.
+        features: pooled by average behind the last block, float32 [N, V, F].
+        surveyed: the numbers of the pictures that were surveyed, int64 [S].
+        borders: by position, pooled by average and maximum behind so many blocks, float32 [S, V, 2 F].
+        skipped: the files that did not decode.
+    """
+
+    streamed: Streamed
+    kept: Cached | None
+    features: Tensor
+    surveyed: Tensor
+    borders: dict[int, Tensor]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the N pictures, int64."""
+        return self.streamed.labels
+
+    def source_at(self, position: int, room: Room, advance: Advance = lambda _: None) -> Cached | Streamed:
+        """Give the activations at a cut: from those that are kept where they lie before it, else from the pictures."""
+        if self.kept is None or position < self.kept.position:
+            return keep(replace(self.streamed, position=position), room, advance)
+        streamed = self.streamed
+        return advance_cache(streamed.network, self.kept, position, streamed.precision, room)
+
+
+@dataclass(kw_only=True)
+class _Pass:
+    """What a pass has gathered so far."""
+
+    network: Network
+    position: int
+    precision: Precision
+    pictures: int
+    views: int
+    kept: Tensor | None = None
+    done: int = 0
+    features: list[Tensor] = field(default_factory=list)
+    surveyed: list[Tensor] = field(default_factory=list)
+    borders: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def kept_type(self) -> torch.dtype:
+        return torch.bfloat16 if self.position else torch.uint8
+
+    def take(self, batch: Tensor, *, surveyed: bool) -> None:
+        """Run a few pictures' views, [n, V, H, W, 3], through all blocks."""
+        network, rows = self.network, torch.arange(self.done, self.done + len(batch))
+        activations = self.precision.lay_out(batch.flatten(0, 1))
+        self._keep(0, rows, activations)
+        for index in range(len(network.block_names)):
+            with torch.inference_mode(), self.precision.autocast():
+                activations = network.run_blocks(activations, index, index + 1)
+            self._keep(index + 1, rows, activations)
+            if surveyed:
+                pooled = network.pool_border(activations, index + 1).cpu().unflatten(0, batch.shape[:2])
+                self.borders.setdefault(index + 1, []).append(pooled)
+        self.features.append(pool(activations).cpu().unflatten(0, batch.shape[:2]))
+        self.surveyed += [rows] if surveyed else []
+        self.done += len(batch)
+
+    def _keep(self, position: int, rows: Tensor, activations: Tensor) -> None:
+        if self.kept is not None and position == self.position:
+            self.kept[rows] = activations.to("cpu", self.kept_type).unflatten(0, (len(rows), self.views))
+
+    def result(self, pictures: tuple[Picture, ...], views: Views, skipped: tuple[Skipped, ...]) -> Gathered:
+        labels = torch.tensor([picture.label for picture in pictures], dtype=torch.int64)
+        streamed = Streamed(
+            network=self.network,
+            position=self.position,
+            pictures=pictures,
+            recipe=views,
+            precision=self.precision,
+            labels=labels,
+        )
+        return Gathered(
+            streamed=streamed,
+            kept=None
+            if self.kept is None
+            else Cached(position=self.position, activations=self.kept[: self.done], labels=labels),
+            features=torch.cat(self.features).clone(),
+            surveyed=torch.cat(self.surveyed) if self.surveyed else torch.empty(0, dtype=torch.int64),
+            borders={position: torch.cat(parts).clone() for position, parts in self.borders.items()},
+            skipped=skipped,
+        )
+
+
+def gather(  # noqa: PLR0913 - one pass gives several things
+    network: Network,
+    position: int,
+    pictures: Sequence[Picture],
+    views: Views,
+    precision: Precision,
+    room: Room,
+    advance: Advance = lambda _: None,
+    *,
+    survey: bool = False,
+) -> Gathered:
+    """Run all blocks once over every view of every picture.
+
+    Args:
+        network: in eval mode, on the precision's device.
+        position: at which cut to keep the activations; behind the last block nothing is kept but the features. Where
+            they would take more than the room allows, they are not kept but computed when they are wanted.
+        pictures: what to run; those that do not decode are left out.
+        views: V per picture.
+        precision: to run in.
+        room: for the activations.
+        advance: called with the number of pictures done.
+        survey: also pool at every border, for about 4,000 of the pictures at most, evenly spaced.
+
+    Raises:
+        UnfreezeError: there is no room on the disk.
+    """
+    fits = cache_bytes(network, position, len(pictures), views.count) <= room.budget_bytes
+    going = _Pass(network=network, position=position, precision=precision, pictures=len(pictures), views=views.count)
+    if fits and position < len(network.block_names):
+        going.kept = room.allocate((len(pictures), views.count, *network.border_shape(position)), going.kept_type)
+    skipped: list[Skipped] = []
+    done: list[Picture] = []
+    stride = -(-len(pictures) // SURVEYED_PICTURES)
+    for number, chunk in enumerate(_chunks(load_views(pictures, views, skipped), precision.trunk_batch, views.count)):
+        surveyed = survey and number % stride == 0
+        going.take(torch.from_numpy(np.stack([made for _, made in chunk])), surveyed=surveyed)
+        done += [picture for picture, _ in chunk]
+        advance(len(chunk))
+    return going.result(tuple(done), views, tuple(skipped))
+
+
+def _chunks(
+    loaded: Iterator[tuple[Picture, np.ndarray]], batch: int, views: int
+) -> Iterator[list[tuple[Picture, np.ndarray]]]:
+    while chunk := list(islice(loaded, max(1, batch // views))):
+        yield chunk

@@ -1,0 +1,161 @@
+"""What a finished run says of itself: the facts that export needs, and the figures that people read."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from contract.manifest import Provenance
+from tune.checkpoint import LabelledFile, RunFacts
+from tune.choose import Choice
+from tune.dataset import TEST, TRAIN, Dataset, printable, stored_path
+from tune.evaluate import Evaluation, evaluate, fit_temperature
+from tune.findings import Finding
+from tune.network import Network
+from tune.options import TuneOptions
+from tune.precision import Precision
+from tune.recipes import recipe_of
+from tune.report import abstain_threshold, report
+from tune.train import Epoch
+from tune.weights import Pretrained
+
+_PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What tuning came to.
+
+    Args:
+        network: tuned.
+        choice: how, and why so.
+        evaluation: of the validation pictures.
+        probe_evaluation: of the same, by the linear classifier of frozen features that it began from.
+        temperature: what the logits are divided by.
+        test: of the test pictures, where there are any.
+        epochs: of training.
+    """
+
+    network: Network
+    choice: Choice
+    evaluation: Evaluation
+    probe_evaluation: Evaluation
+    temperature: float
+    test: Evaluation | None
+    epochs: tuple[Epoch, ...]
+
+
+def facts_of(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, results: Results) -> RunFacts:
+    """Gather what `run.json` says."""
+    evaluation = results.evaluation
+    return RunFacts(
+        labels=dataset.labels,
+        preprocess=pretrained.spec,
+        temperature=results.temperature,
+        link=results.network.head.link,
+        abstain_below=_abstaining(options, results).get("threshold"),
+        provenance=Provenance(
+            backbone=options.backbone,
+            weights=pretrained.weights,
+            weights_sha256=pretrained.sha256,
+            cut=results.choice.candidate.cut,
+            seed=options.seed,
+            pictures=len(dataset.splits[TRAIN]),
+            versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        ),
+        metrics=_figures(results),
+        data=str(dataset.root.absolute()),
+        val=tuple(
+            LabelledFile(path=stored_path(picture.path, dataset.root), label=picture.label)
+            for picture in evaluation.pictures
+        ),
+    )
+
+
+def metrics_of(
+    dataset: Dataset,
+    pretrained: Pretrained,
+    options: TuneOptions,
+    results: Results,
+    findings: Sequence[Finding],
+    precision: Precision,
+) -> dict[str, Any]:
+    """Gather what `metrics.json` says."""
+    network, candidate = results.network, results.choice.candidate
+    blocks = recipe_of(candidate.recipe).blocks(network.position(candidate.cut), len(network.block_names))
+    trained = [*(p for index in blocks for p in network.block_parameters(index, index + 1)), *network.head.parameters()]
+    return _figures(results) | {
+        "recipe": candidate.recipe,
+        "cut": candidate.cut,
+        "learning_rate": candidate.rate,
+        "reason": results.choice.reason,
+        "survey": [asdict(depth) for depth in results.choice.depths],
+        "candidates": [asdict(score) for score in results.choice.scores],
+        "backbone": options.backbone,
+        "weights": pretrained.weights,
+        "labels": list(dataset.labels),
+        "pictures": {name: len(pictures) for name, pictures in dataset.splits.items()},
+        "findings": [asdict(finding) for finding in findings],
+        "skipped": [{"path": printable(item.path), "reason": item.reason} for item in dataset.skipped],
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "val_nll": results.evaluation.negative_log_likelihood(results.temperature),
+        **report(results.evaluation, dataset.labels, results.temperature),
+        "abstain": _abstaining(options, results) or None,
+        "epochs": [asdict(epoch) for epoch in results.epochs],
+        "device": str(precision.device),
+        "precision": str(precision.dtype).removeprefix("torch."),
+        "options": asdict(options),
+    }
+
+
+def _figures(results: Results) -> dict[str, float]:
+    figures = {
+        "val_accuracy": results.evaluation.accuracy,
+        "probe_val_accuracy": results.probe_evaluation.accuracy,
+        "temperature": results.temperature,
+    }
+    if results.test is not None:
+        figures["test_accuracy"] = results.test.accuracy
+    return figures
+
+
+def _abstaining(options: TuneOptions, results: Results) -> dict[str, Any]:
+    if options.abstain_precision is None:
+        return {}
+    evaluation = results.evaluation
+    probabilities = evaluation.probabilities(results.temperature)
+    return abstain_threshold(probabilities, evaluation.labels.numpy(), options.abstain_precision)
+
+
+def finish(
+    network: Network,
+    choice: Choice,
+    evaluations: Sequence[Evaluation],
+    epochs: Sequence[Epoch],
+    dataset: Dataset,
+    pretrained: Pretrained,
+    precision: Precision,
+) -> Results:
+    """Calibrate on the validation pictures, and look at the test pictures once, where there are any.
+
+    Args:
+        network: tuned.
+        choice: how.
+        evaluations: of the validation pictures by this network, and last by the probe that it began from.
+        epochs: of training.
+        dataset: whose test pictures.
+        pretrained: how pictures are prepared.
+        precision: where to compute.
+    """
+    test = dataset.splits.get(TEST)
+    return Results(
+        network=network,
+        choice=choice,
+        evaluation=evaluations[0],
+        probe_evaluation=evaluations[-1],
+        temperature=fit_temperature(evaluations[0]),
+        test=evaluate(network, test, pretrained.spec, precision.device) if test else None,
+        epochs=tuple(epochs),
+    )

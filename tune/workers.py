@@ -1,0 +1,125 @@
+"""The processes that share one training: one alone, or those that torchrun starts."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from tune.cache import Cached, Deal, Rows, Streamed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How many processes share the work, and which of them this is.
+
+    Picture number n belongs to process n modulo their count: that one computes and keeps its activations.
+
+    Args:
+        rank: of this process, from 0.
+        count: of all processes.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that chooses, evaluates and writes."""
+        return self.rank == 0
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Tell which of some pictures belong to this process: bool, of the shape of `rows`."""
+        return rows % self.count == self.rank
+
+    def meet(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up every process's gradients."""
+        if self.count > 1:
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                distributed.all_reduce(parameter.grad)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up what every process has."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def average_statistics(self, module: nn.Module) -> None:
+        """Give all processes the mean of their batch statistics."""
+        if self.count > 1:
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    distributed.all_reduce(buffer)
+                    buffer.div_(self.count)
+
+    def collect(self, own: Tensor, total: int) -> Tensor:
+        """Put together what each process has of its own pictures, [n, ...], in the pictures' order: [total, ...]."""
+        if self.count == 1:
+            return own
+        whole = torch.zeros((total, *own.shape[1:]), dtype=own.dtype)
+        whole[self.rank :: self.count] = own
+        return self.sum(whole)
+
+
+ALONE = Workers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The part of the pictures whose activations this process has, under the numbers that all processes use.
+
+    Args:
+        own: the activations of this process's pictures.
+        labels: of all pictures, int64 [N].
+        workers: the processes.
+    """
+
+    own: Cached | Streamed
+    labels: Tensor
+    workers: Workers
+
+    @property
+    def position(self) -> int:
+        """How many blocks made the activations."""
+        return self.own.position
+
+    @property
+    def views(self) -> int:
+        """How many there are of each picture."""
+        return self.own.views
+
+    def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
+        """Give this process's part of each deal."""
+        count = self.workers.count
+        mine = ((self.workers.own(rows), rows, views) for rows, views in deals)
+        return self.own.batches((rows[own] // count, views[own]) for own, rows, views in mine)
+
+    def take(self, rows: Sequence[int]) -> Rows:
+        """Refuse: what is chosen by cross-validation is chosen by one process."""
+        raise NotImplementedError(rows)
+
+
+@contextmanager
+def joined_workers(device: torch.device) -> Iterator[Workers]:
+    """Meet the other processes that torchrun has started; without torchrun, be alone.
+
+    Args:
+        device: what this process computes on.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Workers(rank=distributed.get_rank(), count=distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
