@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import UnfreezeError
+from contract.reporting import Reporter, Silent
 from tune.ahead import map_ahead
 from tune.network import Network, pool
 from tune.pictures import Picture
@@ -242,17 +243,18 @@ def advance_cache(network: Network, cached: Cached, position: int, precision: Pr
     return replace(cached, position=position, activations=torch.empty(0) if kept is None else kept.unflatten(0, shape))
 
 
-def keep(streamed: Streamed, room: Room, advance: Advance = lambda _: None) -> "Cached | Streamed":
+def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "Cached | Streamed":
     """Compute activations once and keep them; where there is no room, leave them to be computed when wanted.
 
     Args:
         streamed: what computes them.
         room: where to keep them.
-        advance: called with the number of pictures done.
+        reporter: shows progress.
     """
     network, count, views = streamed.network, len(streamed.pictures), streamed.views
     if cache_bytes(network, streamed.position, count, views) > room.budget_bytes:
         return streamed
+    advance = (reporter or Silent()).track("keeping the activations", count)
     kept = room.allocate((count, views, *network.border_shape(streamed.position)), kept_type(streamed.position))
     size = max(1, streamed.precision.trunk_batch // views)
     deals = [

@@ -23,10 +23,11 @@ from tune.recipes import (
     STEM_HEAD,
     recipe_of,
 )
-from tune.survey import DepthScore, stratified_folds, survey_cuts
+from tune.survey import DepthScore, Fold, stratified_folds, survey_cuts
 
 _FOLDS = 3
 _FEW_HUNDRED, _THOUSAND = 300, 1000
+_TRIED_PICTURES = 600
 _LINEAR_WORK = 3_000_000  # pictures times features times classes, up to which all linear recipes are tried
 
 
@@ -138,7 +139,7 @@ def choose(entered: Entered) -> Choice:
         entered: network, pictures and options.
     """
     labels = entered.gathered.labels.numpy()
-    folds = stratified_folds(labels, _FOLDS, entered.options.seed)
+    folds = _folds(labels, entered.options.seed)
     if not folds:
         return _careful(entered)
     contest = Contest(entered=entered, folds=folds)
@@ -151,6 +152,13 @@ def choose(entered: Entered) -> Choice:
     return _choice(contest, best, why, depths)
 
 
+def _folds(labels: np.ndarray, seed: int) -> tuple[Fold, ...]:
+    """Split the pictures, or a stratified part of them where there are many: trials are to be cheap."""
+    parts = stratified_folds(labels, len(labels) // _TRIED_PICTURES, seed)
+    rows = parts[0].held_out if parts else np.arange(len(labels))
+    return tuple(Fold(rows[train], rows[held_out]) for train, held_out in stratified_folds(labels[rows], _FOLDS, seed))
+
+
 def is_foreign(depths: Sequence[DepthScore]) -> bool:
     """Tell whether the pictures are unlike those that the network knows.
 
@@ -160,6 +168,8 @@ def is_foreign(depths: Sequence[DepthScore]) -> bool:
     Args:
         depths: of the survey, from the input to the head; none where nothing could be held out.
     """
+    if not depths:
+        return False
     best = max(depths, key=lambda depth: depth.accuracy)
     return best.accuracy - depths[-1].accuracy > depths[-1].standard_error or best.accuracy < 0.5  # noqa: PLR2004
 
@@ -204,29 +214,33 @@ def _best_linear(contest: Contest) -> Candidate:
     for recipe in LINEAR[1:]:
         other = Candidate(recipe, HEAD, 0.0)
         contest.enter(other)
-        best = other if contest.lead(other, best) > 1 else best
+        best = other if contest.lead(other, best) > 1 and contest.gain(other, best) > 0 else best
     return best
 
 
 def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[Candidate, str]:
-    """Go from the last quarter of the blocks to the last half and to all, as long as it pays."""
+    """Go from the last quarter of the blocks to the last half, or from there to all, as long as it pays."""
     why, rates = "nothing was clearly ahead of it", _rates(contest.entered.options, foreign=foreign)
-    pictures = len(contest.entered.gathered.labels)
     for recipe, cut in _depths(contest.entered.network, foreign=foreign):
         if best is not None and contest.is_settled(best):
             return best, "it misses too few pictures for anything to be clearly ahead of it"
         tried = [Candidate(recipe, cut, rate) for rate in rates]
         for candidate in tried:
             contest.enter(candidate, against=best)
-        ahead = max(tried, key=contest.accuracy)
+        ahead = max(tried, key=lambda one: float(contest.hits(one).mean()))
         rates = (ahead.rate,)
-        if best is None or contest.lead(ahead, best) > _needed_lead(best, pictures):
+        if best is None or _is_ahead(contest, ahead, best):
             best, why = ahead, "it was clearly ahead of everything cheaper that was tried"
         else:
             break
     if best is None:
         raise AssertionError
     return best, why
+
+
+def _is_ahead(contest: Contest, candidate: Candidate, best: Candidate) -> bool:
+    needed = _needed_lead(best, len(contest.entered.gathered.labels))
+    return contest.lead(candidate, best) > needed and contest.gain(candidate, best) >= 0
 
 
 def _needed_lead(best: Candidate, pictures: int) -> float:
@@ -244,7 +258,8 @@ def _depths(network: Network, *, foreign: bool) -> Iterator[tuple[str, str]]:
     if not foreign:
         yield LAST_BLOCKS, network.block_names[-math.ceil(len(network.block_names) / 4)]
     yield LAST_BLOCKS, middle_cut(network)
-    yield ALL_BLOCKS, ALL
+    if foreign:
+        yield ALL_BLOCKS, ALL
 
 
 def _rates(options: TuneOptions, *, foreign: bool) -> tuple[float, ...]:
@@ -255,8 +270,8 @@ def _rates(options: TuneOptions, *, foreign: bool) -> tuple[float, ...]:
 
 
 def _choice(contest: Contest, best: Candidate, why: str, depths: tuple[DepthScore, ...]) -> Choice:
-    scores = tuple(_score(one, np.concatenate(own), chosen=one == best) for one, own in contest.hits.items())
-    found = "; ".join(f"{one} {score.accuracy:.3f}" for one, score in zip(contest.hits, scores, strict=True))
+    scores = tuple(_score(one, contest.hits(one), chosen=one == best) for one in contest.answers)
+    found = "; ".join(f"{one} {score.accuracy:.3f}" for one, score in zip(contest.answers, scores, strict=True))
     return Choice(
         candidate=best,
         reason=f"{best}: {why} (cross-validated: {found})",

@@ -13,7 +13,9 @@ from torch import Tensor
 from contract.errors import DivergenceError
 from contract.reporting import Reporter
 from tune.cache import Room, Source, pooled_features
+from tune.evaluate import Evaluation, fit_temperature
 from tune.gather import Gathered
+from tune.link import negative_log_likelihoods
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.precision import Precision
@@ -71,7 +73,7 @@ class Entered:
 
 @dataclass(kw_only=True)
 class Contest:
-    """Hits and misses of candidates on the same held-out pictures.
+    """What candidates answer to the same held-out pictures.
 
     Args:
         entered: what it is about.
@@ -80,7 +82,7 @@ class Contest:
 
     entered: Entered
     folds: Sequence[Fold]
-    hits: dict[Candidate, list[np.ndarray]] = field(default_factory=dict)
+    answers: dict[Candidate, list[Evaluation]] = field(default_factory=dict)
     trained: dict[Candidate, dict[str, Tensor]] = field(default_factory=dict)
     _source: Source | None = None
 
@@ -91,43 +93,45 @@ class Contest:
             candidate: to be tried.
             against: stop after a fold behind which it is not ahead of this one.
         """
-        if candidate in self.hits:
+        if candidate in self.answers:
             return
         linear = candidate.recipe in LINEAR
         folds = self.folds if linear else self.folds[: self._folds_for_training()]
         advance = self.entered.reporter.track(f"trying {candidate}", len(folds))
-        self.hits[candidate] = []
+        self.answers[candidate] = []
         for fold in folds:
-            try:
-                hits = self._linear_hits(candidate, fold) if linear else self._trained_hits(candidate, fold)
-            except DivergenceError:
-                hits = np.zeros(len(fold.held_out), bool)
-            self.hits[candidate].append(hits)
+            answered = self._linear_answers(candidate, fold) if linear else self._trained_answers(candidate, fold)
+            self.answers[candidate].append(answered)
             advance(1)
             if against is not None and self.lead(candidate, against) <= 0:
-                advance(len(folds) - len(self.hits[candidate]))
+                advance(len(folds) - len(self.answers[candidate]))
                 break
 
-    def accuracy(self, candidate: Candidate) -> float:
-        """Give the share of hits, 0 to 1."""
-        return float(np.concatenate(self.hits[candidate]).mean())
+    def hits(self, candidate: Candidate) -> np.ndarray:
+        """Tell which held-out pictures a candidate named right: bool, fold after fold."""
+        return np.concatenate([np.asarray(own.logits.argmax(1) == own.labels) for own in self.answers[candidate]])
 
     def lead(self, candidate: Candidate, other: Candidate) -> float:
         """Tell how far a candidate is ahead on the pictures that both saw, in standard errors of the difference.
 
-        Only those count that one of them hits and the other misses (McNemar 1947), with Edwards' correction for
-        continuity, so that a single picture is no lead.
+        What is compared is the log loss, each candidate's logits divided by the temperature that suits them best: it
+        tells more from the same pictures than hits and misses do, which a few pictures decide.
         """
-        folds = min(len(self.hits[candidate]), len(self.hits[other]))
-        one, two = (np.concatenate(self.hits[each][:folds]) for each in (candidate, other))
-        gained, lost = int((one & ~two).sum()), int((~one & two).sum())
-        surplus = abs(gained - lost) - 1
-        return math.copysign(max(0, surplus), gained - lost) / math.sqrt(max(1, gained + lost))
+        folds = min(len(self.answers[candidate]), len(self.answers[other]))
+        one, two = (_losses(self.answers[each][:folds]) for each in (candidate, other))
+        difference = two - one
+        error = float(difference.std()) / math.sqrt(len(difference))
+        return float(difference.mean()) / error if error else 0.0
+
+    def gain(self, candidate: Candidate, other: Candidate) -> int:
+        """Count how many more of the pictures that both saw a candidate names right."""
+        one, two = self.hits(candidate), self.hits(other)
+        both = min(len(one), len(two))
+        return int(one[:both].sum()) - int(two[:both].sum())
 
     def is_settled(self, candidate: Candidate) -> bool:
         """Tell whether nothing can be clearly ahead of a candidate: it misses too few pictures."""
-        hits = np.concatenate(self.hits[candidate])
-        return int((~hits).sum()) <= _FEW_MISSES
+        return int((~self.hits(candidate)).sum()) <= _FEW_MISSES
 
     def _folds_for_training(self) -> int:
         held_out = np.cumsum([len(fold.held_out) for fold in self.folds])
@@ -144,40 +148,55 @@ class Contest:
             inverse_regularisation=entered.probe.inverse_regularisation if kind == PROBE else None,
         )
 
-    def _linear_hits(self, candidate: Candidate, fold: Fold) -> np.ndarray:
+    def _linear_answers(self, candidate: Candidate, fold: Fold) -> Evaluation:
         head = copy.deepcopy(self.entered.network.head).cpu()
         self._probe(candidate.recipe, fold).put_into(head)
         with torch.inference_mode():
-            answers = head.classify(self.entered.gathered.features[fold.held_out, 0]).argmax(1)
-        return np.asarray(answers == self.entered.gathered.labels[fold.held_out])
+            logits = head.classify(self.entered.gathered.features[fold.held_out, 0])
+        return _evaluation(logits, self.entered.gathered.labels[fold.held_out], head.link)
 
-    def _trained_hits(self, candidate: Candidate, fold: Fold) -> np.ndarray:
+    def _trained_answers(self, candidate: Candidate, fold: Fold) -> Evaluation:
         entered, recipe = self.entered, recipe_of(candidate.recipe)
         trial = copy.deepcopy(entered.network)
         self._probe(PROBE, fold).put_into(trial.head)
         position = trial.position(candidate.cut)
         source = self.source_at(position)
+        held_out = source.take(fold.held_out)
         blocks = recipe.blocks(position, len(trial.block_names))
         epochs = trial_epochs(entered.options.epochs_for(len(source.labels), recipe.patience))
-        Training(
+        training = Training(
             network=trial,
             source=source.take(fold.train),
             schedule=Schedule(epochs=epochs, rate=candidate.rate, blocks=blocks),
             options=entered.options,
             precision=entered.precision,
-        ).run()
+        )
+        try:
+            training.run()
+        except DivergenceError:  # it answers everything alike
+            return _evaluation(torch.zeros(len(fold.held_out), trial.classes), held_out.labels, trial.head.link)
         self.trained.setdefault(candidate, trial.trained_state(blocks))
-        held_out = source.take(fold.held_out)
+        pooled = pooled_features(trial, held_out, entered.precision, views=1)[:, 0].to(entered.precision.device)
         with torch.inference_mode():
-            pooled = pooled_features(trial, held_out, entered.precision, views=1)[:, 0].to(entered.precision.device)
-            return np.asarray(trial.head.classify(pooled).argmax(1).cpu() == held_out.labels)
+            return _evaluation(trial.head.classify(pooled).cpu(), held_out.labels, trial.head.link)
 
     def source_at(self, position: int) -> Source:
         """Give the pictures' activations at a cut; those at one cut are kept besides the gathered ones."""
         if self._source is None or self._source.position != position:
             self._source = None  # the next ones want the room
-            self._source = self.entered.gathered.source_at(position, self.entered.room)
+            self._source = self.entered.gathered.source_at(position, self.entered.room, self.entered.reporter)
         return self._source
+
+
+def _evaluation(logits: Tensor, labels: Tensor, link: str) -> Evaluation:
+    return Evaluation(logits=logits.clone(), labels=labels, pictures=(), skipped=(), link=link)
+
+
+def _losses(answers: Sequence[Evaluation]) -> Tensor:
+    """Give each picture's log loss at the best temperature, float64 [n]."""
+    logits, labels = (torch.cat([getattr(own, name) for own in answers]) for name in ("logits", "labels"))
+    whole = _evaluation(logits, labels, answers[0].link)
+    return negative_log_likelihoods(logits, labels, whole.link, fit_temperature(whole)).double()
 
 
 def trial_epochs(epochs: int) -> int:

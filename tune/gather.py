@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract.reporting import Reporter
 from tune.cache import Advance, Cached, Room, Streamed, advance_cache, cache_bytes, keep
 from tune.network import Network, pool
 from tune.pictures import Picture, Skipped
@@ -42,10 +43,10 @@ class Gathered:
         """Of the N pictures, int64."""
         return self.streamed.labels
 
-    def source_at(self, position: int, room: Room, advance: Advance = lambda _: None) -> Cached | Streamed:
+    def source_at(self, position: int, room: Room, reporter: Reporter | None = None) -> Cached | Streamed:
         """Give the activations at a cut: from those that are kept where they lie before it, else from the pictures."""
         if self.kept is None or position < self.kept.position:
-            return keep(replace(self.streamed, position=position), room, advance)
+            return keep(replace(self.streamed, position=position), room, reporter)
         streamed = self.streamed
         return advance_cache(streamed.network, self.kept, position, streamed.precision, room)
 

@@ -120,6 +120,11 @@ class Network(nn.Module):
         return tuple(block.name for block in self._blocks)
 
     @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return self.head.linear.out_features
+
+    @property
     def picture_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a prepared picture."""
         return self._picture_shape

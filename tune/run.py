@@ -262,9 +262,8 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
     position, options = run.network.position(candidate.cut), run.options
     pictures = run.dataset.splits[TRAIN]
     own = pictures[run.workers.rank :: run.workers.count]
-    advance = run.reporter.track(f"keeping the activations at {candidate.cut}", len(own))
     if gathered is not None:
-        source = gathered.source_at(position, run.room, advance)
+        source = gathered.source_at(position, run.room, run.reporter)
     else:
         streamed = Streamed(
             network=run.network,
@@ -274,7 +273,7 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
             precision=run.precision,
             labels=torch.tensor([picture.label for picture in own]),
         )
-        source = keep(streamed, run.room, advance)
+        source = keep(streamed, run.room, run.reporter)
     if isinstance(source, Streamed):
         size = cache_bytes(run.network, position, len(own), options.views) / 1e9
         run.reporter.say(

@@ -110,7 +110,7 @@ class Training:
             self._check()
             note(self)
         if self.best is not None:
-            self.network.load_state_dict(self.best)
+            self.network.load_state_dict(self.best, strict=False)  # the frozen blocks are not in it
         self.network.eval()
 
     def state(self) -> dict[str, Any]:
@@ -198,8 +198,10 @@ class Training:
 
     def _held_out_loss(self, held_out: Source) -> float:
         self.network.eval()
-        logits = self.network.head.classify(pooled_features(self.network, held_out, self.precision, views=1)[:, 0])
-        return nn.functional.cross_entropy(logits, held_out.labels).item()
+        features = pooled_features(self.network, held_out, self.precision, views=1)[:, 0]
+        with torch.inference_mode():
+            logits = self.network.head.classify(features.to(self.precision.device))
+        return nn.functional.cross_entropy(logits.cpu(), held_out.labels).item()
 
     def _has_stopped(self) -> bool:
         losses = self._held_out_losses()

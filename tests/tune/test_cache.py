@@ -203,11 +203,10 @@ def test_pooled_features_are_the_same_from_every_cut(
         assert (first[:, 0] - expected[:, 0]).abs().max() < 0.03 * expected.abs().max()
 
 
-def test_pooled_features_are_the_same_kept_and_computed_anew(
-    network: Network, pictures: tuple[Picture, ...], tmp_path: Path
-) -> None:
+def test_pooled_features_are_the_same_kept_and_computed_anew(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
     """All pictures or some, the features from a stream are bit for bit those from what was kept."""
-    cached, streamed = (make(network, pictures, 5, tmp_path) for make in (_cached, _streamed))
+    network = small_network("resnet18")  # maps of one pixel, as squeezenet's are here, round otherwise by their strides
+    cached, streamed = (make(network, pictures, 3, tmp_path) for make in (_cached, _streamed))
     whole = pooled_features(network, cached, FLOAT32)
     assert torch.equal(whole, pooled_features(network, streamed, FLOAT32))
     taken = np.array([17, 2, 9, 21, 5])

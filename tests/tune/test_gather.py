@@ -1,5 +1,6 @@
 """One pass over the pictures gives what a cut keeps, the features and the survey, all as the blocks give them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -197,12 +198,27 @@ def test_at_the_head_the_features_are_all_that_is_kept(pictures: tuple[Picture, 
     assert gathered_at(network, len(network.block_names), pictures, tmp_path).kept is None
 
 
+class _Counting:
+    """Counts the steps of the work that is reported."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.totals: list[int] = []
+
+    def say(self, text: str) -> None:
+        """Tell nobody."""
+
+    def track(self, what: str, total: int) -> Callable[[int], None]:  # noqa: ARG002 - any work will do
+        """Take up the steps."""
+        self.totals.append(total)
+        return self.steps.append
+
+
 def test_progress_counts_the_pictures(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
     """The steps add up to the pictures that decode, in the pass and where it is run once more."""
-    network, steps = small_network(), []
+    network, steps, again = small_network(), [], _Counting()
     recipe = Views(spec=SPEC, count=2, seed=1)
     found = tune.gather.gather(network, 5, pictures, recipe, FLOAT32, room_in(tmp_path), steps.append)
     assert sum(steps) == 24
-    steps.clear()
-    found.source_at(2, room_in(tmp_path), steps.append)
-    assert sum(steps) == 24
+    found.source_at(2, room_in(tmp_path), again)
+    assert (sum(again.steps), again.totals) == (24, [24])

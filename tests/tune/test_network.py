@@ -128,16 +128,34 @@ def test_pictures_are_normalised_as_torchvision_does() -> None:
     torch.testing.assert_close(Normalise(spec)(pixels), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_train_from_frees_the_tail_alone() -> None:
-    """Before the cut: eval mode, no gradients. Behind it: training mode, gradients."""
+@pytest.mark.parametrize("trained", [("layer3", "layer4"), ("conv1",), ("layer2",), ()])
+def test_some_blocks_and_the_head_alone_learn(trained: tuple[str, ...]) -> None:
+    """The blocks that are named and the head: training mode, gradients. All others: eval mode, no gradients."""
     network = Network("resnet18", torchvision.models.resnet18(), SPEC, 3)
-    network.train_from(network.position("layer3"))
+    network.train_only(range(5))
+    network.train_only([network.position(name) for name in trained])
+    # The stem's block has its norm beside its convolution.
+    learning = {*trained, "linear", *(("bn1",) if "conv1" in trained else ())}
     free = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    assert free == {
-        name for name, _ in network.named_parameters() if name.split(".")[1] in ("layer3", "layer4", "linear")
-    }
+    assert free == {name for name, _ in network.named_parameters() if name.split(".")[1] in learning}
     norms = {name: module.training for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    assert norms == {name: name.split(".")[1] in ("layer3", "layer4") for name in norms}
+    assert norms == {name: name.split(".")[1] in learning for name in norms}
+
+
+@pytest.mark.parametrize(("backbone", "blocks"), [("resnet18", [0]), ("mobilenet_v3_small", [11, 12]), ("vgg11", [])])
+def test_the_trained_state_is_that_of_the_blocks_and_the_head(backbone: str, blocks: list[int]) -> None:
+    """Weights and statistics of the blocks and the head, under the network's keys: enough to bring them back."""
+    torch.manual_seed(0)
+    network, other = (Network(backbone, build(backbone), SPEC, 3) for _ in range(2))
+    state = network.trained_state(blocks)
+    modules = [module for index in blocks for module in network._blocks[index].modules]
+    assert len(state) == 4 + sum(len(module.state_dict()) for module in modules)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in state.items())
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    assert other.load_state_dict(state, strict=False).unexpected_keys == []
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, state[key] if key in state else before[key])
+    assert not any(value.requires_grad for value in state.values())
 
 
 def test_cuts_are_found_by_name() -> None:

@@ -13,10 +13,10 @@ from support.pictures import write_pictures
 
 from contract.errors import DataError, WeightsError
 from tune.families import build
-from tune.measure import measure_blocks
+from tune.measure import BlockCost, measure_blocks
 from tune.network import Network
 from tune.options import TuneOptions
-from tune.plan import CutPlan, plan
+from tune.plan import Costs, CutPlan, Task, plan, plan_cut
 from tune.precision import Precision
 from tune.weights import load_pretrained
 
@@ -43,13 +43,39 @@ def test_parameters_and_arithmetic_are_torchvisions(plans: tuple[CutPlan, ...]) 
 
 
 def test_deeper_cuts_train_more_and_freeze_less(plans: tuple[CutPlan, ...]) -> None:
-    """From the head to all: more parameters, more trained arithmetic, more memory for training, more seconds."""
+    """From the head to all: more parameters and more trained arithmetic; no cut takes longer than the naive way."""
     assert [one.cut for one in plans] == ["head", *[f"features.{i}" for i in (12, 11, 10, 9, 7, 6, 4, 3)], "all"]
     for before, after in pairwise(plans):
         assert before.trained_parameters < after.trained_parameters
         assert before.frozen_flops > after.frozen_flops
-        assert before.seconds < after.seconds * 1.05
-    assert all(one.seconds <= one.naive_seconds * 1.05 for one in plans)
+    assert all(one.seconds <= one.naive_seconds for one in plans)
+
+
+def test_seconds_are_those_of_each_part_times_how_often_it_runs() -> None:
+    """By hand: pictures are loaded and run through all blocks once, the trained ones anew in each of six epochs."""
+    blocks = tuple(
+        BlockCost(
+            name=name,
+            parameters=1000,
+            forward_flops=10,
+            activation_bytes=100,
+            saved_bytes=500,
+            forward_seconds=forward,
+            training_seconds=4 * forward,
+        )
+        for name, forward in (("a", 1.0), ("b", 0.5), ("c", 0.25))
+    )
+    costs = Costs(blocks=blocks, stock_parameters=9, picture_bytes=300, evaluation_seconds=3.0)
+    task = Task(classes=2, pictures=1000, val_pictures=100, load_seconds=0.2)
+    options = TuneOptions(views=2, batch_size=10)
+    found = {cut: plan_cut(cut, costs, position, 7, task, options) for cut, position in (("head", 3), ("b", 1))}
+    once = 1000 * 0.2 + 2000 * 1.75 + 100 * (0.1 + 3.0)
+    assert found["head"].seconds == pytest.approx(once)
+    assert found["b"].seconds == pytest.approx(once + 6 * 1000 * 3.0)
+    assert found["b"].naive_seconds == pytest.approx(once + 6 * 1000 * (0.1 + 1.0 + 3.0))
+    assert found["b"].trained_parameters == 2007
+    assert found["b"].cache_bytes == 2000 * 100
+    assert found["b"].memory_bytes == 3007 * 4 + 2007 * 3 * 4 + 10 * 1000 + 2000 * 100
 
 
 def test_the_cache_is_what_the_cut_gives(plans: tuple[CutPlan, ...]) -> None:
@@ -74,7 +100,8 @@ def test_measuring_leaves_the_weights() -> None:
     assert not network.training
     for cost in costs:
         assert cost.saved_bytes > cost.activation_bytes
-        assert 0 < cost.forward_seconds < cost.training_seconds
+        assert cost.forward_seconds > 0
+        assert cost.training_seconds > 0
     assert [cost.activation_bytes for cost in costs] == [2 * 64 * 56 * 56 >> shift for shift in (0, 0, 1, 2, 3)]
     # 1.814 GMACs are torchvision's figure with the classifier of 512,000
     assert sum(cost.forward_flops for cost in costs) == pytest.approx(2 * (1.814e9 - 512_000), rel=0.01)

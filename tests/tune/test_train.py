@@ -1,172 +1,424 @@
 """Training: what is frozen stays, what learns learns, and each at its rate."""
 
+import copy
+import io
+import math
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from support.pictures import write_pictures
 from support.runs import SPEC
+from support.tuning import FLOAT32, gathered_at, small_network, training_pictures
+from torch import Tensor, nn
 
-from contract.preprocess import PreprocessSpec
-from tune.cache import Cached, Room, fill_cache, pooled_features
+from tune.augment import Mixture
+from tune.cache import Cached, Source
 from tune.dataset import read_dataset
 from tune.evaluate import Evaluation, evaluate, fit_temperature
 from tune.network import Network
 from tune.options import TuneOptions
-from tune.precision import Precision
-from tune.probe import fit_probe
-from tune.train import Epoch, _parameter_groups, _rate, train_network
-from tune.views import Views
-
-FLOAT32 = Precision(device=torch.device("cpu"), dtype=torch.float32)
+from tune.recipes import recipe_of
+from tune.train import Schedule, Training, parameter_groups, share, shuffled
 
 
-def _network(backbone: str) -> Network:
-    torch.manual_seed(0)
-    return Network(backbone, torchvision.models.get_model(backbone), SPEC, 3).eval()
+def _training(
+    network: Network,
+    source: Source,
+    blocks: Collection[int],
+    *,
+    epochs: int = 2,
+    rate: float = 1e-3,
+    held_out: Source | None = None,
+    **options: object,
+) -> Training:
+    return Training(
+        network=network,
+        source=source,
+        schedule=Schedule(epochs=epochs, rate=rate, blocks=blocks),
+        options=TuneOptions(**({"batch_size": 8} | options)),
+        precision=FLOAT32,
+        held_out=held_out,
+    )
 
 
-def _cached(network: Network, cut: str, folder: Path) -> Cached:
-    pictures = read_dataset(write_pictures(folder / "data", 12), val_fraction=0.1).splits["train"]
-    room = Room(memory_bytes=1 << 30, folder=folder)
-    views = Views(spec=SPEC, count=2)
-    return fill_cache(network, network.position(cut), pictures, views, FLOAT32, room)
+def _source(network: Network, position: int, folder: Path, per_class: int = 8) -> Cached:
+    kept = gathered_at(network, position, training_pictures(folder, per_class), folder).kept
+    assert kept is not None
+    return kept
 
 
-def _train(network: Network, cached: Cached, **options: object) -> list[Epoch]:
-    epochs: list[Epoch] = []
-    features = pooled_features(network, cached, FLOAT32)
-    probe = fit_probe(features[:, :1], cached.labels)
-    train_network(network, cached, features, probe, TuneOptions(batch_size=8, **options), FLOAT32, epochs.append)
-    return epochs
+def _made_up(network: Network, position: int, count: int = 24, *, views: int = 1, seed: int = 0) -> Cached:
+    """Activations of three classes that differ in their means."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    shape = network.border_shape(position)
+    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(99))
+    noise = torch.randn(count, views, *shape, generator=generator)
+    activations = (centres[labels][:, None] + noise).relu().bfloat16()
+    return Cached(position=position, activations=activations, labels=labels)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "cut"),
-    [
-        ("resnet18", "layer4"),
-        ("mobilenet_v3_small", "features.10"),
-        ("squeezenet1_1", "features.9"),
-        ("vgg11_bn", "features.22"),
-    ],
-)
-def test_what_is_frozen_stays_bit_for_bit(backbone: str, cut: str, tmp_path: Path) -> None:
-    """Weights and batch statistics before the cut do not change; every weight behind it does."""
-    network = _network(backbone)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    position = network.position(cut)
-    epochs = _train(network, _cached(network, cut, tmp_path), epochs=2, learning_rate=1e-2)
-    after = network.state_dict()
-    behind = {id(parameter) for parameter in network.block_parameters(position)}
-    for key, parameter in network.named_parameters():
-        moved = not torch.equal(before[key], after[key])
-        assert moved == (id(parameter) in behind or key.startswith("head.")), key
-    statistics = [key for key in after if key.endswith(("running_mean", "num_batches_tracked"))]
-    trained = {name for block in network._blocks[position:] for name in _names(network, block.modules)}
-    for key in statistics:
-        assert torch.equal(before[key], after[key]) != any(key.startswith(f"{name}.") for name in trained), key
-    assert [epoch.stage for epoch in epochs] == ["head"] * 6 + ["blocks"] * 2
-    assert not network.training
+def _copied(network: Network) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
 
 
-def _names(network: Network, modules: tuple[torch.nn.Module, ...]) -> list[str]:
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def _names(network: Network, modules: tuple[nn.Module, ...]) -> list[str]:
     return [name for name, module in network.named_modules() if any(module is one for one in modules)]
 
 
-def test_the_head_alone_leaves_all_blocks(tmp_path: Path) -> None:
-    """At the cut "head", only the head changes."""
-    network = _network("resnet18")
-    before = {key: value.clone() for key, value in network.model.state_dict().items()}
-    weight = network.head.linear.weight.clone()
-    assert [epoch.stage for epoch in _train(network, _cached(network, "head", tmp_path))] == ["head"] * 6
-    assert all(torch.equal(before[key], value) for key, value in network.model.state_dict().items())
-    assert not torch.equal(weight, network.head.linear.weight)
+@pytest.mark.parametrize(
+    ("backbone", "recipe", "cut"),
+    [
+        ("resnet18", "last-blocks", "layer4"),
+        ("mobilenet_v3_small", "last-blocks", "features.10"),
+        ("squeezenet1_1", "last-blocks", "features.9"),
+        ("vgg11_bn", "last-blocks", "features.22"),
+        ("resnet18", "stem-head", "all"),
+        ("mobilenet_v3_small", "stem-head", "all"),
+        ("resnet18", "all", "all"),
+        ("squeezenet1_1", "all", "all"),
+        ("resnet18", "scratch", "all"),
+        ("resnet18", "probe", "head"),
+    ],
+)
+def test_what_is_frozen_stays_bit_for_bit(backbone: str, recipe: str, cut: str, tmp_path: Path) -> None:
+    """Weights and batch statistics of a recipe's blocks and of the head change, every one, and no others do."""
+    network = small_network(backbone)
+    before, position = _copied(network), network.position(cut)
+    blocks = recipe_of(recipe).blocks(position, len(network.block_names))
+    source = _made_up(network, position) if cut == "head" else _source(network, position, tmp_path)
+    training = _training(network, source, blocks, rate=1e-2)
+    training.run()
+    after = network.state_dict()
+    trained = ["head", *(name for index in blocks for name in _names(network, network._blocks[index].modules))]
+    for key, value in after.items():
+        inside = any(key.startswith(f"{name}.") for name in trained)
+        statistic = key in ("head.mean", "head.inverse_std")
+        assert torch.equal(before[key], value) == (statistic or not inside), key
+    assert [epoch.number for epoch in training.epochs] == [1, 2]
+    assert not network.training
 
 
+@pytest.mark.parametrize(("optimiser", "head_rate", "factor"), [("adamw", 1e-3, 1), ("sgd", 1e-2, 10)])
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
-def test_blocks_learn_ten_times_slower_than_the_head_and_slower_toward_the_input(backbone: str) -> None:
-    """Every parameter is in one group; norms and biases have no decay; rates fall from the head to the input."""
-    network = _network(backbone)
-    options = TuneOptions(learning_rate=1e-2, weight_decay=0.05)
-    groups = _parameter_groups(network, 0, options)
-    members = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(members) == sorted(id(parameter) for parameter in network.parameters())
-    head = {id(parameter) for parameter in network.head.parameters()}
-    rates = {}
-    for group in groups:
-        assert all((parameter.ndim <= 1) == (group.get("weight_decay") == 0.0) for parameter in group["params"])
-        is_head = any(id(parameter) in head for parameter in group["params"])
-        assert group["lr"] == 1e-2 if is_head else group["lr"] <= 1e-3 * (1 + 1e-9)
-        rates |= {id(parameter): group["lr"] for parameter in group["params"]}
-    order = [rates[id(parameter)] for parameter in network.block_parameters(0)]
-    assert order == sorted(order)
-    assert order[0] < order[-1]
+def test_rates_fall_from_the_last_block_to_the_input(
+    backbone: str, optimiser: str, head_rate: float, factor: float
+) -> None:
+    """The head has its own rate; the last block has the asked one, and the first of n that times 0.3^((n - 1) / n)."""
+    network = small_network(backbone)
+    count = len(network.block_names)
+    groups = parameter_groups(network, Schedule(epochs=1, rate=2e-3, blocks=range(count)), optimiser)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert Counter(id(parameter) for group in groups for parameter in group["params"]) == Counter(
+        id(parameter) for parameter in network.parameters()
+    )
+    assert {rates[id(parameter)] for parameter in network.head.parameters()} == {head_rate}
+    for index in range(count):
+        expected = factor * 2e-3 * 0.3 ** ((count - 1 - index) / count)
+        own = [rates[id(parameter)] for parameter in network.block_parameters(index, index + 1)]
+        assert own == pytest.approx([expected] * len(own))
+    assert groups[-1]["lr"] == pytest.approx(factor * 2e-3)
 
 
-def test_cached_maps_are_mirrored_left_to_right() -> None:
-    """Half of a batch is mirrored along the picture's width, whichever axis that is; a transformer's tokens are not."""
+def test_norms_and_biases_are_not_decayed() -> None:
+    """Weights decay as asked, by a tenth of that with SGD's larger steps; one-dimensional parameters do not."""
+    network = small_network("mobilenet_v3_small")
+    source = _made_up(network, 10)
+    decays = {}
+    for optimiser in ("adamw", "sgd"):
+        training = _training(network, source, range(10, 13), optimiser=optimiser, weight_decay=0.05)
+        for group in training.optimiser.param_groups:
+            for parameter in group["params"]:
+                decays[optimiser, parameter.ndim > 1] = group["weight_decay"]
+                assert parameter.requires_grad
+                assert (parameter.ndim > 1) == (group["weight_decay"] > 0)
+    assert decays == {
+        ("adamw", True): 0.05,
+        ("adamw", False): 0.0,
+        ("sgd", True): pytest.approx(0.005),
+        ("sgd", False): 0.0,
+    }
+
+
+def _expected_step(network: Network, source: Cached, optimiser: str, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Work out a head's first step by hand: the loss's slope, clipped, times the optimiser's first step."""
+    x = (source.activations[:, 0].float().mean((2, 3)) - network.head.mean) * network.head.inverse_std
+    weight, bias = network.head.linear.weight.detach(), network.head.linear.bias.detach()
+    targets = 0.9 * torch.eye(3)[source.labels] + 0.1 / 3
+    # Label smoothing with class weights: each class's term of the cross-entropy counts by its own class's weight.
+    weighted = targets * class_weights
+    slope = ((x @ weight.T + bias).softmax(1) * weighted.sum(1, keepdim=True) - weighted) / len(x)
+    gradients = [slope.T @ x, slope.sum(0)]
+    norm = math.sqrt(sum(float((one**2).sum()) for one in gradients))
+    gradients = [one * min(1, 1 / (norm + 1e-6)) for one in gradients]
+    if optimiser == "sgd":  # Nesterov's first step: 1 + momentum times the gradient with its decay
+        return weight - 1e-2 * 1.9 * (gradients[0] + 0.002 * weight), bias - 1e-2 * 1.9 * gradients[1]
+    # AdamW's first step has the gradient's sign; decay is apart from it
+    return (
+        weight * (1 - 1e-3 * 0.02) - 1e-3 * gradients[0] / (gradients[0].abs() + 1e-8),
+        bias - 1e-3 * gradients[1] / (gradients[1].abs() + 1e-8),
+    )
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("balance", ["none", "balanced"])
+def test_one_step_is_what_the_formulas_give(optimiser: str, balance: str) -> None:
+    """A head's first step, all pictures in one batch, is the smoothed and weighted loss's, by hand."""
+    network = small_network("resnet18")
+    made = _made_up(network, 5, 30)
+    chosen = torch.cat(
+        [(made.labels == 0).nonzero()[:6], (made.labels == 1).nonzero()[:3], made.labels.new_tensor([[2]])]
+    )
+    source = Cached(position=5, activations=made.activations[chosen[:, 0]], labels=made.labels[chosen[:, 0]])
+    weights = torch.ones(3) if balance == "none" else torch.tensor([10 / 18, 10 / 9, 10 / 3])
+    weight, bias = _expected_step(network, source, optimiser, weights)
+    training = _training(network, source, (), epochs=1, optimiser=optimiser, batch_size=10, class_weights=balance)
+    if balance == "balanced":
+        torch.testing.assert_close(training.class_weights, weights)
+        assert float(training.class_weights[source.labels].mean()) == pytest.approx(1)
+    training.run()
+    torch.testing.assert_close(network.head.linear.weight.detach(), weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(network.head.linear.bias.detach(), bias, rtol=1e-4, atol=1e-6)
+
+
+def test_balanced_classes_help_the_rare_one() -> None:
+    """Of two classes that overlap, one twenty times as frequent, the rare one is answered more often when balanced."""
+    network = small_network("resnet18", classes=2)
     generator = torch.Generator().manual_seed(0)
-    for backbone, shape, axis in (("squeezenet1_1", (40, 3, 4, 5), 3), ("swin_t", (40, 4, 5, 3), 2)):
-        batch = torch.rand(shape)
-        network = Network(
-            backbone, torchvision.models.get_model(backbone), PreprocessSpec(resize=(64,), crop=(64, 64)), 2
-        )
-        found = network.flipped(batch, generator)
-        mirrored = [torch.equal(one, two) for one, two in zip(found, batch.flip(axis), strict=True)]
-        same = [torch.equal(one, two) for one, two in zip(found, batch, strict=True)]
-        assert all(one != two for one, two in zip(mirrored, same, strict=True))
-        assert 8 < sum(mirrored) < 32
-        pictures = torch.randint(0, 256, (40, 4, 5, 3), dtype=torch.uint8)
-        found = network.flipped(pictures, generator)
-        assert all(
-            torch.equal(one, two) or torch.equal(one, two.flip(1)) for one, two in zip(found, pictures, strict=True)
-        )
-    tokens = torch.rand(40, 5, 3)
-    network._width_axis = None
-    assert torch.equal(network.flipped(tokens, generator), tokens)
+    labels = (torch.arange(210) % 21 == 0).long()
+    activations = torch.randn(210, 1, *network.border_shape(5), generator=generator)
+    activations[:, :, 0] += 1.5 * labels[:, None, None, None]
+    source = Cached(position=5, activations=activations.bfloat16(), labels=labels)
+    found = {}
+    for balance in ("none", "balanced"):
+        trained = copy.deepcopy(network)
+        _training(trained, source, (), epochs=8, class_weights=balance, weight_decay=0.0).run()
+        with torch.inference_mode():
+            found[balance] = int(trained.head(activations[:, 0]).argmax(1).sum())
+    assert found["balanced"] > found["none"] + 10
+
+
+def test_a_mixtures_loss_is_that_of_both_labels() -> None:
+    """The loss of mixed activations counts the own label by the share and the partner's by the rest."""
+    network = small_network("resnet18")
+    training = _training(network, _made_up(network, 5), (), label_smoothing=0.2)
+    batch = torch.rand(4, *network.border_shape(5))
+    labels, partners = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 0, 1, 3])
+    found = training._loss(Mixture(batch=batch, partners=partners, share=0.7), labels)
+    logits = network.head(batch).detach().log_softmax(1)
+    targets = 0.8 * (0.7 * torch.eye(3)[labels] + 0.3 * torch.eye(3)[labels[partners]]) + 0.2 / 3
+    assert float(found.detach()) == pytest.approx(float(-(targets * logits).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_mixing_changes_what_is_learned_and_still_learns(position: int, tmp_path: Path) -> None:
+    """With mixed pictures or activations the weights come out otherwise, and the loss falls all the same."""
+    network = small_network("resnet18")
+    source = _source(network, position, tmp_path)
+    mixed, unmixed = copy.deepcopy(network), copy.deepcopy(network)
+    training = _training(mixed, source, range(position, 5), epochs=5, mixup=0.2)
+    training.run()
+    _training(unmixed, source, range(position, 5), epochs=5).run()
+    losses = [epoch.loss for epoch in training.epochs]
+    assert losses[-1] < losses[0]
+    assert not _same(mixed.state_dict(), unmixed.state_dict())
 
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     """Linear up, cosine down."""
-    rates = [_rate(step, 10, 100) for step in range(100)]
+    rates = [share(step, 10, 100) for step in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[55] == pytest.approx(0.5)
     assert rates[-1] < 0.001
+    assert share(100, 10, 100) == pytest.approx(0)
+
+
+def test_an_epoch_tells_the_last_blocks_rate_at_its_end() -> None:
+    """Two epochs of ten steps, warmed up in two: the cosine's value behind each, times the rate."""
+    network = small_network()
+    training = _training(network, _made_up(network, 7, 80), range(7, 9), rate=4e-4)
+    training.run()
+    expected = [4e-4 * 0.5 * (1 + math.cos(math.pi * (step - 2) / 18)) for step in (10, 20)]
+    assert [epoch.learning_rate for epoch in training.epochs] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(7, [7]), (8, [8]), (15, [15]), (17, [9, 8]), (27, [9, 9, 9])])
+def test_every_picture_is_dealt_once_an_epoch(count: int, sizes: list[int]) -> None:
+    """Batches of eight or a little more, none smaller; each picture is in one, in some view; orders differ."""
+    generator = torch.Generator().manual_seed(0)
+    epochs = [shuffled(count, 3, 8, generator) for _ in range(20)]
+    for deals in epochs:
+        assert [len(rows) for rows, _ in deals] == sizes
+        assert all(len(rows) == len(views) for rows, views in deals)
+        assert sorted(torch.cat([rows for rows, _ in deals]).tolist()) == list(range(count))
+    assert {int(view) for deals in epochs for _, views in deals for view in views} == {0, 1, 2}
+    assert len({tuple(torch.cat([rows for rows, _ in deals]).tolist()) for deals in epochs}) == 20
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "vgg11"])
-def test_networks_without_normalisation_learn(backbone: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_networks_without_normalisation_learn(backbone: str, optimiser: str, tmp_path: Path) -> None:
     """Random weights, features of any scale: the loss falls and stays finite."""
-    network = _network(backbone)
+    network = small_network(backbone)
     with torch.no_grad():
         for parameter in network.model.parameters():
             parameter.mul_(3.0)  # features some thousand times too large
-    cached = _cached(network, network.block_names[-3], tmp_path)
-    losses = [epoch.loss for epoch in _train(network, cached, epochs=4) if epoch.stage == "blocks"]
+    position = len(network.block_names) - 3
+    found = gathered_at(network, position, training_pictures(tmp_path), tmp_path)
+    features = found.features.flatten(0, 1)
+    network.head.mean.copy_(features.mean(0))
+    network.head.inverse_std.copy_(1 / (features.std(0) + 1e-6))
+    training = _training(network, found.kept, range(position, position + 3), epochs=4, rate=5e-4, optimiser=optimiser)
+    training.run()
+    losses = [epoch.loss for epoch in training.epochs]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
 
 
-def test_equal_seeds_give_equal_weights(tmp_path: Path) -> None:
-    """Two runs on one machine end in the same bits, and another seed does not."""
+def test_equal_seeds_give_equal_weights() -> None:
+    """Two trainings on one machine end in the same bits, whatever ran before, and another seed does not."""
     states = []
-    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-        network = _network("mobilenet_v3_small")
-        (tmp_path / folder).mkdir()
-        cached = _cached(network, "features.11", tmp_path / folder)
-        _train(network, cached, epochs=2, seed=seed)
-        states.append(network.export_state())
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert not all(torch.equal(states[0][key], states[2][key]) for key in states[0])
+    for seed in (1, 1, 2):
+        network = small_network("mobilenet_v3_small")
+        source = _made_up(network, 10, views=2)
+        torch.manual_seed(len(states))
+        _training(network, source, range(10, 13), seed=seed).run()
+        states.append(_copied(network))
+    assert _same(states[0], states[1])
+    assert not _same(states[0], states[2])
+
+
+def test_activations_computed_anew_train_the_same_weights(tmp_path: Path) -> None:
+    """Where there is no room to keep activations, what is learned is the same, bit for bit."""
+    network = small_network("resnet18")
+    pictures = training_pictures(tmp_path)
+    found = gathered_at(network, 3, pictures, tmp_path)
+    states = []
+    for source in (found.kept, found.streamed):
+        trained = copy.deepcopy(network)
+        _training(trained, source, range(3, 5)).run()
+        states.append(trained.state_dict())
+    assert _same(*states)
+    assert not _same(states[0], network.state_dict())
+
+
+def _against_its_own(source: Cached) -> Cached:
+    """The same activations under other labels: the better they are learned, the worse these are."""
+    return Cached(position=source.position, activations=source.activations, labels=(source.labels + 1) % 3)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_training_stops_when_the_held_out_loss_no_longer_falls(patience: int) -> None:
+    """After as many epochs without a new lowest loss as patience has, it stops and has the best epoch's weights."""
+    network = small_network("mobilenet_v3_small")
+    source = _made_up(network, 10)
+    training = _training(network, source, range(10, 13), epochs=9, held_out=_against_its_own(source), patience=patience)
+    seen: list[dict[str, Tensor]] = []
+    training.run(lambda done: seen.append(_copied(done.network)))
+    losses = [epoch.held_out_loss for epoch in training.epochs]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + patience < 9
+    assert _same(network.state_dict(), seen[best])
+    assert not _same(network.state_dict(), seen[-1])
+    assert not network.training
+
+
+def test_training_goes_on_while_the_held_out_loss_falls() -> None:
+    """Held-out pictures like those that train let it run to its end; their loss is the head's without smoothing."""
+    network = small_network("resnet18")
+    source, held_out = _made_up(network, 4, 48), _made_up(network, 4, 12, seed=1)
+    training = _training(network, source, range(4, 5), epochs=3, rate=1e-4, held_out=held_out, patience=3)
+    training.run()
+    losses = [epoch.held_out_loss for epoch in training.epochs]
+    assert len(losses) == 3
+    assert losses == sorted(losses, reverse=True)
+    with torch.inference_mode():
+        logits = network.run_tail(held_out.activations[:, 0].float(), 4)
+    assert nn.functional.cross_entropy(logits, held_out.labels).item() == pytest.approx(losses[-1], rel=1e-4)
+
+
+class _InterruptError(Exception):
+    """What ends a training half-way."""
+
+
+def _stored(state: dict[str, object]) -> dict[str, object]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "position", "options"),
+    [
+        ("mobilenet_v3_small", 10, {}),
+        ("mobilenet_v3_small", 10, {"optimiser": "sgd", "class_weights": "balanced"}),
+        ("resnet18", 4, {"mixup": 0.4}),
+        ("efficientnet_b0", 6, {}),  # stochastic depth draws from torch's global generator
+    ],
+)
+def test_what_was_interrupted_goes_on_to_the_same_weights(
+    backbone: str, position: int, options: dict[str, object]
+) -> None:
+    """Stopped behind the second of four epochs, stored, and taken up by another training: equal to the last bit."""
+    network = small_network(backbone)
+    source, blocks = _made_up(network, position, 16, views=2), range(position, len(network.block_names))
+    uninterrupted = copy.deepcopy(network)
+    whole = _training(uninterrupted, source, blocks, epochs=4, **options)
+    whole.run()
+    states: list[dict[str, object]] = []
+
+    def stop(done: Training) -> None:
+        if len(done.epochs) == 2:
+            states.append(_stored(done.state()))
+            raise _InterruptError
+
+    with pytest.raises(_InterruptError):
+        _training(copy.deepcopy(network), source, blocks, epochs=4, **options).run(stop)
+    torch.manual_seed(12345)
+    resumed = copy.deepcopy(network)
+    training = _training(resumed, source, blocks, epochs=4, **options)
+    training.restore(states[0])
+    assert training.epochs == whole.epochs[:2]
+    training.run()
+    assert training.epochs == whole.epochs
+    assert _same(resumed.state_dict(), uninterrupted.state_dict())
+    assert not _same(resumed.state_dict(), network.state_dict())
+
+
+def test_what_was_best_is_remembered_over_an_interruption() -> None:
+    """A training taken up behind its best epoch stops when it would have, with the best epoch's weights."""
+    network = small_network("mobilenet_v3_small")
+    source = _made_up(network, 10)
+    options = {"epochs": 9, "held_out": _against_its_own(source), "patience": 2}
+    whole = _training(copy.deepcopy(network), source, range(10, 13), **options)
+    states: list[dict[str, object]] = []
+    whole.run(lambda done: states.append(_stored(done.state())))
+    resumed = _training(copy.deepcopy(network), source, range(10, 13), **options)
+    resumed.restore(states[-2])
+    resumed.run()
+    assert resumed.epochs == whole.epochs
+    assert _same(resumed.network.state_dict(), whole.network.state_dict())
+    finished = _training(copy.deepcopy(network), source, range(10, 13), **options)
+    finished.restore(states[-1])
+    finished.run(lambda _: pytest.fail("there was nothing left to train"))
+    assert _same(finished.network.state_dict(), whole.network.state_dict())
 
 
 def test_temperature_undoes_overconfidence() -> None:
     """Logits three times too large get a temperature near three, and honest ones about one."""
     rng = np.random.default_rng(2)
     honest = torch.from_numpy(rng.normal(0, 1.5, (4000, 5))).float()
+    torch.manual_seed(0)
     labels = torch.distributions.Categorical(logits=honest).sample()
     for factor in (0.5, 1.0, 3.0):
         evaluation = Evaluation(logits=honest * factor, labels=labels, pictures=(), skipped=())
@@ -178,8 +430,7 @@ def test_evaluation_is_in_full_precision_and_skips_what_is_no_picture(tmp_path: 
     data = write_pictures(tmp_path / "data", 6)
     (data / "red" / "000.jpg").write_bytes(b"gone")
     pictures = read_dataset(data, val_fraction=0.2).splits["train"]
-    network = _network("resnet18")
-    evaluation = evaluate(network, pictures, SPEC, torch.device("cpu"))
+    evaluation = evaluate(small_network("resnet18"), pictures, SPEC, torch.device("cpu"))
     assert len(evaluation.pictures) + len(evaluation.skipped) == len(pictures)
     assert evaluation.logits.dtype == torch.float32
     assert evaluation.labels.tolist() == [picture.label for picture in evaluation.pictures]

@@ -112,4 +112,5 @@ def _table(metrics: dict) -> Table:
 def _abstaining(abstain: dict) -> str:
     if abstain["threshold"] is None:
         return abstain["message"]
-    return f"abstain below {abstain['threshold']:.3f}: {abstain['answered']:.0%} answered, {abstain['precision']:.3f} right"
+    answered = f"{abstain['answered']:.0%} answered, {abstain['precision']:.3f} of them right"
+    return f"abstain below {abstain['threshold']:.3f}: {answered}"
