@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract.errors import DataError
 from contract.reporting import Reporter
 from tune.cache import Advance, Cached, Room, Streamed, advance_cache, cache_bytes, keep
 from tune.network import Network, pool
@@ -58,7 +59,6 @@ class _Pass:
     network: Network
     position: int
     precision: Precision
-    pictures: int
     views: int
     kept: Tensor | None = None
     done: int = 0
@@ -137,10 +137,11 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         survey: also pool at every border, for about 4,000 of the pictures at most, evenly spaced.
 
     Raises:
+        DataError: not one picture decodes.
         UnfreezeError: there is no room on the disk.
     """
     fits = cache_bytes(network, position, len(pictures), views.count) <= room.budget_bytes
-    going = _Pass(network=network, position=position, precision=precision, pictures=len(pictures), views=views.count)
+    going = _Pass(network=network, position=position, precision=precision, views=views.count)
     if fits and position < len(network.block_names):
         going.kept = room.allocate((len(pictures), views.count, *network.border_shape(position)), going.kept_type)
     skipped: list[Skipped] = []
@@ -151,6 +152,8 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         going.take(torch.from_numpy(np.stack([made for _, made in chunk])), surveyed=surveyed)
         done += [picture for picture, _ in chunk]
         advance(len(chunk))
+    if not done:
+        raise DataError(f"none of {len(pictures)} pictures decodes; the first: {skipped[0].path}: {skipped[0].reason}")
     return going.result(tuple(done), views, tuple(skipped))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contract.errors import CheckpointError, DataError
+from contract.errors import CheckpointError, DataError, DivergenceError
 from contract.reporting import Reporter, Silent
 from tune.cache import Room, Source, Streamed, cache_bytes, keep
 from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
@@ -349,6 +349,8 @@ def _evaluated(run: _Run, choice: Choice, probed: Network, network: Network, epo
     advance = run.reporter.track("evaluating in full precision", len(pictures))
     evaluations = evaluate_together(networks, shared, pictures, run.pretrained.spec, run.precision.device, advance)
     run.dataset = run.dataset.without(evaluations[0].skipped)
+    if not evaluations[0].logits.isfinite().all():
+        raise DivergenceError("training has come to answers that are no numbers; use a smaller --learning-rate")
     if evaluations[0].accuracy < evaluations[-1].accuracy:
         run.reporter.say(
             f"on the validation pictures this is below the probe ({evaluations[0].accuracy:.3f} < "

@@ -115,6 +115,7 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Give everything that the rest of the training depends on, but the frozen weights and the pictures."""
+        device = self.precision.device
         return {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "network": self.network.trained_state(self.schedule.blocks),
@@ -123,6 +124,7 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "chance": [self.generator.get_state(), torch.get_rng_state()],
+            "cuda_chance": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -135,6 +137,8 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["chance"][0])
         torch.set_rng_state(state["chance"][1])
+        if state["cuda_chance"] is not None:
+            torch.cuda.set_rng_state(state["cuda_chance"], self.precision.device)
 
     def _epoch(self) -> None:
         self.network.train_only(self.schedule.blocks)
