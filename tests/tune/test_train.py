@@ -15,6 +15,7 @@ from support.runs import SPEC
 from support.tuning import FLOAT32, gathered_at, small_network, training_pictures
 from torch import Tensor, nn
 
+from contract.errors import DivergenceError
 from tune.augment import Mixture
 from tune.cache import Cached, Source
 from tune.dataset import read_dataset
@@ -282,6 +283,16 @@ def test_networks_without_normalisation_learn(backbone: str, optimiser: str, tmp
     losses = [epoch.loss for epoch in training.epochs]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
+
+
+def test_training_that_diverges_is_refused() -> None:
+    """Weights that are no numbers end the training with the rate to make smaller, in the epoch in which they are."""
+    network = small_network()
+    with torch.no_grad():
+        network.head.linear.weight[0, 0] = float("inf")
+    training = _training(network, _made_up(network, 7), range(7, len(network.block_names)), rate=0.5, epochs=3)
+    with pytest.raises(DivergenceError, match=r"--learning-rate 0.5 has come to numbers that are none in epoch 1; use"):
+        training.run()
 
 
 def test_equal_seeds_give_equal_weights() -> None:
