@@ -167,7 +167,7 @@ def test_a_bad_picture_is_named(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_tuning_leaves_no_run(tmp_path: Path) -> None:
-    """Ctrl-C while tuning ends with 130 and one word, and leaves nothing that passes for a run."""
+    """Ctrl-C while tuning ends with 130 and how to go on, and leaves nothing that passes for a run."""
     data = write_pictures(tmp_path / "data", 30)
     command = ["tune", data, "--backbone", "mobilenet_v3_small", "--weights", "builtin", "--out", tmp_path / "run"]
     command += ["--cut", "all", "--epochs", "500"]
@@ -184,7 +184,8 @@ def test_an_interrupted_tuning_leaves_no_run(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted" in told
     assert "Traceback" not in told
-    assert list((tmp_path / "run").iterdir()) == []
+    assert "--resume goes on" in told
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".unfinished"]
 
 
 def test_the_public_names_are_all_there() -> None:
