@@ -28,6 +28,7 @@ from tune.survey import DepthScore, Fold, stratified_folds, survey_cuts
 _FOLDS = 3
 _FEW_HUNDRED, _THOUSAND = 300, 1000
 _TRIED_PICTURES = 600
+_TRIED_FOREIGN_PICTURES = 2000  # features that must become others show it late
 _LINEAR_WORK = 3_000_000  # pictures times features times classes, up to which all linear recipes are tried
 
 
@@ -138,23 +139,23 @@ def choose(entered: Entered) -> Choice:
     Args:
         entered: network, pictures and options.
     """
-    labels = entered.gathered.labels.numpy()
-    folds = _folds(labels, entered.options.seed)
+    depths = _survey(entered) if wants_survey(entered.options) else ()
+    foreign = is_foreign(depths)
+    tried = _TRIED_FOREIGN_PICTURES if foreign else _TRIED_PICTURES
+    folds = _folds(entered.gathered.labels.numpy(), tried, entered.options.seed)
     if not folds:
         return _careful(entered)
     contest = Contest(entered=entered, folds=folds)
     if not wants_survey(entered.options):
         return _chosen_rate(contest)
-    depths = _survey(entered)
-    foreign = is_foreign(depths)
     best = _best_linear(contest) if entered.options.asked_recipe == AUTO else None
     best, why = _climb(contest, best, foreign=foreign)
     return _choice(contest, best, why, depths)
 
 
-def _folds(labels: np.ndarray, seed: int) -> tuple[Fold, ...]:
+def _folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
     """Split the pictures, or a stratified part of them where there are many: trials are to be cheap."""
-    parts = stratified_folds(labels, len(labels) // _TRIED_PICTURES, seed)
+    parts = stratified_folds(labels, len(labels) // tried, seed)
     rows = parts[0].held_out if parts else np.arange(len(labels))
     return tuple(Fold(rows[train], rows[held_out]) for train, held_out in stratified_folds(labels[rows], _FOLDS, seed))
 
