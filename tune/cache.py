@@ -1,5 +1,6 @@
 """Activations at a cut: computed once and kept, or computed anew where there is no room to keep them."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,6 @@ from tune.views import Views, load_view
 
 Advance = Callable[[int], None]
 Deal = tuple[Tensor, Tensor]  # which pictures, int64 [n], and which view of each, int64 [n]
-_TYPE_BYTES = 2
 
 
 @runtime_checkable
@@ -201,8 +201,16 @@ def kept_type(position: int) -> torch.dtype:
 
 def cache_bytes(network: Network, position: int, pictures: int, views: int) -> int:
     """Work out how much room activations take."""
-    shape = network.border_shape(position)
-    return pictures * views * int(np.prod(shape)) * (1 if position == 0 else _TYPE_BYTES)
+    return pictures * views * math.prod(network.border_shape(position)) * kept_type(position).itemsize
+
+
+def allocate_at(network: Network, position: int, pictures: int, views: int, room: Room) -> Tensor:
+    """Make room for the activations behind so many blocks: [N, V, ...].
+
+    Raises:
+        UnfreezeError: there is no room on the disk.
+    """
+    return room.allocate((pictures, views, *network.border_shape(position)), kept_type(position))
 
 
 def run_trunk(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Iterator[Tensor]:
@@ -231,16 +239,12 @@ def advance_cache(network: Network, cached: Cached, position: int, precision: Pr
     """Take cached activations on to a later cut."""
     if position == cached.position:
         return cached
-    shape = cached.activations.shape[:2]
-    flat = cached.activations.flatten(0, 1)
-    kept: Tensor | None = None
-    done = 0
-    for part in run_trunk(network, flat, cached.position, position, precision):
-        if kept is None:
-            kept = room.allocate((len(flat), *part.shape[1:]), part.dtype)
-        kept[done : done + len(part)] = part
+    kept = allocate_at(network, position, *cached.activations.shape[:2], room)
+    flat, done = kept.flatten(0, 1), 0
+    for part in run_trunk(network, cached.activations.flatten(0, 1), cached.position, position, precision):
+        flat[done : done + len(part)] = part
         done += len(part)
-    return replace(cached, position=position, activations=torch.empty(0) if kept is None else kept.unflatten(0, shape))
+    return replace(cached, position=position, activations=kept)
 
 
 def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "Cached | Streamed":
@@ -255,7 +259,7 @@ def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "C
     if cache_bytes(network, streamed.position, count, views) > room.budget_bytes:
         return streamed
     advance = (reporter or Silent()).track("keeping the activations", count)
-    kept = room.allocate((count, views, *network.border_shape(streamed.position)), kept_type(streamed.position))
+    kept = allocate_at(network, streamed.position, count, views, room)
     size = max(1, streamed.precision.trunk_batch // views)
     deals = [
         (rows.repeat_interleave(views), torch.arange(views).repeat(len(rows)))

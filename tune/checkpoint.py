@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 
 from contract.errors import CheckpointError, ManifestError, first_line
+from contract.files import replacing
 from contract.manifest import Provenance, check_abstain_below, check_labels
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
@@ -137,7 +138,8 @@ def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, An
     }
     (out / FACTS_FILE).unlink(missing_ok=True)
     for name, content in contents.items():
-        _replace(out / name, content)
+        with replacing(out / name) as file:
+            file.write(content)
 
 
 def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
@@ -172,12 +174,3 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
 
 def _json(document: object) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

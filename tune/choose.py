@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from tune.contest import Candidate, Contest, Entered
+from tune.folds import Fold, stratified_folds
 from tune.network import ALL, HEAD, Network
 from tune.options import TuneOptions
 from tune.recipes import (
@@ -23,7 +24,7 @@ from tune.recipes import (
     STEM_HEAD,
     recipe_of,
 )
-from tune.survey import DepthScore, Fold, stratified_folds, survey_cuts
+from tune.survey import DepthScore, survey_cuts
 
 _FOLDS = 3
 _FEW_HUNDRED, _THOUSAND = 300, 1000
@@ -98,11 +99,8 @@ def asked_candidate(options: TuneOptions) -> Candidate | None:
     recipe = options.asked_recipe
     if recipe in LINEAR:
         return Candidate(recipe, HEAD, 0.0)
-    if recipe == AUTO or (recipe == LAST_BLOCKS and options.cut == "auto"):
-        return None
-    rate = recipe_of(recipe).rate if recipe in (STEM_HEAD, SCRATCH) else None
-    rate = options.learning_rate or rate
-    return None if rate is None else Candidate(recipe, options.cut if recipe == LAST_BLOCKS else ALL, rate)
+    rate = options.learning_rate or (recipe_of(recipe).rate if recipe in (STEM_HEAD, SCRATCH) else None)
+    return None if rate is None or wants_survey(options) else Candidate(recipe, _asked_cut(options), rate)
 
 
 def wants_survey(options: TuneOptions) -> bool:
@@ -121,6 +119,11 @@ def earliest_cut(network: Network, options: TuneOptions) -> str:
         return middle_cut(network)
     if options.asked_recipe in LINEAR:
         return HEAD
+    return _asked_cut(options)
+
+
+def _asked_cut(options: TuneOptions) -> str:
+    """Name the cut of a recipe that trains blocks and leaves no depth to be chosen."""
     return options.cut if options.asked_recipe == LAST_BLOCKS else ALL
 
 
@@ -187,9 +190,8 @@ def _careful(entered: Entered) -> Choice:
     options = entered.options
     candidate = Candidate(PROBE, HEAD, 0.0)
     if options.asked_recipe != AUTO:
-        cut = middle_cut(entered.network) if options.cut == "auto" else options.cut
-        rate = options.learning_rate or GENTLE_RATE
-        candidate = Candidate(options.asked_recipe, cut if options.asked_recipe == LAST_BLOCKS else ALL, rate)
+        cut = middle_cut(entered.network) if wants_survey(options) else _asked_cut(options)
+        candidate = Candidate(options.asked_recipe, cut, options.learning_rate or GENTLE_RATE)
     why = "a class has too few pictures to hold any out, so nothing was tried"
     return Choice(candidate=candidate, reason=f"{candidate}: {why}")
 
@@ -197,8 +199,7 @@ def _careful(entered: Entered) -> Choice:
 def _chosen_rate(contest: Contest) -> Choice:
     """Choose the learning rate of a recipe and cut that were asked for."""
     options = contest.entered.options
-    cut = options.cut if options.asked_recipe == LAST_BLOCKS else ALL
-    gentle, bold = (Candidate(options.asked_recipe, cut, rate) for rate in (GENTLE_RATE, BOLD_RATE))
+    gentle, bold = (Candidate(options.asked_recipe, _asked_cut(options), rate) for rate in (GENTLE_RATE, BOLD_RATE))
     contest.enter(gentle)
     contest.enter(bold)
     best = bold if contest.lead(bold, gentle) > 1 else gentle

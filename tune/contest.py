@@ -14,6 +14,7 @@ from contract.errors import DivergenceError
 from contract.reporting import Reporter
 from tune.cache import Room, Source, pooled_features
 from tune.evaluate import Evaluation, fit_temperature
+from tune.folds import Fold
 from tune.gather import Gathered
 from tune.link import negative_log_likelihoods
 from tune.network import Network
@@ -21,7 +22,6 @@ from tune.options import TuneOptions
 from tune.precision import Precision
 from tune.probe import Probe, fit_probe
 from tune.recipes import LINEAR, PROBE, recipe_of
-from tune.survey import Fold
 from tune.train import Schedule, Training
 
 _ENOUGH_HELD_OUT = 200
@@ -85,6 +85,7 @@ class Contest:
     answers: dict[Candidate, list[Evaluation]] = field(default_factory=dict)
     trained: dict[Candidate, dict[str, Tensor]] = field(default_factory=dict)
     _source: Source | None = None
+    _probes: dict[int, Probe] = field(default_factory=dict)
 
     def enter(self, candidate: Candidate, against: Candidate | None = None) -> None:
         """Try a candidate: linear ones on all folds, others on as many as hold enough pictures out together.
@@ -96,7 +97,7 @@ class Contest:
         if candidate in self.answers:
             return
         linear = candidate.recipe in LINEAR
-        folds = self.folds if linear else self.folds[: self._folds_for_training()]
+        folds = range(len(self.folds) if linear else self._folds_for_training())
         advance = self.entered.reporter.track(f"trying {candidate}", len(folds))
         self.answers[candidate] = []
         for fold in folds:
@@ -137,7 +138,13 @@ class Contest:
         held_out = np.cumsum([len(fold.held_out) for fold in self.folds])
         return min(len(self.folds), int(np.searchsorted(held_out, _ENOUGH_HELD_OUT)) + 1)
 
-    def _probe(self, kind: str, fold: Fold) -> Probe:
+    def _probe(self, fold: int) -> Probe:
+        """Fit the softmax regression of a fold once: it is a candidate, and what every trial starts from."""
+        if fold not in self._probes:
+            self._probes[fold] = self._fit(PROBE, self.folds[fold], self.entered.probe.inverse_regularisation)
+        return self._probes[fold]
+
+    def _fit(self, kind: str, fold: Fold, inverse_regularisation: float | None = None) -> Probe:
         entered = self.entered
         return fit_probe(
             entered.gathered.features[fold.train],
@@ -145,20 +152,21 @@ class Contest:
             kind=kind,
             seed=entered.options.seed,
             balanced=entered.options.class_weights == "balanced",
-            inverse_regularisation=entered.probe.inverse_regularisation if kind == PROBE else None,
+            inverse_regularisation=inverse_regularisation,
         )
 
-    def _linear_answers(self, candidate: Candidate, fold: Fold) -> Evaluation:
-        head = copy.deepcopy(self.entered.network.head).cpu()
-        self._probe(candidate.recipe, fold).put_into(head)
+    def _linear_answers(self, candidate: Candidate, number: int) -> Evaluation:
+        head, fold = copy.deepcopy(self.entered.network.head).cpu(), self.folds[number]
+        probe = self._probe(number) if candidate.recipe == PROBE else self._fit(candidate.recipe, fold)
+        probe.put_into(head)
         with torch.inference_mode():
             logits = head.classify(self.entered.gathered.features[fold.held_out, 0])
         return _evaluation(logits, self.entered.gathered.labels[fold.held_out], head.link)
 
-    def _trained_answers(self, candidate: Candidate, fold: Fold) -> Evaluation:
-        entered, recipe = self.entered, recipe_of(candidate.recipe)
+    def _trained_answers(self, candidate: Candidate, number: int) -> Evaluation:
+        entered, recipe, fold = self.entered, recipe_of(candidate.recipe), self.folds[number]
         trial = copy.deepcopy(entered.network)
-        self._probe(PROBE, fold).put_into(trial.head)
+        self._probe(number).put_into(trial.head)
         position = trial.position(candidate.cut)
         source = self.source_at(position)
         held_out = source.take(fold.held_out)

@@ -52,6 +52,11 @@ class Evaluation:
         return probabilities(self.logits, self.link, temperature).numpy()
 
 
+def labels_of(pictures: Sequence[Picture]) -> Tensor:
+    """Give the labels of pictures, int64 [N]."""
+    return torch.tensor([picture.label for picture in pictures], dtype=torch.int64)
+
+
 def evaluate(
     network: Network,
     pictures: Sequence[Picture],
@@ -101,7 +106,7 @@ def evaluate_together(
         raise DataError(
             f"none of the {len(pictures)} pictures decodes; the first: {skipped[0].path}: {skipped[0].reason}"
         )
-    labels = torch.tensor([picture.label for picture in kept], dtype=torch.int64)
+    labels = labels_of(kept)
     return [
         Evaluation(
             logits=torch.cat(own).clone(),

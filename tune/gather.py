@@ -10,7 +10,8 @@ from torch import Tensor
 
 from contract.errors import DataError
 from contract.reporting import Reporter
-from tune.cache import Advance, Cached, Room, Streamed, advance_cache, cache_bytes, keep
+from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, cache_bytes, keep
+from tune.evaluate import labels_of
 from tune.network import Network, pool
 from tune.pictures import Picture, Skipped
 from tune.precision import Precision
@@ -66,10 +67,6 @@ class _Pass:
     surveyed: list[Tensor] = field(default_factory=list)
     borders: dict[int, list[Tensor]] = field(default_factory=dict)
 
-    @property
-    def kept_type(self) -> torch.dtype:
-        return torch.bfloat16 if self.position else torch.uint8
-
     def take(self, batch: Tensor, *, surveyed: bool) -> None:
         """Run a few pictures' views, [n, V, H, W, 3], through all blocks."""
         network, rows = self.network, torch.arange(self.done, self.done + len(batch))
@@ -88,10 +85,10 @@ class _Pass:
 
     def _keep(self, position: int, rows: Tensor, activations: Tensor) -> None:
         if self.kept is not None and position == self.position:
-            self.kept[rows] = activations.to("cpu", self.kept_type).unflatten(0, (len(rows), self.views))
+            self.kept[rows] = activations.to("cpu", self.kept.dtype).unflatten(0, (len(rows), self.views))
 
     def result(self, pictures: tuple[Picture, ...], views: Views, skipped: tuple[Skipped, ...]) -> Gathered:
-        labels = torch.tensor([picture.label for picture in pictures], dtype=torch.int64)
+        labels = labels_of(pictures)
         streamed = Streamed(
             network=self.network,
             position=self.position,
@@ -143,7 +140,7 @@ def gather(  # noqa: PLR0913 - one pass gives several things
     fits = cache_bytes(network, position, len(pictures), views.count) <= room.budget_bytes
     going = _Pass(network=network, position=position, precision=precision, views=views.count)
     if fits and position < len(network.block_names):
-        going.kept = room.allocate((len(pictures), views.count, *network.border_shape(position)), going.kept_type)
+        going.kept = allocate_at(network, position, len(pictures), views.count, room)
     skipped: list[Skipped] = []
     done: list[Picture] = []
     stride = -(-len(pictures) // SURVEYED_PICTURES)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from contract.arrays import Float, Float32, Float64, Int64
+from tune.folds import stratified_folds
 from tune.linear import Solver
 
 _FOLDS = 4
@@ -97,10 +97,9 @@ def choose_regularisation(
     Returns:
         What the chosen one gave; None where a class has a single picture, so that none can be held out.
     """
-    count = min(_FOLDS, int(np.bincount(examples.labels).min()))
-    if count < 2:  # noqa: PLR2004
+    splits = stratified_folds(examples.labels, _FOLDS, seed)
+    if not splits:
         return None
-    splits = StratifiedKFold(count, shuffle=True, random_state=seed).split(examples.labels, examples.labels)
     tried: list[Trial] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         folds = [(Standardised(examples.take(train), solver()), held_out) for train, held_out in splits]

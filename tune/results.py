@@ -9,8 +9,8 @@ from typing import Any
 from contract.manifest import Provenance
 from tune.checkpoint import LabelledFile, RunFacts
 from tune.choose import Choice
-from tune.dataset import TEST, TRAIN, Dataset, printable, stored_path
-from tune.evaluate import Evaluation, evaluate, fit_temperature
+from tune.dataset import TRAIN, Dataset, printable, stored_path
+from tune.evaluate import Evaluation, fit_temperature
 from tune.findings import Finding
 from tune.network import Network
 from tune.options import TuneOptions
@@ -35,6 +35,7 @@ class Results:
         temperature: what the logits are divided by.
         test: of the test pictures, where there are any.
         epochs: of training.
+        abstain: from which confidence on answers are right often enough, as `tune.report` tells; where somebody asked.
     """
 
     network: Network
@@ -44,6 +45,7 @@ class Results:
     temperature: float
     test: Evaluation | None
     epochs: tuple[Epoch, ...]
+    abstain: dict[str, Any] | None
 
 
 def facts_of(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, results: Results) -> RunFacts:
@@ -54,7 +56,7 @@ def facts_of(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, res
         preprocess=pretrained.spec,
         temperature=results.temperature,
         link=results.network.head.link,
-        abstain_below=_abstaining(options, results).get("threshold"),
+        abstain_below=None if results.abstain is None else results.abstain["threshold"],
         provenance=Provenance(
             backbone=options.backbone,
             weights=pretrained.weights,
@@ -102,7 +104,7 @@ def metrics_of(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "val_nll": results.evaluation.negative_log_likelihood(results.temperature),
         **report(results.evaluation, dataset.labels, results.temperature),
-        "abstain": _abstaining(options, results) or None,
+        "abstain": results.abstain,
         "epochs": [asdict(epoch) for epoch in results.epochs],
         "device": str(precision.device),
         "precision": str(precision.dtype).removeprefix("torch."),
@@ -121,41 +123,37 @@ def _figures(results: Results) -> dict[str, float]:
     return figures
 
 
-def _abstaining(options: TuneOptions, results: Results) -> dict[str, Any]:
-    if options.abstain_precision is None:
-        return {}
-    evaluation = results.evaluation
-    probabilities = evaluation.probabilities(results.temperature)
-    return abstain_threshold(probabilities, evaluation.labels.numpy(), options.abstain_precision)
-
-
 def finish(
     network: Network,
     choice: Choice,
     evaluations: Sequence[Evaluation],
+    test: Evaluation | None,
     epochs: Sequence[Epoch],
-    dataset: Dataset,
-    pretrained: Pretrained,
-    precision: Precision,
+    abstain_precision: float | None,
 ) -> Results:
-    """Calibrate on the validation pictures, and look at the test pictures once, where there are any.
+    """Calibrate on the validation pictures.
 
     Args:
         network: tuned.
         choice: how.
         evaluations: of the validation pictures by this network, and last by the probe that it began from.
+        test: of the test pictures, where there are any.
         epochs: of training.
-        dataset: whose test pictures.
-        pretrained: how pictures are prepared.
-        precision: where to compute.
+        abstain_precision: how often answers are to be right, 0 to 1, where somebody asked.
     """
-    test = dataset.splits.get(TEST)
+    evaluation = evaluations[0]
+    temperature = fit_temperature(evaluation)
+    abstain = None
+    if abstain_precision is not None:
+        probabilities = evaluation.probabilities(temperature)
+        abstain = abstain_threshold(probabilities, evaluation.labels.numpy(), abstain_precision)
     return Results(
         network=network,
         choice=choice,
-        evaluation=evaluations[0],
+        evaluation=evaluation,
         probe_evaluation=evaluations[-1],
-        temperature=fit_temperature(evaluations[0]),
-        test=evaluate(network, test, pretrained.spec, precision.device) if test else None,
+        temperature=temperature,
+        test=test,
         epochs=tuple(epochs),
+        abstain=abstain,
     )

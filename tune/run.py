@@ -17,18 +17,19 @@ from tune.cache import Room, Source, Streamed, cache_bytes, keep
 from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
 from tune.choose import Choice, asked_candidate, choice_from, choice_state, choose, earliest_cut, wants_survey
 from tune.contest import Candidate, Entered, trial_epochs
-from tune.dataset import TRAIN, VAL, Dataset, read_dataset
-from tune.evaluate import evaluate_together
+from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
+from tune.evaluate import Evaluation, evaluate, evaluate_together, labels_of
 from tune.findings import Finding, Inspection, inspect_dataset
+from tune.folds import stratified_folds
 from tune.gather import Gathered, gather
 from tune.journal import EVENTS, LINES, Journal
 from tune.network import Network
 from tune.options import TuneOptions
+from tune.pictures import Picture
 from tune.precision import Precision, choose_precision
 from tune.probe import Probe, fit_probe
 from tune.recipes import LINEAR, PROBE, SCRATCH, recipe_of
 from tune.results import Results, facts_of, finish, metrics_of
-from tune.survey import stratified_folds
 from tune.train import Epoch, Schedule, Training
 from tune.unfinished import CHOICE, TRAINING, Unfinished
 from tune.views import Views
@@ -54,6 +55,15 @@ class _Run:
     room: Room
     unfinished: Unfinished
     workers: Workers
+
+    @property
+    def own(self) -> tuple[Picture, ...]:
+        """The training pictures of this process."""
+        return self.dataset.splits[TRAIN][self.workers.rank :: self.workers.count]
+
+    @property
+    def views(self) -> Views:
+        return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed)
 
 
 def tune(
@@ -93,14 +103,15 @@ def tune(
     _check_folder(folder, unfinished, overwrite=overwrite, resume=resume)
     precision = choose_precision(options.device)
     with joined_workers(precision.device) as workers:
-        run, inspection = _begin(data, folder, options, reporter if workers.leads else Silent(), precision, workers)
+        run, inspection = _begin(data, unfinished, options, reporter if workers.leads else Silent(), precision, workers)
         if not workers.leads:
-            _train_along(run)
+            workers.meet()
+            _trained(run)
             return {}
         with claimed(folder):
             _start(run, folder, inspection, resume=resume)
             workers.meet()
-            results = _tune(run, folder)
+            results = _tune(run)
             facts = facts_of(run.dataset, run.pretrained, options, results)
             metrics = metrics_of(run.dataset, run.pretrained, options, results, run.findings, precision)
             metrics["seconds"] = round(time.monotonic() - started, 2)
@@ -124,7 +135,7 @@ def _check_folder(folder: Path, unfinished: Unfinished, *, overwrite: bool, resu
 
 def _begin(
     data: str | os.PathLike[str],
-    folder: Path,
+    unfinished: Unfinished,
     options: TuneOptions,
     reporter: Reporter,
     precision: Precision,
@@ -156,8 +167,8 @@ def _begin(
         pretrained=pretrained,
         precision=precision,
         network=network,
-        room=Room(budget_bytes=round(options.cache_gb * 1e9 / _CACHES), folder=folder),
-        unfinished=Unfinished(folder),
+        room=Room(budget_bytes=round(options.cache_gb * 1e9 / _CACHES), folder=unfinished.folder.parent),
+        unfinished=unfinished,
         workers=workers,
     )
     return run, inspection
@@ -175,17 +186,30 @@ def _start(run: _Run, folder: Path, inspection: Inspection, *, resume: bool) -> 
     run.unfinished.begin(*about)
 
 
-def _tune(run: _Run, folder: Path) -> Results:
+def _tune(run: _Run) -> Results:
+    choice, probed, network, epochs = _trained(run)
+    evaluations = _evaluations(run, choice, probed, network)
+    pictures = run.dataset.splits.get(TEST)
+    test = evaluate(network, pictures, run.pretrained.spec, run.precision.device) if pictures else None
+    return finish(network, choice, evaluations, test, epochs, run.options.abstain_precision)
+
+
+def _trained(run: _Run) -> tuple[Choice, Network, Network, list[Epoch]]:
+    """Do what every process does: choose, and train where the choice is to train.
+
+    Returns:
+        The choice, the network with the probe as its head, the one that was trained from it (the same where the choice
+        is a linear recipe), and its epochs.
+    """
     choice, probe, gathered = _decide(run)
     run.reporter.say(choice.reason)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
-    epochs: list[Epoch] = []
-    network = probed
-    if choice.candidate.recipe not in LINEAR:
-        network = _initial(run, choice, probed)
-        epochs = _train(run, folder, network, choice, _source(run, choice.candidate, gathered)).epochs
-    return _evaluated(run, choice, probed, network, epochs)
+    if choice.candidate.recipe in LINEAR:
+        return choice, probed, probed, []
+    network = _initial(run, choice, probed)
+    epochs = _train(run, network, choice, _source(run, choice.candidate, gathered)).epochs
+    return choice, probed, network, epochs
 
 
 def _decide(run: _Run) -> tuple[Choice, Probe, Gathered | None]:
@@ -208,8 +232,8 @@ def _decide(run: _Run) -> tuple[Choice, Probe, Gathered | None]:
 
 def _fit(run: _Run, features: Tensor, kind: str) -> Probe:
     run.reporter.say(f"fitting {kind} on frozen features")
-    labels = torch.tensor([picture.label for picture in run.dataset.splits[TRAIN]])
     balanced = run.options.class_weights == "balanced"
+    labels = labels_of(run.dataset.splits[TRAIN])
     return fit_probe(features, labels, kind=kind, seed=run.options.seed, balanced=balanced)
 
 
@@ -228,17 +252,15 @@ def _choose(run: _Run, gathered: Gathered, probe: Probe) -> Choice:
 
 def _gather(run: _Run, wanted: str | None) -> Gathered:
     """Run all blocks over the training pictures once; activations are kept where they may be wanted."""
-    options, pictures = run.options, run.dataset.splits[TRAIN]
-    own = pictures[run.workers.rank :: run.workers.count]
     gathered = gather(
         run.network,
-        run.network.position(wanted or earliest_cut(run.network, options)),
-        own,
-        Views(spec=run.pretrained.spec, count=options.views, seed=options.seed),
+        run.network.position(wanted or earliest_cut(run.network, run.options)),
+        run.own,
+        run.views,
         run.precision,
         run.room,
-        run.reporter.track("running the backbone over the training pictures", len(own)),
-        survey=wanted is None and wants_survey(options),
+        run.reporter.track("running the backbone over the training pictures", len(run.own)),
+        survey=wanted is None and wants_survey(run.options),
     )
     run.dataset = run.dataset.without(gathered.skipped)
     return gathered
@@ -259,9 +281,7 @@ def _initial(run: _Run, choice: Choice, probed: Network) -> Network:
 
 def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Source:
     """Give the activations that training runs on."""
-    position, options = run.network.position(candidate.cut), run.options
-    pictures = run.dataset.splits[TRAIN]
-    own = pictures[run.workers.rank :: run.workers.count]
+    position, own = run.network.position(candidate.cut), run.own
     if gathered is not None:
         source = gathered.source_at(position, run.room, run.reporter)
     else:
@@ -269,24 +289,23 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
             network=run.network,
             position=position,
             pictures=own,
-            recipe=Views(spec=run.pretrained.spec, count=options.views, seed=options.seed),
+            recipe=run.views,
             precision=run.precision,
-            labels=torch.tensor([picture.label for picture in own]),
+            labels=labels_of(own),
         )
         source = keep(streamed, run.room, run.reporter)
     if isinstance(source, Streamed):
-        size = cache_bytes(run.network, position, len(own), options.views) / 1e9
+        size = cache_bytes(run.network, position, len(own), run.options.views) / 1e9
         run.reporter.say(
             f"the activations at {candidate.cut} would take {size:.1f} GB, and half of --cache-gb "
-            f"{options.cache_gb:g} is less: pictures and frozen blocks are run anew in every epoch"
+            f"{run.options.cache_gb:g} is less: pictures and frozen blocks are run anew in every epoch"
         )
     if run.workers.count == 1:
         return source
-    labels = torch.tensor([picture.label for picture in pictures])
-    return Shard(own=source, labels=labels, workers=run.workers)
+    return Shard(own=source, labels=labels_of(run.dataset.splits[TRAIN]), workers=run.workers)
 
 
-def _train(run: _Run, folder: Path, network: Network, choice: Choice, source: Source) -> Training:
+def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Training:
     options, candidate = run.options, choice.candidate
     recipe = recipe_of(candidate.recipe)
     epochs = options.epochs_for(len(source.labels), recipe.patience)
@@ -318,7 +337,7 @@ def _train(run: _Run, folder: Path, network: Network, choice: Choice, source: So
         return training
     advance = run.reporter.track(f"training: {candidate}", epochs)
     advance(len(training.epochs))
-    with Journal(folder, training.epochs) as journal:
+    with Journal(run.room.folder, training.epochs) as journal:
 
         def note(done: Training) -> None:
             run.unfinished.save(TRAINING, done.state())
@@ -329,19 +348,7 @@ def _train(run: _Run, folder: Path, network: Network, choice: Choice, source: So
     return training
 
 
-def _train_along(run: _Run) -> None:
-    """Do what the leading process does, up to the end of training."""
-    run.workers.meet()
-    choice, probe, gathered = _decide(run)
-    if choice.candidate.recipe in LINEAR:
-        return
-    probed = copy.deepcopy(run.network)
-    probe.put_into(probed.head)
-    network = _initial(run, choice, probed)
-    _train(run, run.room.folder, network, choice, _source(run, choice.candidate, gathered))
-
-
-def _evaluated(run: _Run, choice: Choice, probed: Network, network: Network, epochs: list[Epoch]) -> Results:
+def _evaluations(run: _Run, choice: Choice, probed: Network, network: Network) -> list[Evaluation]:
     """Classify the validation pictures with the network, and with the probe that it began from."""
     pictures = run.dataset.splits[VAL]
     networks = [network] if network is probed else [network, probed]
@@ -356,4 +363,4 @@ def _evaluated(run: _Run, choice: Choice, probed: Network, network: Network, epo
             f"on the validation pictures this is below the probe ({evaluations[0].accuracy:.3f} < "
             f"{evaluations[-1].accuracy:.3f}); --recipe probe gives that one"
         )
-    return finish(network, choice, evaluations, epochs, run.dataset, run.pretrained, run.precision)
+    return evaluations

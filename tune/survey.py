@@ -3,25 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from contract.reporting import Reporter
+from tune.folds import Fold
 from tune.network import HEAD, Network
 
 _STRENGTHS = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
 _SMALLEST_DEVIATION = 1e-6
-
-
-class Fold(NamedTuple):
-    """Which pictures train and which are held out, int64."""
-
-    train: np.ndarray
-    held_out: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +32,6 @@ class DepthScore:
     standard_error: float
     regularisation: float
     trained_parameters: int
-
-
-def stratified_folds(labels: np.ndarray, count: int, seed: int) -> tuple[Fold, ...]:
-    """Split pictures so that every fold has its share of each class.
-
-    Args:
-        labels: int64 [N].
-        count: the most folds; fewer where a class has fewer pictures.
-        seed: of the split.
-
-    Returns:
-        The folds; none where a class has a single picture.
-    """
-    folds = min(count, int(np.bincount(labels).min()))
-    if folds < 2:  # noqa: PLR2004
-        return ()
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
-    return tuple(Fold(train, held_out) for train, held_out in split)
 
 
 def survey_cuts(

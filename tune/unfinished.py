@@ -1,7 +1,6 @@
 """What an unfinished run leaves in its folder, so that it can be gone on with."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from contract.errors import CheckpointError
+from contract.files import replacing
 from tune.options import TuneOptions
 
 _FOLDER = ".unfinished"
@@ -43,7 +43,8 @@ class Unfinished:
         """
         self.clear()
         self.folder.mkdir()
-        self._write(_REQUEST, json.dumps(_request(options, contents, weights), indent=2).encode())
+        with replacing(self.folder / _REQUEST) as file:
+            file.write(json.dumps(_request(options, contents, weights), indent=2).encode())
 
     def check(self, options: TuneOptions, contents: dict[str, str], weights: str) -> None:
         """Refuse to go on with other data, options or versions.
@@ -70,16 +71,10 @@ class Unfinished:
         Raises:
             CheckpointError: it cannot be written; what was kept before is as it was.
         """
-        path = self.folder / name
-        temporary = path.with_suffix(".new")
         try:
-            with temporary.open("wb") as file:
+            with replacing(self.folder / name) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
-            temporary.unlink(missing_ok=True)
             raise CheckpointError(
                 f"the run's state cannot be written to {self.folder}: {_reason(error)}. What was written before is "
                 "intact: make room, and go on with --resume"
@@ -102,11 +97,6 @@ class Unfinished:
     def clear(self) -> None:
         """Forget everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _write(self, name: str, content: bytes) -> None:
-        temporary = (self.folder / name).with_suffix(".new")
-        temporary.write_bytes(content)
-        temporary.replace(self.folder / name)
 
 
 def _request(options: TuneOptions, contents: dict[str, str], weights: str) -> dict[str, dict[str, Any]]:

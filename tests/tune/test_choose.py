@@ -28,11 +28,12 @@ from tune.choose import (
 )
 from tune.contest import Candidate, Contest, Entered, trial_epochs
 from tune.evaluate import Evaluation
+from tune.folds import stratified_folds
 from tune.gather import Gathered
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.probe import fit_probe
-from tune.survey import DepthScore, stratified_folds
+from tune.survey import DepthScore
 from tune.views import Views
 
 PROBE = Candidate("probe", "head", 0.0)

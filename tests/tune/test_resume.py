@@ -51,6 +51,7 @@ def _options(**changes: object) -> TuneOptions:
 
 
 def _start(command: list[str]) -> "subprocess.Popen[str]":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -10,7 +10,8 @@ from support.tuning import small_network
 from torch import Tensor
 
 from contract.reporting import Silent
-from tune.survey import Fold, ridge_hits, stratified_folds, survey_cuts
+from tune.folds import Fold, stratified_folds
+from tune.survey import ridge_hits, survey_cuts
 
 STRENGTHS = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
 

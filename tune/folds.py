@@ -1,0 +1,31 @@
+"""Split labelled pictures into folds."""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+
+class Fold(NamedTuple):
+    """Which pictures train and which are held out, int64."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+def stratified_folds(labels: np.ndarray, count: int, seed: int) -> tuple[Fold, ...]:
+    """Split pictures so that every fold has its share of each class.
+
+    Args:
+        labels: int64 [N].
+        count: the most folds; fewer where a class has fewer pictures.
+        seed: of the split.
+
+    Returns:
+        The folds; none where a class has a single picture.
+    """
+    folds = min(count, int(np.bincount(labels).min()))
+    if folds < 2:  # noqa: PLR2004
+        return ()
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    return tuple(Fold(train, held_out) for train, held_out in split)
