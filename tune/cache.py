@@ -204,6 +204,12 @@ def cache_bytes(network: Network, position: int, pictures: int, views: int) -> i
     return pictures * views * math.prod(network.border_shape(position)) * kept_type(position).itemsize
 
 
+def fits(streamed: Streamed, room: Room) -> bool:
+    """Tell whether activations may be kept."""
+    size = cache_bytes(streamed.network, streamed.position, len(streamed.pictures), streamed.views)
+    return size <= room.budget_bytes
+
+
 def allocate_at(network: Network, position: int, pictures: int, views: int, room: Room) -> Tensor:
     """Make room for the activations behind so many blocks: [N, V, ...].
 
@@ -256,7 +262,7 @@ def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "C
         reporter: shows progress.
     """
     network, count, views = streamed.network, len(streamed.pictures), streamed.views
-    if cache_bytes(network, streamed.position, count, views) > room.budget_bytes:
+    if not fits(streamed, room):
         return streamed
     advance = (reporter or Silent()).track("keeping the activations", count)
     kept = allocate_at(network, streamed.position, count, views, room)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from tune.contest import Candidate, Contest, Entered
 from tune.folds import Fold, stratified_folds
@@ -27,7 +26,8 @@ from tune.recipes import (
 from tune.survey import DepthScore, survey_cuts
 
 _FOLDS = 3
-_FEW_HUNDRED, _THOUSAND = 300, 1000
+_FEW_HUNDRED, _PLENTY, _THOUSAND = 300, 500, 1000
+_CLEARLY = 3.0  # standard errors
 _TRIED_PICTURES = 600
 _TRIED_FOREIGN_PICTURES = 2000  # features that must become others show it late
 _LINEAR_WORK = 3_000_000  # pictures times features times classes, up to which all linear recipes are tried
@@ -65,14 +65,12 @@ class Choice:
         reason: in one sentence.
         depths: the survey, from the input to the head; empty where none was made.
         scores: of all candidates that were tried.
-        trained: the weights of the candidate's first trial, which training goes on from; None where there was none.
     """
 
     candidate: Candidate
     reason: str
     depths: tuple[DepthScore, ...] = ()
     scores: tuple[Score, ...] = ()
-    trained: dict[str, Tensor] | None = None
 
 
 def choice_state(choice: Choice) -> dict[str, Any]:
@@ -166,8 +164,8 @@ def _folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
 def is_foreign(depths: Sequence[DepthScore]) -> bool:
     """Tell whether the pictures are unlike those that the network knows.
 
-    They are where an earlier cut's features are worth more, by a standard error, than those behind the last block, and
-    where not even half of the pictures are told right from either.
+    They are where an earlier cut's features are worth clearly more than those behind the last block: by three standard
+    errors, since the best of many cuts is always a little ahead. And where not half of them are told right from any.
 
     Args:
         depths: of the survey, from the input to the head; none where nothing could be held out.
@@ -175,7 +173,7 @@ def is_foreign(depths: Sequence[DepthScore]) -> bool:
     if not depths:
         return False
     best = max(depths, key=lambda depth: depth.accuracy)
-    return best.accuracy - depths[-1].accuracy > depths[-1].standard_error or best.accuracy < 0.5  # noqa: PLR2004
+    return best.accuracy - depths[-1].accuracy > _CLEARLY * depths[-1].standard_error or best.accuracy < 0.5  # noqa: PLR2004
 
 
 def _survey(entered: Entered) -> tuple[DepthScore, ...]:
@@ -221,9 +219,13 @@ def _best_linear(contest: Contest) -> Candidate:
 
 
 def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[Candidate, str]:
-    """Go from the last quarter of the blocks to the last half, or from there to all, as long as it pays."""
+    """Go from the last quarter of the blocks to the last half, or from there to all, as long as it pays.
+
+    With more than a few hundred pictures the half is tried at once: there it is seldom worse than the quarter, and a
+    trial is saved.
+    """
     why, rates = "nothing was clearly ahead of it", _rates(contest.entered.options, foreign=foreign)
-    for recipe, cut in _depths(contest.entered.network, foreign=foreign):
+    for recipe, cut in _depths(contest.entered.network, len(contest.entered.gathered.labels), foreign=foreign):
         if best is not None and contest.is_settled(best):
             return best, "it misses too few pictures for anything to be clearly ahead of it"
         tried = [Candidate(recipe, cut, rate) for rate in rates]
@@ -242,22 +244,23 @@ def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[
 
 def _is_ahead(contest: Contest, candidate: Candidate, best: Candidate) -> bool:
     needed = _needed_lead(best, len(contest.entered.gathered.labels))
-    return contest.lead(candidate, best) > needed and contest.gain(candidate, best) >= 0
+    return contest.lead(candidate, best) > needed
 
 
 def _needed_lead(best: Candidate, pictures: int) -> float:
     """Give the lead, in standard errors, that more training must have over the best so far.
 
-    Over another trained candidate it is one. Over a linear one it is less, the more pictures there are: trials train
-    on fewer pictures for a shorter time than tuning then does, and with thousands of pictures tuning mostly pays.
+    Over another trained candidate it is one. Over a linear one it falls with the number of pictures, from one for a few
+    hundred to minus one for a thousand: trials train on fewer pictures for a shorter time than tuning then does, and
+    with thousands of pictures tuning mostly pays; so the linear one must be clearly ahead to be kept.
     """
     if best.recipe not in LINEAR:
         return 1.0
-    return min(1.0, max(0.0, (_THOUSAND - pictures) / (_THOUSAND - _FEW_HUNDRED)))
+    return 1 - 2 * min(1.0, max(0.0, (pictures - _FEW_HUNDRED) / (_THOUSAND - _FEW_HUNDRED)))
 
 
-def _depths(network: Network, *, foreign: bool) -> Iterator[tuple[str, str]]:
-    if not foreign:
+def _depths(network: Network, pictures: int, *, foreign: bool) -> Iterator[tuple[str, str]]:
+    if pictures < _PLENTY and not foreign:
         yield LAST_BLOCKS, network.block_names[-math.ceil(len(network.block_names) / 4)]
     yield LAST_BLOCKS, middle_cut(network)
     if foreign:
@@ -279,7 +282,6 @@ def _choice(contest: Contest, best: Candidate, why: str, depths: tuple[DepthScor
         reason=f"{best}: {why} (cross-validated: {found})",
         depths=depths,
         scores=scores,
-        trained=contest.trained.get(best),
     )
 
 

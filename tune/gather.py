@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contract.errors import DataError
 from contract.reporting import Reporter
-from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, cache_bytes, keep
+from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, cache_bytes, fits, keep
 from tune.evaluate import labels_of
 from tune.network import Network, pool
 from tune.pictures import Picture, Skipped
@@ -46,10 +46,15 @@ class Gathered:
         return self.streamed.labels
 
     def source_at(self, position: int, room: Room, reporter: Reporter | None = None) -> Cached | Streamed:
-        """Give the activations at a cut: from those that are kept where they lie before it, else from the pictures."""
+        """Give the activations at a cut: from those that are kept where they lie before it, else from the pictures.
+
+        Where those at the cut would take more than the room allows, but earlier ones are kept, it is these.
+        """
+        streamed = replace(self.streamed, position=position)
         if self.kept is None or position < self.kept.position:
-            return keep(replace(self.streamed, position=position), room, reporter)
-        streamed = self.streamed
+            return keep(streamed, room, reporter)
+        if not fits(streamed, room):
+            return self.kept
         return advance_cache(streamed.network, self.kept, position, streamed.precision, room)
 
 
@@ -137,9 +142,9 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         DataError: not one picture decodes.
         UnfreezeError: there is no room on the disk.
     """
-    fits = cache_bytes(network, position, len(pictures), views.count) <= room.budget_bytes
+    is_kept = cache_bytes(network, position, len(pictures), views.count) <= room.budget_bytes
     going = _Pass(network=network, position=position, precision=precision, views=views.count)
-    if fits and position < len(network.block_names):
+    if is_kept and position < len(network.block_names):
         going.kept = allocate_at(network, position, len(pictures), views.count, room)
     skipped: list[Skipped] = []
     done: list[Picture] = []

@@ -149,10 +149,6 @@ class Network(nn.Module):
         """Classify prepared pictures."""
         return self.run_tail(pixels, 0)
 
-    def width_axis(self, batch: Tensor) -> int | None:
-        """Tell which axis of cached pictures or activations is the picture's width; None for tokens."""
-        return 2 if batch.dtype == torch.uint8 else self._width_axis
-
     def normalised(self, inputs: Tensor) -> Tensor:
         """Normalise pictures; activations stay as they are."""
         # uint8 comes only from pictures: a cut before the first block has them, and nothing else, in its cache.

@@ -1,5 +1,6 @@
 """What a tuning run may be told, validated once."""
 
+import math
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
@@ -8,8 +9,10 @@ from contract.errors import OptionsError
 from contract.options import check_ranges
 from tune.recipes import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
 
-_PASSES = 5000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 6, 8
+_SHOWN = 1000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 4, 8
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
+_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +27,16 @@ class TuneOptions:
             weights).
         cut: the first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe
             "auto", a block's name asks for "last-blocks", "head" for "probe", and "all" for "all".
-        epochs: passes over the pictures for the blocks; by default 6, or up to 8 where there are few pictures.
+        epochs: passes over the pictures for the blocks; by default 4, or up to 8 where there are few pictures.
         patience: stop early where the loss on a tenth of the training pictures, put aside for that, has not fallen
             for so many epochs; 0 never stops.
         seed: of everything random.
         device: "auto", "cpu" or "cuda".
-        views: versions of each picture in the cache: the picture as served, and random crops, turns, flips and
-            colours of it.
-        batch_size: pictures a step.
+        views: versions of each picture in the cache: the picture as served, and random crops, turns and colours of
+            it, mirrored where `mirror` lets them.
+        mirror: whether pictures are mirrored at random, which "auto" finds out: are they, mirrored, still told?
+            Activations never are.
+        batch_size: pictures a step; by default 16, and up to 64 where there are thousands.
         optimiser: "adamw", or "sgd" with Nesterov's momentum.
         learning_rate: of the last block, at its highest; blocks nearer to the input get less. Without it,
             cross-validation chooses a gentle one or a bold one.
@@ -58,7 +63,8 @@ class TuneOptions:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     views: int = 1
-    batch_size: int = 32
+    mirror: Literal["auto", "yes", "no"] = "auto"
+    batch_size: int | None = None
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float | None = None
     weight_decay: float = 0.02
@@ -116,4 +122,11 @@ class TuneOptions:
         """
         if self.epochs is not None:
             return self.epochs
-        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_PASSES // pictures)))
+        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_SHOWN // pictures)))
+
+    def batch_size_for(self, pictures: int) -> int:
+        """Give the number of pictures a step, a power of two where none was asked for: many small steps for few."""
+        if self.batch_size is not None:
+            return self.batch_size
+        wanted = 2 ** round(math.log2(max(1, pictures / _STEPS)))
+        return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, wanted))

@@ -130,7 +130,7 @@ def plan(
     task = _task(options, pretrained.spec, data, classes, pictures)
     network = Network(options.backbone, pretrained.model, pretrained.spec, task.classes)
     network = network.eval().to(precision.device, memory_format=torch.channels_last)
-    batch_size = min(options.batch_size, _TIMED_BATCH)
+    batch_size = min(options.batch_size_for(task.pictures), _TIMED_BATCH)
     costs = Costs(
         blocks=measure_blocks(network, precision, batch_size, reporter),
         stock_parameters=torchvision.models.get_model_weights(options.backbone).DEFAULT.meta["num_params"],
@@ -162,7 +162,7 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
     picture_bytes = costs.blocks[position - 1].activation_bytes if position else costs.picture_bytes
     cache = picture_bytes * views
     epochs = options.epochs_for(task.pictures)
-    batch = options.batch_size * sum(cost.saved_bytes for cost in tail)
+    batch = options.batch_size_for(task.pictures) * sum(cost.saved_bytes for cost in tail)
     once = (
         task.pictures * load + views * forward + task.val_pictures * (load / options.views + costs.evaluation_seconds)
     )

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from contract.reporting import Reporter, Silent
 from tune.cache import Room, Source, Streamed, cache_bytes, keep
 from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
 from tune.choose import Choice, asked_candidate, choice_from, choice_state, choose, earliest_cut, wants_survey
-from tune.contest import Candidate, Entered, trial_epochs
+from tune.contest import Candidate, Entered
 from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
 from tune.evaluate import Evaluation, evaluate, evaluate_together, labels_of
 from tune.findings import Finding, Inspection, inspect_dataset
 from tune.folds import stratified_folds
 from tune.gather import Gathered, gather
+from tune.heap import keep_freed_memory
 from tune.journal import EVENTS, LINES, Journal
+from tune.mirror import stays_itself
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.pictures import Picture
@@ -63,7 +66,17 @@ class _Run:
 
     @property
     def views(self) -> Views:
-        return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed)
+        mirror = self.options.views > 1 and self.mirror
+        return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed, mirror=mirror)
+
+    @cached_property
+    def mirror(self) -> bool:
+        """Whether pictures may be mirrored."""
+        if self.options.mirror != "auto":
+            return self.options.mirror == "yes"
+        stays = stays_itself(self.network, self.dataset.splits[TRAIN], self.pretrained.spec, self.precision)
+        self.reporter.say(f"mirrored pictures are {'' if stays else 'not '}told as well as others")
+        return stays
 
 
 def tune(
@@ -102,6 +115,7 @@ def tune(
     unfinished = Unfinished(folder)
     _check_folder(folder, unfinished, overwrite=overwrite, resume=resume)
     precision = choose_precision(options.device)
+    keep_freed_memory()
     with joined_workers(precision.device) as workers:
         run, inspection = _begin(data, unfinished, options, reporter if workers.leads else Silent(), precision, workers)
         if not workers.leads:
@@ -246,6 +260,7 @@ def _choose(run: _Run, gathered: Gathered, probe: Probe) -> Choice:
         precision=run.precision,
         room=run.room,
         reporter=run.reporter,
+        mirror=lambda: run.mirror,
     )
     return choose(entered)
 
@@ -273,10 +288,7 @@ def _initial(run: _Run, choice: Choice, probed: Network) -> Network:
         model = load_pretrained(run.options.backbone, "none").model
         network = Network(run.options.backbone, model, run.pretrained.spec, len(run.dataset.labels))
         return network.to(run.precision.device, memory_format=torch.channels_last)
-    network = copy.deepcopy(probed)
-    if choice.trained is not None:
-        network.load_state_dict(choice.trained, strict=False)
-    return network
+    return copy.deepcopy(probed)
 
 
 def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Source:
@@ -294,11 +306,12 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
             labels=labels_of(own),
         )
         source = keep(streamed, run.room, run.reporter)
-    if isinstance(source, Streamed):
+    if isinstance(source, Streamed) or source.position != position:
         size = cache_bytes(run.network, position, len(own), run.options.views) / 1e9
+        anew = "pictures and frozen blocks" if isinstance(source, Streamed) else "the frozen blocks behind earlier ones"
         run.reporter.say(
             f"the activations at {candidate.cut} would take {size:.1f} GB, and half of --cache-gb "
-            f"{run.options.cache_gb:g} is less: pictures and frozen blocks are run anew in every epoch"
+            f"{run.options.cache_gb:g} is less: {anew} are run anew in every epoch"
         )
     if run.workers.count == 1:
         return source
@@ -309,7 +322,6 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
     options, candidate = run.options, choice.candidate
     recipe = recipe_of(candidate.recipe)
     epochs = options.epochs_for(len(source.labels), recipe.patience)
-    epochs -= trial_epochs(epochs) if choice.trained is not None else 0
     held_out: Source | None = None
     folds = stratified_folds(source.labels.numpy(), _HELD_OUT_PARTS, options.seed) if options.patience else ()
     if folds:
@@ -320,7 +332,8 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
         schedule=Schedule(
             epochs=epochs,
             rate=candidate.rate,
-            blocks=recipe.blocks(source.position, len(network.block_names)),
+            blocks=recipe.blocks(network.position(candidate.cut), len(network.block_names)),
+            mirror=source.position == 0 and run.mirror,
         ),
         options=options,
         precision=run.precision,

@@ -50,11 +50,13 @@ class Schedule:
         epochs: passes over the pictures.
         rate: of the last block, at its highest.
         blocks: the numbers of the trained blocks.
+        mirror: whether pictures are mirrored at random; activations never are.
     """
 
     epochs: int
     rate: float
     blocks: Collection[int]
+    mirror: bool = False
 
 
 @dataclass(kw_only=True)
@@ -88,7 +90,8 @@ class Training:
         self.network.train_only(self.schedule.blocks)
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
         self.optimiser = _optimiser(self.network, self.schedule, self.options)
-        total = self.schedule.epochs * _batches(len(self.source.labels), self.options.batch_size)
+        self.batch_size = self.options.batch_size_for(len(self.source.labels))
+        total = self.schedule.epochs * _batches(len(self.source.labels), self.batch_size)
         warm_up = max(1, round(_WARM_UP * total))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: share(step, warm_up, total))
         self.scaler = self.precision.grad_scaler()
@@ -142,7 +145,7 @@ class Training:
 
     def _epoch(self) -> None:
         self.network.train_only(self.schedule.blocks)
-        deals = shuffled(len(self.source.labels), self.source.views, self.options.batch_size, self.generator)
+        deals = shuffled(len(self.source.labels), self.source.views, self.batch_size, self.generator)
         losses = [self._step(batch, rows) for (rows, _), batch in zip(deals, self.source.batches(deals), strict=True)]
         self.workers.average_statistics(self.network)
         held_out_loss = None if self.held_out is None else self._held_out_loss(self.held_out)
@@ -172,7 +175,9 @@ class Training:
         self.optimiser.zero_grad()
         loss = torch.zeros((), device=self.precision.device)
         if len(batch):
-            batch = self.precision.lay_out(mirrored(self.network, batch, chosen[own]))
+            if self.schedule.mirror and batch.dtype == torch.uint8:
+                batch = mirrored(batch, chosen[own])
+            batch = self.precision.lay_out(batch)
             loss = self._loss(mixed(self.network, batch, self.options.mixup, self.generator), labels) / len(rows)
             self.scaler.scale(loss).backward()
         self.workers.sum_gradients(self.parameters)

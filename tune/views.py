@@ -27,11 +27,13 @@ class Views:
         spec: how a picture is prepared.
         count: views per picture; the first is always the picture as served.
         seed: of the random ones.
+        mirror: whether random ones may be mirrored.
     """
 
     spec: PreprocessSpec
     count: int = 1
     seed: int = 0
+    mirror: bool = True
 
 
 def load_views(
@@ -89,11 +91,13 @@ def load_view(picture: Picture, views: Views, number: int) -> UInt8[np.ndarray, 
 def _make_view(upright: Image.Image, name: str, views: Views, number: int) -> np.ndarray:
     if number == 0:
         return np.asarray(resize_and_crop(upright, views.spec))
-    return np.asarray(_random_view(upright, views.spec, np.random.default_rng([views.seed, number, *name.encode()])))
+    rng = np.random.default_rng([views.seed, number, *name.encode()])
+    made = _random_view(upright, views.spec, rng)
+    return np.asarray(ImageOps.mirror(made) if views.mirror and rng.random() < 0.5 else made)  # noqa: PLR2004
 
 
 def _random_view(picture: Image.Image, spec: PreprocessSpec, rng: np.random.Generator) -> Image.Image:
-    """Turn a little, crop at random, flip half of the time and change the colours.
+    """Turn a little, crop at random and change the colours.
 
     Crops are those of Szegedy et al. 2015 (arXiv:1409.4842) in narrower ranges, as are the changes of colour, after
     Howard 2013 (arXiv:1312.5402).
@@ -115,4 +119,4 @@ def _random_view(picture: Image.Image, spec: PreprocessSpec, rng: np.random.Gene
     )
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         view = change(view).enhance(rng.uniform(*_COLOUR))
-    return ImageOps.mirror(view) if rng.random() < 0.5 else view  # noqa: PLR2004
+    return view

@@ -100,12 +100,21 @@ def test_values_out_of_their_range_are_refused(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "epochs"), [(1, 8), (300, 8), (714, 8), (715, 7), (833, 7), (834, 6), (5000, 6), (1_000_000, 6)]
+    ("pictures", "epochs"), [(1, 8), (125, 8), (142, 8), (143, 7), (249, 5), (250, 4), (5000, 4), (1_000_000, 4)]
 )
 def test_few_pictures_get_more_epochs(pictures: int, epochs: int) -> None:
-    """Enough for 5,000 pictures to go by, but no fewer than six epochs and no more than eight."""
+    """Enough for 1,000 pictures to go by, but no fewer than four epochs and no more than eight."""
     assert TuneOptions().epochs_for(pictures) == epochs
     assert TuneOptions().epochs_for(pictures, patience=2) == 2 * epochs
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch"), [(1, 16), (1000, 16), (2200, 16), (2300, 32), (4500, 32), (4600, 64), (1_000_000, 64)]
+)
+def test_few_pictures_get_more_steps(pictures: int, batch: int) -> None:
+    """A batch is a hundredth of the pictures, as a power of two, from 16 to 64; one that is asked for is what it is."""
+    assert TuneOptions().batch_size_for(pictures) == batch
+    assert TuneOptions(batch_size=24).batch_size_for(pictures) == 24
 
 
 def test_epochs_that_are_asked_for_are_all() -> None:

@@ -1,0 +1,123 @@
+"""What the cache saves in time and takes in memory.
+
+python -m bench.cache DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
+
+An epoch on cached activations against a naive one, which decodes the pictures and runs the frozen blocks anew: at each
+cut, in turn, the median of a few. Then whole runs of `unfreeze tune` with smaller and smaller budgets: by how much the
+peak of their resident memory is above that of a run that keeps nothing.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import cyclopts
+import torch
+from rich.table import Table
+
+from contract.reporting import Silent
+from tune.cache import Room, Source
+from tune.dataset import TRAIN, read_dataset
+from tune.gather import gather
+from tune.heap import keep_freed_memory
+from tune.network import Network
+from tune.options import TuneOptions
+from tune.precision import choose_precision
+from tune.recipes import GENTLE_RATE
+from tune.train import Schedule, Training
+from tune.views import Views
+from tune.weights import load_pretrained
+from unfreeze.console import RESULTS, print_json
+
+_ROUNDS = 3
+
+
+def main(
+    data: Path,
+    *,
+    backbone: str = "squeezenet1_0",
+    weights: str = "none",
+    budgets: tuple[float, ...] = (0.0, 0.2, 1.0, 8.0),
+    json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+) -> None:
+    """Time epochs at each cut of the second half, then weigh runs from its middle.
+
+    Args:
+        data: folder of labelled pictures.
+        backbone: torchvision's name of the network.
+        weights: to start from, as for `unfreeze tune`.
+        budgets: what to give as `--cache-gb`, in GB.
+        json: print JSON instead of tables.
+    """
+    options = TuneOptions(backbone=backbone, weights=weights, learning_rate=GENTLE_RATE)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = _epochs(data, options, Path(folder))
+    runs = [_weigh(data, replace(options, cut=str(epochs[0]["cut"]), cache_gb=budget)) for budget in budgets]
+    for run in runs:
+        run["above_the_first_mb"] = run["peak_mb"] - runs[0]["peak_mb"]
+    if json:
+        print_json({"epochs": epochs, "runs": runs})
+        return
+    table = Table("cut", "cached epoch, s", "naive epoch, s", "share", title=f"{backbone} on {data.name}")
+    for row in epochs:
+        table.add_row(str(row["cut"]), *(f"{row[name]:.2f}" for name in ("cached", "naive", "share")))
+    RESULTS.print(table)
+    table = Table("--cache-gb", "peak resident MB", "above the first", title=f"whole runs from {epochs[0]['cut']}")
+    for run in runs:
+        table.add_row(*(f"{run[name]:g}" for name in ("cache_gb", "peak_mb", "above_the_first_mb")))
+    RESULTS.print(table)
+
+
+def _epochs(data: Path, options: TuneOptions, folder: Path) -> list[dict[str, str | float]]:
+    precision, dataset = choose_precision(options.device), read_dataset(data, val_fraction=0.2, seed=options.seed)
+    pretrained = load_pretrained(options.backbone, options.weights)
+    network = Network(options.backbone, pretrained.model, pretrained.spec, len(dataset.labels))
+    network = network.eval().to(precision.device, memory_format=torch.channels_last)
+    room, blocks = Room(budget_bytes=round(options.cache_gb * 1e9), folder=folder), network.block_names
+    first, rows = len(blocks) // 2, []
+    gathered = gather(network, first, dataset.splits[TRAIN], Views(spec=pretrained.spec), precision, room)
+    for position in range(first, len(blocks)):
+        sources = {
+            "cached": gathered.source_at(position, room, Silent()),
+            "naive": replace(gathered.streamed, position=position),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in sources}
+        for _ in range(_ROUNDS):
+            for name, source in sources.items():
+                taken[name].append(_epoch_seconds(network, source, position, options))
+        cached, naive = median(taken["cached"]), median(taken["naive"])
+        rows.append({"cut": blocks[position], "cached": cached, "naive": naive, "share": cached / naive})
+    return rows
+
+
+def _epoch_seconds(network: Network, source: Source, position: int, options: TuneOptions) -> float:
+    schedule = Schedule(epochs=1, rate=1e-9, blocks=range(position, len(network.block_names)))
+    precision = choose_precision(options.device)
+    training = Training(network=network, source=source, schedule=schedule, options=options, precision=precision)
+    started = time.monotonic()
+    training.run()
+    return time.monotonic() - started
+
+
+def _weigh(data: Path, options: TuneOptions) -> dict[str, float]:
+    """Tune in a process of its own, and read what its resident memory was at its peak."""
+    told = {name: getattr(options, name) for name in ("backbone", "weights", "cut", "learning_rate", "cache_gb")}
+    words = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *words]
+        process = subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return {"cache_gb": options.cache_gb, "peak_mb": round(usage.ru_maxrss / 1000)}
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
