@@ -11,6 +11,7 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
+from tune.heap import keep_freed_memory
 from tune.options import TuneOptions
 from tune.plan import plan
 from tune.recipes import GENTLE_RATE
@@ -36,6 +37,7 @@ def main(
         json: print JSON instead of a table.
     """
     options = TuneOptions(backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_RATE)
+    keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         plans = plan(options, data=data, reporter=reporter)

@@ -11,6 +11,7 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
+from tune.heap import keep_freed_memory
 from tune.options import TuneOptions
 from tune.recipes import AUTO, RECIPES
 from tune.run import tune
@@ -32,6 +33,7 @@ def main(
         weights: to start from, as for `unfreeze tune`.
         json: print JSON instead of a table.
     """
+    keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         for recipe in (AUTO, *RECIPES):

@@ -50,8 +50,10 @@ def run(
         overwrite: replace a run that is in OUT already.
         resume: go on with the unfinished run that is in OUT.
     """
+    from tune.heap import keep_freed_memory
     from tune.run import tune
 
+    keep_freed_memory()
     metrics = tune(data, out, options, _Lines(), overwrite=overwrite, resume=resume)
     if metrics:
         print(json.dumps(metrics, ensure_ascii=False))  # noqa: T201

@@ -22,6 +22,7 @@ from tune.pictures import Picture
 from tune.precision import Precision
 from tune.views import Views, load_view
 
+CACHES = 2  # at most so many are kept at the same time, and share the budget
 Advance = Callable[[int], None]
 Deal = tuple[Tensor, Tensor]  # which pictures, int64 [n], and which view of each, int64 [n]
 

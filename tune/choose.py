@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from tune.contest import Candidate, Contest, Entered
-from tune.folds import Fold, stratified_folds
+from tune.folds import Fold, stratified_folds, stratified_part
 from tune.network import ALL, HEAD, Network
 from tune.options import TuneOptions
 from tune.recipes import (
@@ -134,8 +135,8 @@ def choose(entered: Entered) -> Choice:
     """Try what is worth trying, the cheapest first, and take the cheapest that nothing is clearly ahead of.
 
     The survey tells where to look: where features of an earlier cut are worth more than those behind the last block,
-    the pictures are unlike those that the network knows, and the search begins deeper. It goes deeper as long as
-    that pays: as long as a candidate is more than a standard error of the paired difference ahead of the best so far.
+    the pictures are unlike those that the network knows, and the search goes deeper. It goes on as long as that pays:
+    as long as a candidate has the lead over the best so far that `_needed_lead` tells.
 
     Args:
         entered: network, pictures and options.
@@ -156,8 +157,7 @@ def choose(entered: Entered) -> Choice:
 
 def _folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
     """Split the pictures, or a stratified part of them where there are many: trials are to be cheap."""
-    parts = stratified_folds(labels, len(labels) // tried, seed)
-    rows = parts[0].held_out if parts else np.arange(len(labels))
+    rows = stratified_part(labels, tried, seed, least=_FOLDS) if len(labels) >= 2 * tried else np.arange(len(labels))
     return tuple(Fold(rows[train], rows[held_out]) for train, held_out in stratified_folds(labels[rows], _FOLDS, seed))
 
 
@@ -179,8 +179,12 @@ def is_foreign(depths: Sequence[DepthScore]) -> bool:
 def _survey(entered: Entered) -> tuple[DepthScore, ...]:
     gathered = entered.gathered
     labels = gathered.labels[gathered.surveyed]
-    folds = stratified_folds(labels.numpy(), _FOLDS, entered.options.seed)
-    return survey_cuts(entered.network, gathered.borders, labels, folds, entered.reporter) if folds else ()
+    # Where not all pictures were surveyed, a rare class may have too few there to hold any out.
+    enough = torch.bincount(labels)[labels] >= _FOLDS
+    labels = labels[enough].unique(return_inverse=True)[1]
+    folds = stratified_folds(labels.numpy(), _FOLDS, entered.options.seed) if labels.any() else ()
+    borders = {position: pooled[enough] for position, pooled in gathered.borders.items()}
+    return survey_cuts(entered.network, borders, labels, folds, entered.reporter) if folds else ()
 
 
 def _careful(entered: Entered) -> Choice:
@@ -225,18 +229,25 @@ def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[
     trial is saved.
     """
     why, rates = "nothing was clearly ahead of it", _rates(contest.entered.options, foreign=foreign)
-    for recipe, cut in _depths(contest.entered.network, len(contest.entered.gathered.labels), foreign=foreign):
+    pictures = len(contest.entered.gathered.labels)
+    few = best is None or pictures < _PLENTY
+    for recipe, cut in _depths(contest.entered.network, few=few, foreign=foreign):
         if best is not None and contest.is_settled(best):
             return best, "it misses too few pictures for anything to be clearly ahead of it"
         tried = [Candidate(recipe, cut, rate) for rate in rates]
         for candidate in tried:
-            contest.enter(candidate, against=best)
+            contest.enter(candidate, best, 0.0 if best is None else _needed_lead(best, pictures))
         ahead = max(tried, key=lambda one: float(contest.hits(one).mean()))
         rates = (ahead.rate,)
-        if best is None or _is_ahead(contest, ahead, best):
-            best, why = ahead, "it was clearly ahead of everything cheaper that was tried"
-        else:
+        if best is not None and not _is_ahead(contest, ahead, best):
             break
+        if best is None:
+            why = "nothing deeper was clearly ahead of it"
+        elif contest.lead(ahead, best) > 0:
+            why = "it was ahead of everything cheaper that was tried"
+        else:
+            why = "its short trial was not clearly behind, and with so many pictures training pays"
+        best = ahead
     if best is None:
         raise AssertionError
     return best, why
@@ -259,8 +270,8 @@ def _needed_lead(best: Candidate, pictures: int) -> float:
     return 1 - 2 * min(1.0, max(0.0, (pictures - _FEW_HUNDRED) / (_THOUSAND - _FEW_HUNDRED)))
 
 
-def _depths(network: Network, pictures: int, *, foreign: bool) -> Iterator[tuple[str, str]]:
-    if pictures < _PLENTY and not foreign:
+def _depths(network: Network, *, few: bool, foreign: bool) -> Iterator[tuple[str, str]]:
+    if few and not foreign:
         yield LAST_BLOCKS, network.block_names[-math.ceil(len(network.block_names) / 4)]
     yield LAST_BLOCKS, middle_cut(network)
     if foreign:

@@ -85,15 +85,17 @@ class Contest:
     entered: Entered
     folds: Sequence[Fold]
     answers: dict[Candidate, list[Evaluation]] = field(default_factory=dict)
+    diverged: set[Candidate] = field(default_factory=set)
     _source: Source | None = None
     _probes: dict[int, Probe] = field(default_factory=dict)
 
-    def enter(self, candidate: Candidate, against: Candidate | None = None) -> None:
+    def enter(self, candidate: Candidate, against: Candidate | None = None, needed: float = 0.0) -> None:
         """Try a candidate: linear ones on all folds, others on as many as hold enough pictures out together.
 
         Args:
             candidate: to be tried.
-            against: stop after a fold behind which it is not ahead of this one.
+            against: stop after a fold behind which it has fewer hits than this one, or not half of the lead needed.
+            needed: lead, in standard errors.
         """
         if candidate in self.answers:
             return
@@ -105,7 +107,9 @@ class Contest:
             answered = self._linear_answers(candidate, fold) if linear else self._trained_answers(candidate, fold)
             self.answers[candidate].append(answered)
             advance(1)
-            if against is not None and self.lead(candidate, against) <= 0:
+            if against is not None and (
+                self.lead(candidate, against) <= needed / 2 or self.gain(candidate, against) < 0
+            ):
                 advance(len(folds) - len(self.answers[candidate]))
                 break
 
@@ -120,6 +124,8 @@ class Contest:
         the log loss, each candidate's logits divided by the temperature that suits them best, which tells more from
         the same pictures but holds it against a trial that it has trained for a short time.
         """
+        if candidate in self.diverged:
+            return -math.inf
         folds = min(len(self.answers[candidate]), len(self.answers[other]))
         one, two = (_losses(self.answers[each][:folds]) for each in (candidate, other))
         hits = [torch.from_numpy(self.hits(each)[: len(one)]).double() for each in (candidate, other)]
@@ -185,6 +191,7 @@ class Contest:
         try:
             training.run()
         except DivergenceError:  # it answers everything alike
+            self.diverged.add(candidate)
             return _evaluation(torch.zeros(len(fold.held_out), trial.classes), held_out.labels, trial.head.link)
         pooled = pooled_features(trial, held_out, entered.precision, views=1)[:, 0].to(entered.precision.device)
         with torch.inference_mode():

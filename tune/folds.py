@@ -1,4 +1,4 @@
-"""Split labelled pictures into folds."""
+"""Split labelled pictures into folds, or take a part of them, with the share of each class."""
 
 from typing import NamedTuple
 
@@ -29,3 +29,24 @@ def stratified_folds(labels: np.ndarray, count: int, seed: int) -> tuple[Fold, .
         return ()
     split = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
     return tuple(Fold(train, held_out) for train, held_out in split)
+
+
+def stratified_part(labels: np.ndarray, count: float, seed: int, *, least: int = 0) -> np.ndarray:
+    """Draw about so many pictures, of each class its share, rounded down.
+
+    Args:
+        labels: int64 [N].
+        count: how many, more or less.
+        seed: of the draw.
+        least: so many of each class are taken, or all where it has fewer.
+
+    Returns:
+        Their numbers, rising, int64.
+    """
+    rng = np.random.default_rng(seed)
+    parts = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        wanted = max(least, int(len(rows) * min(1.0, count / len(labels))))
+        parts.append(rng.permutation(rows)[:wanted])
+    return np.sort(np.concatenate(parts))

@@ -46,15 +46,12 @@ class Gathered:
         return self.streamed.labels
 
     def source_at(self, position: int, room: Room, reporter: Reporter | None = None) -> Cached | Streamed:
-        """Give the activations at a cut: from those that are kept where they lie before it, else from the pictures.
-
-        Where those at the cut would take more than the room allows, but earlier ones are kept, it is these.
-        """
+        """Give the activations at a cut: from those that are kept where they lie before it, else from the pictures."""
         streamed = replace(self.streamed, position=position)
         if self.kept is None or position < self.kept.position:
             return keep(streamed, room, reporter)
         if not fits(streamed, room):
-            return self.kept
+            return streamed
         return advance_cache(streamed.network, self.kept, position, streamed.precision, room)
 
 

@@ -1,6 +1,5 @@
 """Find out whether a mirrored picture is still one of its class: letters and digits are not, most photographs are."""
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,14 +9,14 @@ from torch import Tensor
 from contract.preprocess import PreprocessSpec
 from tune.cache import Cached, pooled_features
 from tune.evaluate import labels_of
-from tune.folds import Fold, stratified_folds
-from tune.network import Head, Network
+from tune.folds import Fold, stratified_folds, stratified_part
+from tune.network import Network
 from tune.pictures import Picture
 from tune.precision import Precision
 from tune.probe import fit_probe
 from tune.views import Views, load_views
 
-_PICTURES = 300
+_PICTURES, _OF_EACH = 300, 4
 _REGULARISATION = 1e-2
 _CLEARLY = 2.0  # standard errors
 
@@ -29,34 +28,35 @@ def stays_itself(
 
     Args:
         network: pretrained, in eval mode, on the precision's device.
-        pictures: for training; a stratified part of them, 300 or so, is looked at.
+        pictures: for training; 300 or so, and four of each class that has as many, are looked at.
         spec: how they are prepared.
         precision: to run in.
         seed: of which are looked at.
 
     Returns:
-        Whether mirrored ones are not told clearly worse: not by two standard errors of the paired difference.
+        Whether others are told at all, better than by chance, and mirrored ones not clearly worse: not by two standard
+        errors of the paired difference. False where there are too few pictures to ask.
     """
     labels = labels_of(pictures).numpy()
-    parts = stratified_folds(labels, len(labels) // _PICTURES, seed)
-    some = [pictures[index] for index in (parts[0].held_out if parts else range(len(pictures)))]
-    loaded = list(load_views(some, Views(spec=spec), []))
-    looked_at = labels_of([picture for picture, _ in loaded])
-    folds = stratified_folds(looked_at.numpy(), 2, seed)
+    some = stratified_part(labels, _PICTURES, seed, least=_OF_EACH)
+    some = some[np.bincount(labels)[labels[some]] >= _OF_EACH]
+    loaded = list(load_views([pictures[index] for index in some], Views(spec=spec), []))
+    looked_at = labels_of([picture for picture, _ in loaded]).unique(return_inverse=True)[1]
+    folds = stratified_folds(looked_at.numpy(), 2, seed) if loaded else ()
     if not folds:
         return False
     as_served = torch.from_numpy(np.stack([views for _, views in loaded]))
     both = Cached(position=0, activations=torch.cat([as_served, as_served.flip(3)], 1), labels=looked_at)
     features = pooled_features(network, both, precision)
-    change = torch.cat([_change(network.head, features, looked_at, fold, seed) for fold in folds])
-    return float(change.mean()) >= -_CLEARLY * float(change.std()) / len(change) ** 0.5
+    plain, turned = torch.cat([_hits(features, looked_at, fold, seed) for fold in folds]).double().unbind(1)
+    error = _CLEARLY / len(plain) ** 0.5
+    by_chance = torch.bincount(looked_at).max() / len(looked_at)
+    is_told = float(plain.mean() - by_chance) > error * float(plain.std())
+    return is_told and float((turned - plain).mean()) >= -error * float((turned - plain).std())
 
 
-def _change(head: Head, features: Tensor, labels: Tensor, fold: Fold, seed: int) -> Tensor:
-    """Tell how mirroring changes the hits on a fold's held-out pictures: -1, 0 or 1 each, [n]."""
+def _hits(features: Tensor, labels: Tensor, fold: Fold, seed: int) -> Tensor:
+    """Tell which of a fold's held-out pictures are told right as they are, and which mirrored: bool [n, 2]."""
     probe = fit_probe(features[fold.train, :1], labels[fold.train], seed=seed, inverse_regularisation=_REGULARISATION)
-    head = copy.deepcopy(head).cpu()
-    probe.put_into(head)
-    with torch.inference_mode():
-        hits = head.classify(features[fold.held_out]).argmax(2) == labels[fold.held_out, None]
-    return hits[:, 1].double() - hits[:, 0].double()
+    standardised = (features[fold.held_out] - probe.mean) * probe.inverse_std
+    return (standardised @ probe.weight.T + probe.bias).argmax(2) == labels[fold.held_out, None]

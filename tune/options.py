@@ -9,8 +9,8 @@ from contract.errors import OptionsError
 from contract.options import check_ranges
 from tune.recipes import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
 
-_SHOWN = 1000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 4, 8
+_SHOWN = 800
+_FEWEST_EPOCHS, _MOST_EPOCHS = 3, 8
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
 _STEPS = 100
 
@@ -27,7 +27,8 @@ class TuneOptions:
             weights).
         cut: the first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe
             "auto", a block's name asks for "last-blocks", "head" for "probe", and "all" for "all".
-        epochs: passes over the pictures for the blocks; by default 4, or up to 8 where there are few pictures.
+        epochs: passes over the pictures for the blocks; by default 3, or up to 8 where there are few pictures; twice as
+            many for "scratch".
         patience: stop early where the loss on a tenth of the training pictures, put aside for that, has not fallen
             for so many epochs; 0 never stops.
         seed: of everything random.
@@ -38,15 +39,17 @@ class TuneOptions:
             Activations never are.
         batch_size: pictures a step; by default 16, and up to 64 where there are thousands.
         optimiser: "adamw", or "sgd" with Nesterov's momentum.
-        learning_rate: of the last block, at its highest; blocks nearer to the input get less. Without it,
-            cross-validation chooses a gentle one or a bold one.
+        learning_rate: of the last block, at its highest; blocks nearer to the input get less. Without it, it is a
+            gentle one, or a bold one where cross-validation says so: it is asked where a cut or "all" was asked for,
+            and where pictures are unlike those that the network knows.
         weight_decay: for weights; norms and biases get none.
         label_smoothing: how much probability is spread over all classes, 0 to 1.
         mixup: parameter of the beta distribution by which pairs of activations are mixed; 0 mixes none.
         class_weights: "balanced" makes every class count the same, however few its pictures.
         val_fraction: how much of the training pictures validates where there is no val folder, 0 to 1.
         cache_gb: how much room cached activations may take, in GB: in memory, or in a file in the run's folder where
-            that would take more than half of what is free. Above it, the frozen blocks run anew in every epoch.
+            that would take more than half of what is free. Two may be kept at once; where one would take more than
+            half of it, the frozen blocks run anew in every epoch.
         abstain_precision: find the confidence from which on answers are right this often, 0 to 1.
         strict: take every problem of the data as an error.
 

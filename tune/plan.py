@@ -16,6 +16,7 @@ from PIL import Image
 from contract.errors import PictureError
 from contract.preprocess import PreprocessSpec, decode
 from contract.reporting import Reporter, Silent
+from tune.cache import CACHES
 from tune.dataset import TRAIN, VAL, read_dataset
 from tune.fingerprints import DECODED_SIDE
 from tune.measure import BlockCost, measure_blocks, measure_evaluation
@@ -77,10 +78,10 @@ class CutPlan:
         frozen_flops: of one picture, forward through the trunk.
         trained_flops: of one picture, forward through the tail; training takes about three times as many.
         cache_bytes: of all pictures' views at the cut.
-        memory_bytes: weights, gradients, optimiser, one batch's activations, and the part of the cache that stays
-            in memory.
+        memory_bytes: weights, gradients, optimiser, one batch's activations, and the cache where it is kept.
         epochs: passes over the pictures.
-        seconds: predicted for the whole run with this cut, from the first picture to the metrics.
+        seconds: predicted for the whole run with this cut and a learning rate, from the first picture to the metrics;
+            where a rate or a recipe is to be chosen, the trials come on top.
         naive_seconds: the same if the trunk ran, and pictures were decoded, anew in every epoch.
     """
 
@@ -161,6 +162,8 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
     weights = sum(cost.parameters for cost in costs.blocks) + head
     picture_bytes = costs.blocks[position - 1].activation_bytes if position else costs.picture_bytes
     cache = picture_bytes * views
+    is_kept = cache <= options.cache_gb * 1e9 / CACHES
+    naive = load / options.views + frozen + training
     epochs = options.epochs_for(task.pictures)
     batch = options.batch_size_for(task.pictures) * sum(cost.saved_bytes for cost in tail)
     once = (
@@ -174,13 +177,10 @@ def plan_cut(cut: str, costs: Costs, position: int, head: int, task: Task, optio
         frozen_flops=sum(cost.forward_flops for cost in trunk),
         trained_flops=sum(cost.forward_flops for cost in tail),
         cache_bytes=cache,
-        memory_bytes=weights * _FLOAT32_BYTES
-        + trained * _OPTIMISER_COPIES * _FLOAT32_BYTES
-        + batch
-        + min(cache, round(options.cache_gb * 1e9)),
+        memory_bytes=weights * _FLOAT32_BYTES + trained * _OPTIMISER_COPIES * _FLOAT32_BYTES + batch + cache * is_kept,
         epochs=epochs,
-        seconds=once + (epochs if tail else 0) * task.pictures * training,
-        naive_seconds=once + epochs * task.pictures * (load / options.views + frozen + training),
+        seconds=once + task.pictures * epochs * (training if is_kept else naive) if tail else once,
+        naive_seconds=once + task.pictures * epochs * naive,
     )
 
 

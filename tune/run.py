@@ -9,21 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from contract.errors import CheckpointError, DataError, DivergenceError
 from contract.reporting import Reporter, Silent
-from tune.cache import Room, Source, Streamed, cache_bytes, keep
+from tune.cache import CACHES, Room, Source, Streamed, cache_bytes, keep
 from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
 from tune.choose import Choice, asked_candidate, choice_from, choice_state, choose, earliest_cut, wants_survey
 from tune.contest import Candidate, Entered
 from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
 from tune.evaluate import Evaluation, evaluate, evaluate_together, labels_of
 from tune.findings import Finding, Inspection, inspect_dataset
-from tune.folds import stratified_folds
+from tune.folds import stratified_part
 from tune.gather import Gathered, gather
-from tune.heap import keep_freed_memory
 from tune.journal import EVENTS, LINES, Journal
 from tune.mirror import stays_itself
 from tune.network import Network
@@ -41,7 +41,6 @@ from tune.workers import Shard, Workers, joined_workers
 
 _FOLDS = 3
 _HELD_OUT_PARTS = 10
-_CACHES = 2  # at most so many are kept at the same time, and share the budget
 
 
 @dataclass(kw_only=True)
@@ -75,7 +74,8 @@ class _Run:
         if self.options.mirror != "auto":
             return self.options.mirror == "yes"
         stays = stays_itself(self.network, self.dataset.splits[TRAIN], self.pretrained.spec, self.precision)
-        self.reporter.say(f"mirrored pictures are {'' if stays else 'not '}told as well as others")
+        told = "as well as" if stays else "not surely as well as"
+        self.reporter.say(f"mirrored, pictures are told {told} before, so they are {'' if stays else 'not '}mirrored")
         return stays
 
 
@@ -115,7 +115,6 @@ def tune(
     unfinished = Unfinished(folder)
     _check_folder(folder, unfinished, overwrite=overwrite, resume=resume)
     precision = choose_precision(options.device)
-    keep_freed_memory()
     with joined_workers(precision.device) as workers:
         run, inspection = _begin(data, unfinished, options, reporter if workers.leads else Silent(), precision, workers)
         if not workers.leads:
@@ -181,7 +180,7 @@ def _begin(
         pretrained=pretrained,
         precision=precision,
         network=network,
-        room=Room(budget_bytes=round(options.cache_gb * 1e9 / _CACHES), folder=unfinished.folder.parent),
+        room=Room(budget_bytes=round(options.cache_gb * 1e9 / CACHES), folder=unfinished.folder.parent),
         unfinished=unfinished,
         workers=workers,
     )
@@ -306,12 +305,11 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
             labels=labels_of(own),
         )
         source = keep(streamed, run.room, run.reporter)
-    if isinstance(source, Streamed) or source.position != position:
+    if isinstance(source, Streamed):
         size = cache_bytes(run.network, position, len(own), run.options.views) / 1e9
-        anew = "pictures and frozen blocks" if isinstance(source, Streamed) else "the frozen blocks behind earlier ones"
         run.reporter.say(
             f"the activations at {candidate.cut} would take {size:.1f} GB, and half of --cache-gb "
-            f"{run.options.cache_gb:g} is less: {anew} are run anew in every epoch"
+            f"{run.options.cache_gb:g} is less: pictures and frozen blocks are run anew in every epoch"
         )
     if run.workers.count == 1:
         return source
@@ -323,9 +321,13 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
     recipe = recipe_of(candidate.recipe)
     epochs = options.epochs_for(len(source.labels), recipe.patience)
     held_out: Source | None = None
-    folds = stratified_folds(source.labels.numpy(), _HELD_OUT_PARTS, options.seed) if options.patience else ()
-    if folds:
-        source, held_out = source.take(folds[0].train), source.take(folds[0].held_out)
+    if options.patience:
+        count = len(source.labels)
+        rows = stratified_part(source.labels.numpy(), count / _HELD_OUT_PARTS, options.seed)
+        if len(rows):
+            source, held_out = source.take(np.setdiff1d(np.arange(count), rows)), source.take(rows)
+        else:
+            run.reporter.say("no class has ten pictures: none is put aside, and training does not stop early")
     training = Training(
         network=network,
         source=source,

@@ -179,7 +179,9 @@ class Training:
                 batch = mirrored(batch, chosen[own])
             batch = self.precision.lay_out(batch)
             loss = self._loss(mixed(self.network, batch, self.options.mixup, self.generator), labels) / len(rows)
-            self.scaler.scale(loss).backward()
+        scaled = self.scaler.scale(loss)
+        if len(batch):
+            scaled.backward()
         self.workers.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.parameters, _CLIP_NORM)

@@ -1,4 +1,4 @@
-"""Load pictures as prepared views: the picture as served, then random crops, turns, flips and colours of it."""
+"""Load pictures as prepared views: the picture as served, then random crops, turns and colours of it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

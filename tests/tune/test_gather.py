@@ -192,6 +192,17 @@ def test_a_later_cut_is_taken_from_what_is_kept_and_an_earlier_one_from_the_pict
     assert later.position == 8
 
 
+def test_a_later_cut_that_takes_too_much_room_is_computed_anew(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """One byte more than there is room for, and nothing is kept at that cut, whatever is kept at an earlier one."""
+    network = small_network()
+    middle = gathered_at(network, 5, pictures, tmp_path)
+    size = middle.source_at(8, room_in(tmp_path)).activations.nbytes
+    assert middle.source_at(8, room_in(tmp_path, size)).position == 8
+    over = middle.source_at(8, room_in(tmp_path, size - 1))
+    assert isinstance(over, Streamed)
+    assert over.position == 8
+
+
 def test_at_the_head_the_features_are_all_that_is_kept(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
     """Behind the last block no activations are kept, whatever the room."""
     network = small_network()

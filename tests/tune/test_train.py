@@ -446,3 +446,26 @@ def test_evaluation_is_in_full_precision_and_skips_what_is_no_picture(tmp_path: 
     assert evaluation.logits.dtype == torch.float32
     assert evaluation.labels.tolist() == [picture.label for picture in evaluation.pictures]
     assert evaluation.accuracy == float(np.mean(evaluation.logits.argmax(1).numpy() == evaluation.labels.numpy()))
+
+
+def test_pictures_are_mirrored_where_they_may_be(tmp_path: Path) -> None:
+    """Training on pictures sees half of them mirrored when told so, and none when not; the losses tell."""
+    losses = {}
+    for mirror in (False, True):
+        network = small_network()
+        source = _source(network, 0, tmp_path / str(mirror))
+        schedule = Schedule(epochs=1, rate=1e-3, blocks=range(len(network.block_names)), mirror=mirror)
+        options = TuneOptions(batch_size=8, mirror="yes")
+        training = Training(network=network, source=source, schedule=schedule, options=options, precision=FLOAT32)
+        seen: list[Tensor] = []
+        normalised = network.normalised
+        network.normalised = lambda inputs, keep=seen, apply=normalised: (keep.append(inputs), apply(inputs))[1]
+        training.run()
+        pictures = torch.cat([batch for batch in seen if batch.dtype == torch.uint8])
+        known = {picture.numpy().tobytes() for picture in source.activations.flatten(0, 1)}
+        turned = {picture.flip(1).numpy().tobytes() for picture in source.activations.flatten(0, 1)}
+        found = [picture.numpy().tobytes() for picture in pictures]
+        assert all(one in known or one in turned for one in found)
+        losses[mirror] = sum(one in turned and one not in known for one in found) / len(found)
+    assert losses[False] == 0
+    assert 0.2 < losses[True] < 0.8

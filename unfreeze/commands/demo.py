@@ -35,7 +35,10 @@ def demo(
         out: folder that takes the pictures, the run and the model repository.
         json: print the figures as JSON on standard output.
     """
+    from tune.heap import keep_freed_memory
     from unfreeze.demo.run import run_demo
+
+    keep_freed_memory()
 
     with TerminalReporter() as reporter:
         outcome = run_demo(out, options, reporter)

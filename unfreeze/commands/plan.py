@@ -39,8 +39,10 @@ def plan(
         options: as for tuning.
         json: print one JSON list on standard output.
     """
+    from tune.heap import keep_freed_memory
     from tune.plan import plan as run_plan
 
+    keep_freed_memory()
     with TerminalReporter() as reporter:
         plans = run_plan(options, data=data, classes=classes, pictures=pictures, reporter=reporter)
     if json:

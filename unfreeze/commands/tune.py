@@ -50,8 +50,10 @@ def tune(
         resume: go on with the unfinished run in OUT; it ends in the weights that it would have ended in.
         json: print the metrics as JSON on standard output.
     """
+    from tune.heap import keep_freed_memory
     from tune.run import tune as run_tune
 
+    keep_freed_memory()
     with _resumable(out), TerminalReporter() as reporter:
         metrics = run_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
     if json:
@@ -66,7 +68,8 @@ def tune(
 
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
-    """Let SIGTERM stop tuning as Ctrl-C does, and say how to go on."""
+    """Let SIGTERM stop tuning as Ctrl-C does, and say how to go on where there is anything to go on with."""
+    from tune.unfinished import Unfinished
 
     def stop(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -75,7 +78,8 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        REMARKS.print(f"stopped; the same command with --resume goes on in {out}", markup=False)
+        if Unfinished(out).exists():
+            REMARKS.print(f"stopped; the same command with --resume goes on in {out}", markup=False)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
