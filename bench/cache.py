@@ -43,7 +43,7 @@ def main(
     *,
     backbone: str = "squeezenet1_0",
     weights: str = "none",
-    budgets: tuple[float, ...] = (0.0, 0.2, 1.0, 8.0),
+    budgets: Annotated[tuple[float, ...], cyclopts.Parameter(consume_multiple=True)] = (0.0, 0.1, 1.0, 8.0),
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
     """Time epochs at each cut of the second half, then weigh runs from its middle.
