@@ -22,7 +22,7 @@ class DemoOptions:
 
     train_per_class: int = 110
     val_per_class: int = 20
-    epochs: int = 10
+    epochs: int = 5
     seconds: float = 5.0
     seed: int = 0
 
