@@ -18,17 +18,15 @@ from statistics import median
 from typing import Annotated
 
 import cyclopts
-import torch
 from rich.table import Table
 
-from contract.reporting import Silent
 from tune.cache import Room, Source
 from tune.dataset import TRAIN, read_dataset
 from tune.gather import gather
 from tune.heap import keep_freed_memory
 from tune.network import Network
 from tune.options import TuneOptions
-from tune.precision import choose_precision
+from tune.precision import Precision, choose_precision
 from tune.recipes import GENTLE_RATE
 from tune.train import Schedule, Training
 from tune.views import Views
@@ -76,30 +74,31 @@ def main(
 
 
 def _epochs(data: Path, options: TuneOptions, folder: Path) -> list[dict[str, str | float]]:
-    precision, dataset = choose_precision(options.device), read_dataset(data, val_fraction=0.2, seed=options.seed)
+    precision = choose_precision(options.device)
+    dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed)
     pretrained = load_pretrained(options.backbone, options.weights)
-    network = Network(options.backbone, pretrained.model, pretrained.spec, len(dataset.labels))
-    network = network.eval().to(precision.device, memory_format=torch.channels_last)
+    network = pretrained.network(options.backbone, len(dataset.labels), precision.device)
     room, blocks = Room(budget_bytes=round(options.cache_gb * 1e9), folder=folder), network.block_names
     first, rows = len(blocks) // 2, []
     gathered = gather(network, first, dataset.splits[TRAIN], Views(spec=pretrained.spec), precision, room)
     for position in range(first, len(blocks)):
         sources = {
-            "cached": gathered.source_at(position, room, Silent()),
+            "cached": gathered.source_at(position, room),
             "naive": replace(gathered.streamed, position=position),
         }
         taken: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(_ROUNDS):
             for name, source in sources.items():
-                taken[name].append(_epoch_seconds(network, source, position, options))
+                taken[name].append(_epoch_seconds(network, source, position, options, precision))
         cached, naive = median(taken["cached"]), median(taken["naive"])
         rows.append({"cut": blocks[position], "cached": cached, "naive": naive, "share": cached / naive})
     return rows
 
 
-def _epoch_seconds(network: Network, source: Source, position: int, options: TuneOptions) -> float:
+def _epoch_seconds(
+    network: Network, source: Source, position: int, options: TuneOptions, precision: Precision
+) -> float:
     schedule = Schedule(epochs=1, rate=1e-9, blocks=range(position, len(network.block_names)))
-    precision = choose_precision(options.device)
     training = Training(network=network, source=source, schedule=schedule, options=options, precision=precision)
     started = time.monotonic()
     training.run()

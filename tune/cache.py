@@ -205,10 +205,9 @@ def cache_bytes(network: Network, position: int, pictures: int, views: int) -> i
     return pictures * views * math.prod(network.border_shape(position)) * kept_type(position).itemsize
 
 
-def fits(streamed: Streamed, room: Room) -> bool:
+def fits(network: Network, position: int, pictures: int, views: int, room: Room) -> bool:
     """Tell whether activations may be kept."""
-    size = cache_bytes(streamed.network, streamed.position, len(streamed.pictures), streamed.views)
-    return size <= room.budget_bytes
+    return cache_bytes(network, position, pictures, views) <= room.budget_bytes
 
 
 def allocate_at(network: Network, position: int, pictures: int, views: int, room: Room) -> Tensor:
@@ -263,7 +262,7 @@ def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "C
         reporter: shows progress.
     """
     network, count, views = streamed.network, len(streamed.pictures), streamed.views
-    if not fits(streamed, room):
+    if not fits(network, streamed.position, count, views, room):
         return streamed
     advance = (reporter or Silent()).track("keeping the activations", count)
     kept = allocate_at(network, streamed.position, count, views, room)

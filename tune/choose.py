@@ -234,28 +234,24 @@ def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[
     for recipe, cut in _depths(contest.entered.network, few=few, foreign=foreign):
         if best is not None and contest.is_settled(best):
             return best, "it misses too few pictures for anything to be clearly ahead of it"
+        needed = 0.0 if best is None else _needed_lead(best, pictures)
         tried = [Candidate(recipe, cut, rate) for rate in rates]
         for candidate in tried:
-            contest.enter(candidate, best, 0.0 if best is None else _needed_lead(best, pictures))
+            contest.enter(candidate, best, needed)
         ahead = max(tried, key=lambda one: float(contest.hits(one).mean()))
         rates = (ahead.rate,)
-        if best is not None and not _is_ahead(contest, ahead, best):
-            break
         if best is None:
-            why = "nothing deeper was clearly ahead of it"
-        elif contest.lead(ahead, best) > 0:
-            why = "it was ahead of everything cheaper that was tried"
-        else:
+            best, why = ahead, "nothing deeper was clearly ahead of it"
+            continue
+        lead = contest.lead(ahead, best)
+        if lead <= needed:
+            break
+        best, why = ahead, "it was ahead of everything cheaper that was tried"
+        if lead <= 0:
             why = "its short trial was not clearly behind, and with so many pictures training pays"
-        best = ahead
     if best is None:
         raise AssertionError
     return best, why
-
-
-def _is_ahead(contest: Contest, candidate: Candidate, best: Candidate) -> bool:
-    needed = _needed_lead(best, len(contest.entered.gathered.labels))
-    return contest.lead(candidate, best) > needed
 
 
 def _needed_lead(best: Candidate, pictures: int) -> float:

@@ -128,18 +128,21 @@ class Contest:
             return -math.inf
         folds = min(len(self.answers[candidate]), len(self.answers[other]))
         one, two = (_losses(self.answers[each][:folds]) for each in (candidate, other))
-        hits = [torch.from_numpy(self.hits(each)[: len(one)]).double() for each in (candidate, other)]
-        return max(_in_errors(two - one), _in_errors(hits[0] - hits[1]))
+        return max(_in_errors(two - one), _in_errors(self._gains(candidate, other)))
 
     def gain(self, candidate: Candidate, other: Candidate) -> int:
         """Count how many more of the pictures that both saw a candidate names right."""
-        one, two = self.hits(candidate), self.hits(other)
-        both = min(len(one), len(two))
-        return int(one[:both].sum()) - int(two[:both].sum())
+        return int(self._gains(candidate, other).sum())
 
     def is_settled(self, candidate: Candidate) -> bool:
         """Tell whether nothing can be clearly ahead of a candidate: it misses too few pictures."""
         return int((~self.hits(candidate)).sum()) <= _FEW_MISSES
+
+    def _gains(self, candidate: Candidate, other: Candidate) -> Tensor:
+        """Tell where only the one hits (1) and where only the other (-1), of the pictures both saw: float64 [n]."""
+        one, two = self.hits(candidate).astype(float), self.hits(other).astype(float)
+        both = min(len(one), len(two))
+        return torch.from_numpy(one[:both] - two[:both])
 
     def _folds_for_training(self) -> int:
         held_out = np.cumsum([len(fold.held_out) for fold in self.folds])

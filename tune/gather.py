@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contract.errors import DataError
 from contract.reporting import Reporter
-from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, cache_bytes, fits, keep
+from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, fits, keep
 from tune.evaluate import labels_of
 from tune.network import Network, pool
 from tune.pictures import Picture, Skipped
@@ -50,7 +50,7 @@ class Gathered:
         streamed = replace(self.streamed, position=position)
         if self.kept is None or position < self.kept.position:
             return keep(streamed, room, reporter)
-        if not fits(streamed, room):
+        if not fits(streamed.network, position, len(streamed.pictures), streamed.views, room):
             return streamed
         return advance_cache(streamed.network, self.kept, position, streamed.precision, room)
 
@@ -139,9 +139,8 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         DataError: not one picture decodes.
         UnfreezeError: there is no room on the disk.
     """
-    is_kept = cache_bytes(network, position, len(pictures), views.count) <= room.budget_bytes
     going = _Pass(network=network, position=position, precision=precision, views=views.count)
-    if is_kept and position < len(network.block_names):
+    if position < len(network.block_names) and fits(network, position, len(pictures), views.count, room):
         going.kept = allocate_at(network, position, len(pictures), views.count, room)
     skipped: list[Skipped] = []
     done: list[Picture] = []

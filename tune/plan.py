@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torchvision
 from PIL import Image
 
@@ -20,7 +19,7 @@ from tune.cache import CACHES
 from tune.dataset import TRAIN, VAL, read_dataset
 from tune.fingerprints import DECODED_SIDE
 from tune.measure import BlockCost, measure_blocks, measure_evaluation
-from tune.network import ALL, HEAD, Network
+from tune.network import ALL, HEAD
 from tune.options import TuneOptions
 from tune.precision import choose_precision
 from tune.views import Views, make_views
@@ -129,8 +128,7 @@ def plan(
     weights = options.weights if options.weights == "builtin" else "none"
     pretrained = load_pretrained(options.backbone, weights)
     task = _task(options, pretrained.spec, data, classes, pictures)
-    network = Network(options.backbone, pretrained.model, pretrained.spec, task.classes)
-    network = network.eval().to(precision.device, memory_format=torch.channels_last)
+    network = pretrained.network(options.backbone, task.classes, precision.device)
     batch_size = min(options.batch_size_for(task.pictures), _TIMED_BATCH)
     costs = Costs(
         blocks=measure_blocks(network, precision, batch_size, reporter),

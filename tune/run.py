@@ -159,8 +159,7 @@ def _begin(
     counts = ", ".join(f"{len(pictures):,} {name}" for name, pictures in dataset.splits.items())
     reporter.say(f"{len(dataset.labels)} classes; pictures: {counts}; {len(dataset.skipped)} files skipped")
     pretrained = load_pretrained(options.backbone, options.weights)
-    network = Network(options.backbone, pretrained.model, pretrained.spec, len(dataset.labels))
-    network = network.eval().to(precision.device, memory_format=torch.channels_last)
+    network = pretrained.network(options.backbone, len(dataset.labels), precision.device)
     network.position(earliest_cut(network, options))
     if workers.count > 1 and (asked_candidate(options) is None or options.patience or options.mixup):
         raise CheckpointError(

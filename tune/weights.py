@@ -18,7 +18,7 @@ from contract.errors import ManifestError, WeightsError, first_line
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
 from tune.families import build, family_of
-from tune.network import load_weights
+from tune.network import Network, load_weights
 
 BUILTIN_BACKBONE = "mobilenet_v3_small"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -39,6 +39,17 @@ class Pretrained:
     spec: PreprocessSpec
     weights: str
     sha256: str
+
+    def network(self, backbone: str, classes: int, device: torch.device) -> Network:
+        """Put a new head on the model, on a device: in eval mode, its convolutions' weights channels last.
+
+        Args:
+            backbone: torchvision's name of the model.
+            classes: of the head.
+            device: where to put it.
+        """
+        network = Network(backbone, self.model, self.spec, classes)
+        return network.eval().to(device, memory_format=torch.channels_last)
 
 
 def load_pretrained(backbone: str, weights: str) -> Pretrained:
