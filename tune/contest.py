@@ -22,7 +22,7 @@ from tune.options import TuneOptions
 from tune.precision import Precision
 from tune.probe import Probe, fit_probe
 from tune.recipes import LINEAR, PROBE, recipe_of
-from tune.train import Schedule, Training
+from tune.train import Schedule, Training, class_weights
 
 _ENOUGH_HELD_OUT = 200
 _FEW_MISSES = 4  # to be a standard error ahead of so few, another would have to miss next to none
@@ -122,17 +122,18 @@ class Contest:
 
         Two things are compared, and the one in which it is further ahead counts: hits, which is what people want, and
         the log loss, each candidate's logits divided by the temperature that suits them best, which tells more from
-        the same pictures but holds it against a trial that it has trained for a short time.
+        the same pictures but holds it against a trial that it has trained for a short time. Where classes are to count
+        the same, however few their pictures, they do so here.
         """
         if candidate in self.diverged:
             return -math.inf
-        folds = min(len(self.answers[candidate]), len(self.answers[other]))
-        one, two = (_losses(self.answers[each][:folds]) for each in (candidate, other))
-        return max(_in_errors(two - one), _in_errors(self._gains(candidate, other)))
+        both = min(len(self.answers[candidate]), len(self.answers[other]))
+        one, two = (_losses(self.answers[each][:both]) for each in (candidate, other))
+        return max(_in_errors((two - one) * self._counts(candidate, both)), _in_errors(self._gains(candidate, other)))
 
-    def gain(self, candidate: Candidate, other: Candidate) -> int:
+    def gain(self, candidate: Candidate, other: Candidate) -> float:
         """Count how many more of the pictures that both saw a candidate names right."""
-        return int(self._gains(candidate, other).sum())
+        return float(self._gains(candidate, other).sum())
 
     def is_settled(self, candidate: Candidate) -> bool:
         """Tell whether nothing can be clearly ahead of a candidate: it misses too few pictures."""
@@ -140,9 +141,17 @@ class Contest:
 
     def _gains(self, candidate: Candidate, other: Candidate) -> Tensor:
         """Tell where only the one hits (1) and where only the other (-1), of the pictures both saw: float64 [n]."""
-        one, two = self.hits(candidate).astype(float), self.hits(other).astype(float)
-        both = min(len(one), len(two))
-        return torch.from_numpy(one[:both] - two[:both])
+        both = min(len(self.answers[candidate]), len(self.answers[other]))
+        counts = self._counts(candidate, both)
+        one, two = (torch.from_numpy(self.hits(each)[: len(counts)]).double() for each in (candidate, other))
+        return (one - two) * counts
+
+    def _counts(self, candidate: Candidate, folds: int) -> Tensor:
+        """Tell how much each picture counts that a candidate saw in the first folds: float64 [n]."""
+        labels = torch.cat([own.labels for own in self.answers[candidate][:folds]])
+        if self.entered.options.class_weights == "balanced":
+            return class_weights(self.entered.gathered.labels)[labels].double()
+        return torch.ones(len(labels), dtype=torch.float64)
 
     def _folds_for_training(self) -> int:
         held_out = np.cumsum([len(fold.held_out) for fold in self.folds])

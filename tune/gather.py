@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract.errors import DataError
+from contract.errors import DataError, WeightsError
 from contract.reporting import Reporter
 from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, fits, keep
 from tune.evaluate import labels_of
@@ -137,6 +137,7 @@ def gather(  # noqa: PLR0913 - one pass gives several things
 
     Raises:
         DataError: not one picture decodes.
+        WeightsError: the network makes numbers of them that are none.
         UnfreezeError: there is no room on the disk.
     """
     going = _Pass(network=network, position=position, precision=precision, views=views.count)
@@ -152,7 +153,13 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         advance(len(chunk))
     if not done:
         raise DataError(f"none of {len(pictures)} pictures decodes; the first: {skipped[0].path}: {skipped[0].reason}")
-    return going.result(tuple(done), views, tuple(skipped))
+    gathered = going.result(tuple(done), views, tuple(skipped))
+    if not all(features.isfinite().all() for features in (gathered.features, *gathered.borders.values())):
+        raise WeightsError(
+            f"in {precision.dtype} the network makes numbers of the pictures that are none: its weights are damaged, "
+            "or made for pictures prepared in another way"
+        )
+    return gathered
 
 
 def _chunks(

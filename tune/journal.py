@@ -22,8 +22,9 @@ class Journal(AbstractContextManager["Journal"]):
     """
 
     def __init__(self, run: Path, before: Sequence[Epoch]) -> None:
+        begin = len(before) + 1
         self._lines = (run / LINES).open("w", encoding="utf-8")
-        self._events = SummaryWriter(str(run / EVENTS), purge_step=len(before) + 1, write_to_disk=True)
+        self._events = SummaryWriter(str(run / EVENTS), purge_step=begin, filename_suffix=f".{begin}")
         for epoch in before:
             self._line(epoch)
 

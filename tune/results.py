@@ -17,7 +17,7 @@ from tune.options import TuneOptions
 from tune.precision import Precision
 from tune.recipes import recipe_of
 from tune.report import abstain_threshold, report
-from tune.train import Epoch
+from tune.train import Training
 from tune.weights import Pretrained
 
 _PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
@@ -34,7 +34,7 @@ class Results:
         probe_evaluation: of the same, by the linear classifier of frozen features that it began from.
         temperature: what the logits are divided by.
         test: of the test pictures, where there are any.
-        epochs: of training.
+        training: that came to the network; None where the recipe is linear.
         abstain: from which confidence on answers are right often enough, as `tune.report` tells; where somebody asked.
     """
 
@@ -44,7 +44,7 @@ class Results:
     probe_evaluation: Evaluation
     temperature: float
     test: Evaluation | None
-    epochs: tuple[Epoch, ...]
+    training: Training | None
     abstain: dict[str, Any] | None
 
 
@@ -84,7 +84,7 @@ def metrics_of(
     precision: Precision,
 ) -> dict[str, Any]:
     """Gather what `metrics.json` says."""
-    network, candidate = results.network, results.choice.candidate
+    network, candidate, training = results.network, results.choice.candidate, results.training
     blocks = recipe_of(candidate.recipe).blocks(network.position(candidate.cut), len(network.block_names))
     trained = [*(p for index in blocks for p in network.block_parameters(index, index + 1)), *network.head.parameters()]
     return _figures(results) | {
@@ -105,7 +105,8 @@ def metrics_of(
         "val_nll": results.evaluation.negative_log_likelihood(results.temperature),
         **report(results.evaluation, dataset.labels, results.temperature),
         "abstain": results.abstain,
-        "epochs": [asdict(epoch) for epoch in results.epochs],
+        "epochs": [asdict(epoch) for epoch in training.epochs] if training else [],
+        "batch_size": training.batch_size if training else None,
         "device": str(precision.device),
         "precision": str(precision.dtype).removeprefix("torch."),
         "options": asdict(options),
@@ -128,7 +129,7 @@ def finish(
     choice: Choice,
     evaluations: Sequence[Evaluation],
     test: Evaluation | None,
-    epochs: Sequence[Epoch],
+    training: Training | None,
     abstain_precision: float | None,
 ) -> Results:
     """Calibrate on the validation pictures.
@@ -138,7 +139,7 @@ def finish(
         choice: how.
         evaluations: of the validation pictures by this network, and last by the probe that it began from.
         test: of the test pictures, where there are any.
-        epochs: of training.
+        training: that came to the network; None where the recipe is linear.
         abstain_precision: how often answers are to be right, 0 to 1, where somebody asked.
     """
     evaluation = evaluations[0]
@@ -154,6 +155,6 @@ def finish(
         probe_evaluation=evaluations[-1],
         temperature=temperature,
         test=test,
-        epochs=tuple(epochs),
+        training=training,
         abstain=abstain,
     )

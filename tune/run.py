@@ -33,7 +33,7 @@ from tune.precision import Precision, choose_precision
 from tune.probe import Probe, fit_probe
 from tune.recipes import LINEAR, PROBE, SCRATCH, recipe_of
 from tune.results import Results, facts_of, finish, metrics_of
-from tune.train import Epoch, Schedule, Training
+from tune.train import Schedule, Training
 from tune.unfinished import CHOICE, TRAINING, Unfinished
 from tune.views import Views
 from tune.weights import Pretrained, load_pretrained
@@ -127,6 +127,8 @@ def tune(
             results = _tune(run)
             facts = facts_of(run.dataset, run.pretrained, options, results)
             metrics = metrics_of(run.dataset, run.pretrained, options, results, run.findings, precision)
+            trained = results.training
+            metrics["mirrored"] = run.views.mirror or (trained is not None and trained.schedule.mirror)
             metrics["seconds"] = round(time.monotonic() - started, 2)
             save_run(folder, results.network, facts, metrics)
             unfinished.clear()
@@ -199,29 +201,28 @@ def _start(run: _Run, folder: Path, inspection: Inspection, *, resume: bool) -> 
 
 
 def _tune(run: _Run) -> Results:
-    choice, probed, network, epochs = _trained(run)
+    choice, probed, network, training = _trained(run)
     evaluations = _evaluations(run, choice, probed, network)
     pictures = run.dataset.splits.get(TEST)
     test = evaluate(network, pictures, run.pretrained.spec, run.precision.device) if pictures else None
-    return finish(network, choice, evaluations, test, epochs, run.options.abstain_precision)
+    return finish(network, choice, evaluations, test, training, run.options.abstain_precision)
 
 
-def _trained(run: _Run) -> tuple[Choice, Network, Network, list[Epoch]]:
+def _trained(run: _Run) -> tuple[Choice, Network, Network, Training | None]:
     """Do what every process does: choose, and train where the choice is to train.
 
     Returns:
         The choice, the network with the probe as its head, the one that was trained from it (the same where the choice
-        is a linear recipe), and its epochs.
+        is a linear recipe), and its training.
     """
     choice, probe, gathered = _decide(run)
     run.reporter.say(choice.reason)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
     if choice.candidate.recipe in LINEAR:
-        return choice, probed, probed, []
+        return choice, probed, probed, None
     network = _initial(run, choice, probed)
-    epochs = _train(run, network, choice, _source(run, choice.candidate, gathered)).epochs
-    return choice, probed, network, epochs
+    return choice, probed, network, _train(run, network, choice, _source(run, choice.candidate, gathered))
 
 
 def _decide(run: _Run) -> tuple[Choice, Probe, Gathered | None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,7 +86,6 @@ class Training:
     def __post_init__(self) -> None:
         """Prepare optimiser, schedule and chance."""
         self.generator = torch.Generator().manual_seed(self.options.seed)
-        torch.manual_seed(self.options.seed)
         self.precision = self.precision.for_training(self.network)
         self.network.train_only(self.schedule.blocks)
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
@@ -95,7 +95,7 @@ class Training:
         warm_up = max(1, round(_WARM_UP * total))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: share(step, warm_up, total))
         self.scaler = self.precision.grad_scaler()
-        weights = _class_weights(self.source.labels) if self.options.class_weights == "balanced" else None
+        weights = class_weights(self.source.labels) if self.options.class_weights == "balanced" else None
         self.class_weights = None if weights is None else weights.to(self.precision.device)
         self.best: dict[str, Tensor] | None = None
 
@@ -118,7 +118,6 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Give everything that the rest of the training depends on, but the frozen weights and the pictures."""
-        device = self.precision.device
         return {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "network": self.network.trained_state(self.schedule.blocks),
@@ -126,8 +125,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "chance": [self.generator.get_state(), torch.get_rng_state()],
-            "cuda_chance": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "chance": self.generator.get_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -138,13 +136,12 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        self.generator.set_state(state["chance"][0])
-        torch.set_rng_state(state["chance"][1])
-        if state["cuda_chance"] is not None:
-            torch.cuda.set_rng_state(state["cuda_chance"], self.precision.device)
+        self.generator.set_state(state["chance"])
 
     def _epoch(self) -> None:
         self.network.train_only(self.schedule.blocks)
+        # What is dropped out differs by process and depends on nothing before this epoch.
+        torch.manual_seed(self._seed_of_epoch())
         deals = shuffled(len(self.source.labels), self.source.views, self.batch_size, self.generator)
         losses = [self._step(batch, rows) for (rows, _), batch in zip(deals, self.source.batches(deals), strict=True)]
         self.workers.average_statistics(self.network)
@@ -158,6 +155,10 @@ class Training:
         if held_out_loss is not None and held_out_loss < min(self._held_out_losses(), default=math.inf):
             self.best = copy.deepcopy(self.network.trained_state(self.schedule.blocks))
         self.epochs.append(epoch)
+
+    def _seed_of_epoch(self) -> int:
+        of = self.options.seed, len(self.epochs), self.workers.rank
+        return int(np.random.SeedSequence(of).generate_state(1)[0])
 
     def _check(self) -> None:
         weights = self.network.trained_state(self.schedule.blocks).values()
@@ -268,7 +269,7 @@ def _batches(count: int, batch_size: int) -> int:
     return max(1, count // batch_size)
 
 
-def _class_weights(labels: Tensor) -> Tensor:
+def class_weights(labels: Tensor) -> Tensor:
     """Give each class a weight against its frequency, so that the pictures' mean weight is 1."""
     counts = torch.bincount(labels).float()
     return len(labels) / (len(counts) * counts.clamp(min=1))

@@ -171,6 +171,28 @@ def test_a_lead_does_not_depend_on_how_sure_of_itself_a_candidate_is(entered: En
     assert contest.lead(OTHER, LAST_QUARTER) == pytest.approx(contest.lead(PROBE, LAST_QUARTER), abs=0.01)
 
 
+def test_where_classes_are_to_count_the_same_a_rare_one_decides(network: Network, tmp_path: Path) -> None:
+    """Of 54 pictures of one class and 3 of each other, who names the rare ones leads when classes are balanced."""
+    labels = torch.tensor([0] * 54 + [1] * 3 + [2] * 3)
+    common, rare = 4 * torch.eye(3)[torch.zeros_like(labels)], 4 * torch.eye(3)[labels]
+    rare[:9] = 4 * torch.eye(3)[1]
+    leads = {}
+    for weights in ("none", "balanced"):
+        entered = _entered(network, tmp_path / weights, labels, features=1.0, activations=0.0, class_weights=weights)
+        contest = _contest(entered)
+        contest.answers = {
+            each: [Evaluation(logits=logits, labels=labels, pictures=(), skipped=())]
+            for each, logits in ((PROBE, common), (OTHER, rare))
+        }
+        leads[weights] = contest.lead(OTHER, PROBE)
+        gains = (_right(contest.answers[OTHER]) - _right(contest.answers[PROBE])) * (
+            np.where(labels == 0, 60 / 3 / 54, 60 / 3 / 3) if weights == "balanced" else 1
+        )
+        assert contest.gain(OTHER, PROBE) == pytest.approx(gains.sum(), rel=1e-6)
+    assert leads["none"] < 0
+    assert leads["balanced"] > 1
+
+
 def test_candidates_are_compared_where_both_were_tried(entered: Entered) -> None:
     """A candidate that stopped after one fold is held against the other's first fold, in losses and in hits."""
     contest = _contest(entered)

@@ -11,6 +11,7 @@ from support.tuning import BFLOAT16, FLOAT32, gathered_at, room_in, small_networ
 from torch import Tensor
 
 import tune.gather
+from contract.errors import WeightsError
 from tune.cache import Cached, Deal, Source, Streamed
 from tune.network import Network
 from tune.pictures import Picture
@@ -207,6 +208,15 @@ def test_at_the_head_the_features_are_all_that_is_kept(pictures: tuple[Picture, 
     """Behind the last block no activations are kept, whatever the room."""
     network = small_network()
     assert gathered_at(network, len(network.block_names), pictures, tmp_path).kept is None
+
+
+def test_a_network_that_makes_no_numbers_of_pictures_is_refused(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    """Weights that have gone wrong are told as what they are, before anything is fitted on what they give."""
+    network = small_network()
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.inf)
+    with pytest.raises(WeightsError, match="makes numbers of the pictures that are none"):
+        gathered_at(network, 3, pictures, tmp_path)
 
 
 class _Counting:

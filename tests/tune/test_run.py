@@ -92,6 +92,7 @@ def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Pa
     }
     assert metrics["backbone"] == "mobilenet_v3_small"
     assert metrics["seconds"] > 0
+    assert (metrics["batch_size"], metrics["mirrored"]) == (16, False)
     assert (metrics["recipe"], metrics["cut"], metrics["learning_rate"]) == ("last-blocks", "features.11", 5e-4)
     assert metrics["reason"] == "last-blocks from features.11 at rate 0.0005: as asked"
     assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]

@@ -406,6 +406,19 @@ def test_what_was_interrupted_goes_on_to_the_same_weights(
     assert not _same(resumed.state_dict(), network.state_dict())
 
 
+def test_every_epoch_drops_out_other_things() -> None:
+    """With stochastic depth, no learning and one picture again and again, the epochs' losses still differ."""
+    network = small_network("convnext_tiny")  # without batch statistics
+    one = _made_up(network, 7, 1).activations
+    source = Cached(position=7, activations=one.repeat(16, 1, 1, 1, 1), labels=torch.zeros(16, dtype=torch.int64))
+    training = _training(network, source, range(7, len(network.block_names)), batch_size=16, epochs=3)
+    for group in training.optimiser.param_groups:
+        group["lr"] = 0.0
+    training.scheduler.base_lrs = [0.0] * len(training.scheduler.base_lrs)
+    training.run()
+    assert len({round(epoch.loss, 4) for epoch in training.epochs}) == 3
+
+
 def test_what_was_best_is_remembered_over_an_interruption() -> None:
     """A training taken up behind its best epoch stops when it would have, with the best epoch's weights."""
     network = small_network("mobilenet_v3_small")
