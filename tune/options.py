@@ -9,7 +9,7 @@ from contract.errors import OptionsError
 from contract.options import check_ranges
 from tune.recipes import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
 
-_SHOWN, _THOUSAND = 800, 1000
+_SHOWN = 800
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 8
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
 _STEPS = 100
@@ -27,8 +27,8 @@ class TuneOptions:
             weights).
         cut: the first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe
             "auto", a block's name asks for "last-blocks", "head" for "probe", and "all" for "all".
-        epochs: passes over the pictures for the blocks; by default 3, up to 8 where there are few pictures, 4 from a
-            thousand on; twice as many for "scratch".
+        epochs: passes over the pictures for the blocks; by default 3, or up to 8 where there are few pictures; twice as
+            many for "scratch".
         patience: stop early where the loss on a tenth of the training pictures, put aside for that, has not fallen
             for so many epochs; 0 never stops.
         seed: of everything random.
@@ -125,8 +125,7 @@ class TuneOptions:
         """
         if self.epochs is not None:
             return self.epochs
-        fewest = _FEWEST_EPOCHS + (pictures >= _THOUSAND)  # trials cost less than training there: there is time for one
-        return patience * min(_MOST_EPOCHS, max(fewest, -(-_SHOWN // pictures)))
+        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_SHOWN // pictures)))
 
     def batch_size_for(self, pictures: int) -> int:
         """Give the number of pictures a step, a power of two where none was asked for: many small steps for few."""

@@ -67,7 +67,7 @@ def test_seconds_are_those_of_each_part_times_how_often_it_runs() -> None:
     )
     costs = Costs(blocks=blocks, stock_parameters=9, picture_bytes=300, evaluation_seconds=3.0)
     task = Task(classes=2, pictures=1000, val_pictures=100, load_seconds=0.2)
-    options = TuneOptions(views=2, batch_size=10, epochs=3)
+    options = TuneOptions(views=2, batch_size=10)
     found = {cut: plan_cut(cut, costs, position, 7, task, options) for cut, position in (("head", 3), ("b", 1))}
     once = 1000 * 0.2 + 2000 * 1.75 + 100 * (0.1 + 3.0)
     assert found["head"].seconds == pytest.approx(once)
