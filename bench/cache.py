@@ -3,11 +3,11 @@
 python -m bench.cache DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
 
 An epoch on cached activations against a naive one, which decodes the pictures and runs the frozen blocks anew: at each
-cut, in turn, the median of a few. Then whole runs of `unfreeze tune` with smaller and smaller budgets: by how much the
-peak of their resident memory is above that of a run that keeps nothing.
+cut, in turn, the median of a few. Then whole runs of `unfreeze tune` on four views of each picture with larger and
+larger budgets: by how much the peak of their resident memory is above that of a run that keeps nothing.
 """
 
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,6 +34,8 @@ from tune.weights import load_pretrained
 from unfreeze.console import RESULTS, print_json
 
 _ROUNDS = 3
+_VIEWS = 4
+_POLL_SECONDS = 0.05
 
 
 def main(
@@ -57,7 +59,9 @@ def main(
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         epochs = _epochs(data, options, Path(folder))
-    runs = [_weigh(data, replace(options, cut=str(epochs[0]["cut"]), cache_gb=budget)) for budget in budgets]
+    runs = [
+        _weigh(data, replace(options, cut=str(epochs[0]["cut"]), views=_VIEWS, cache_gb=budget)) for budget in budgets
+    ]
     for run in runs:
         run["above_the_first_mb"] = run["peak_mb"] - runs[0]["peak_mb"]
     if json:
@@ -107,15 +111,21 @@ def _epoch_seconds(
 
 def _weigh(data: Path, options: TuneOptions) -> dict[str, float]:
     """Tune in a process of its own, and read what its resident memory was at its peak."""
-    told = {name: getattr(options, name) for name in ("backbone", "weights", "cut", "learning_rate", "cache_gb")}
+    names = ("backbone", "weights", "cut", "learning_rate", "views", "cache_gb")
+    told = {name: getattr(options, name) for name in names}
     words = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *words]
-        process = subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
+        process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
+        while process.poll() is None:
+            # Of the process's own memory: what `wait4` tells begins with this one's, out of which it was started.
+            peak = max(
+                peak, *map(int, re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())), 0
+            )
+            time.sleep(_POLL_SECONDS)
+    if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return {"cache_gb": options.cache_gb, "peak_mb": round(usage.ru_maxrss / 1000)}
+    return {"cache_gb": options.cache_gb, "peak_mb": round(peak / 1000)}
 
 
 if __name__ == "__main__":

@@ -408,7 +408,7 @@ def test_what_was_interrupted_goes_on_to_the_same_weights(
 
 def test_every_epoch_drops_out_other_things() -> None:
     """With stochastic depth, no learning and one picture again and again, the epochs' losses still differ."""
-    network = small_network("convnext_tiny")  # without batch statistics
+    network = small_network("swin_t")  # without batch statistics
     one = _made_up(network, 7, 1).activations
     source = Cached(position=7, activations=one.repeat(16, 1, 1, 1, 1), labels=torch.zeros(16, dtype=torch.int64))
     training = _training(network, source, range(7, len(network.block_names)), batch_size=16, epochs=3)
