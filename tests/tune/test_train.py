@@ -409,9 +409,11 @@ def test_what_was_interrupted_goes_on_to_the_same_weights(
 def test_every_epoch_drops_out_other_things() -> None:
     """With stochastic depth, no learning and one picture again and again, the epochs' losses still differ."""
     network = small_network("swin_t")  # without batch statistics
-    one = _made_up(network, 7, 1).activations
-    source = Cached(position=7, activations=one.repeat(16, 1, 1, 1, 1), labels=torch.zeros(16, dtype=torch.int64))
-    training = _training(network, source, range(7, len(network.block_names)), batch_size=16, epochs=3)
+    last = len(network.block_names) - 1
+    one = _made_up(network, last, 1).activations
+    repeated = one.repeat(16, *[1] * (one.ndim - 1))
+    source = Cached(position=last, activations=repeated, labels=torch.zeros(16, dtype=torch.int64))
+    training = _training(network, source, [last], batch_size=16, epochs=3)
     for group in training.optimiser.param_groups:
         group["lr"] = 0.0
     training.scheduler.base_lrs = [0.0] * len(training.scheduler.base_lrs)
