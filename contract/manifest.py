@@ -10,8 +10,9 @@ from typing import Any
 from contract.errors import ManifestError
 from contract.preprocess import PreprocessSpec
 from contract.schema import decode, loads
+from contract.seal import UNSEALED
 
-SCHEMA = "1.0"
+SCHEMA = "2.0"
 METADATA_KEY = "unfreeze.manifest"
 INPUT = "pixels"
 OUTPUT = "probabilities"
@@ -19,14 +20,16 @@ OUTPUT = "probabilities"
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """How equal the exported graph was found to the trained network.
+    """How equal the exported graph was found to the trained network, on the validation pictures.
 
     Args:
-        pictures: how many validation pictures both saw.
+        pictures: how many both saw.
         batch_sizes: the batch sizes that were compared.
         largest_difference: between any two probabilities, 0 to 1.
         tolerance: above this, nothing is published.
         same_top1: share of the pictures with the same first label, 0 to 1.
+        accuracy: share of the pictures whose first label is right, 0 to 1.
+        trained_accuracy: the same of the trained network, in torch.
     """
 
     pictures: int
@@ -34,6 +37,44 @@ class Proof:
     largest_difference: float
     tolerance: float
     same_top1: float
+    accuracy: float
+    trained_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A graph that was made of the trained network, published or not.
+
+    How fast each is depends on the machine: `candidates.json`, beside the model, says that.
+
+    Args:
+        precision: of its arithmetic: "fp32", "fp16" or "int8".
+        bytes: size of its graph.
+        kept_in_float: of an int8 graph, how many layers are not quantised because they would lose too much.
+        proof: how equal it is to what was trained.
+    """
+
+    precision: str
+    bytes: int
+    kept_in_float: int
+    proof: Proof
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A picture of our own and the answer to it, by which any device can be tried years later.
+
+    Args:
+        picture: encoded, in base64.
+        pixels_sha256: of the prepared picture; empty where the format is lossy, whose decoders may differ by a step.
+        probabilities: in the order of the labels.
+        label: the most probable one.
+    """
+
+    picture: str
+    pixels_sha256: str
+    probabilities: tuple[float, ...]
+    label: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +115,12 @@ class Manifest:
         metrics: what was measured on the validation pictures, by name.
         provenance: where the model comes from.
         proof: how equal it is to what was trained.
+        golden: pictures and the answers to them.
+        golden_tolerance: how far apart the logarithms of their probabilities may be on another machine, in nats.
+        candidates: what else was made of the same network, this one among them.
         link: what the graph ends in: "softmax", or "sigmoid" for a sigmoid of each logit, divided by their sum.
         abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
+        sha256: of the file that carries this document, as `contract.seal` tells.
         schema: "MAJOR.MINOR" of this document.
 
     Raises:
@@ -89,8 +134,12 @@ class Manifest:
     metrics: dict[str, float]
     provenance: Provenance
     proof: Proof
+    golden: tuple[Golden, ...] = ()
+    golden_tolerance: float = 0.01
+    candidates: tuple[Candidate, ...] = ()
     link: str = "softmax"
     abstain_below: float | None = None
+    sha256: str = UNSEALED
     schema: str = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
@@ -99,6 +148,13 @@ class Manifest:
         if not 1 <= self.max_batch <= 4096:  # noqa: PLR2004
             raise ValueError(f"max_batch goes from 1 to 4096, found {self.max_batch}")
         check_abstain_below(self.abstain_below)
+        if re.fullmatch("[0-9a-f]{64}", self.sha256) is None:
+            raise ValueError(f"sha256 has 64 digits from 0 to f, found {self.sha256!r:.100}")
+        for golden in self.golden:
+            if len(golden.probabilities) != len(self.labels) or golden.label not in self.labels:
+                raise ValueError(
+                    f"a golden answer has a probability for each of the {len(self.labels)} labels, and names one"
+                )
 
     def to_json(self) -> str:
         """Write the manifest as JSON; equal manifests give equal bytes."""

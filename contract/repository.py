@@ -1,18 +1,20 @@
 """The model repository: `NAME/VERSION/model.onnx` with `config.pbtxt` and `labels.txt`, NVIDIA Triton's convention."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from contract.errors import RepositoryError
+from contract.errors import ModelError, RepositoryError
+from contract.kserve import kserve_yaml
 from contract.manifest import INPUT, OUTPUT, Manifest
 
-MODEL_FILE = "model.onnx"
+MODEL_FILE, INDEX_FILE = "model.onnx", "SHA256SUMS"
 ENCODED_SUFFIX = ".encoded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING_PREFIX = ".staging-"
@@ -57,16 +59,18 @@ class ModelRepository:
         """Say where a version's `model.onnx` stands."""
         return self.root / check_name(name) / str(version) / MODEL_FILE
 
-    def publish(self, name: str, model: bytes, manifest: Manifest) -> int:
+    def publish(self, name: str, model: bytes, manifest: Manifest, more: Mapping[str, bytes] | None = None) -> int:
         """Add a version, all of it or nothing.
 
         Everything is written and flushed to disk under a hidden name and then renamed, so that a reader never sees half
-        a model, and a crash leaves the versions before it untouched. A `config.pbtxt` that somebody wrote is kept.
+        a model, and a crash leaves the versions before it untouched. A `config.pbtxt` or `kserve.yaml` that somebody
+        wrote is kept.
 
         Args:
             name: letters, digits, `.`, `_` and `-`.
             model: the content of `model.onnx`.
-            manifest: what it says of itself; gives `config.pbtxt` and `labels.txt`.
+            manifest: what it says of itself; gives what lies beside the versions.
+            more: other files of the version, by name.
 
         Returns:
             The new version's number: one more than the newest.
@@ -75,28 +79,31 @@ class ModelRepository:
             RepositoryError: the name is no name, or the folder cannot be written.
         """
         check_name(name)
+        version = {MODEL_FILE: model, **(more or {})}
+        version[INDEX_FILE] = "".join(f"{_sha256(content)}  {file}\n" for file, content in version.items()).encode()
         beside = {
             "config.pbtxt": config_pbtxt(name, manifest).encode(),
+            "kserve.yaml": (_OURS + kserve_yaml(name)).encode(),
             "labels.txt": "".join(f"{label}\n" for label in manifest.labels).encode(),
         }
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with _staging(self.root) as staging:
-                return self._rename_in(name, model, beside, staging)
+                return self._rename_in(name, version, beside, staging)
         except OSError as error:
             raise RepositoryError(f"cannot publish {name} into {self.root}: {error}; nothing was changed") from error
 
-    def _rename_in(self, name: str, model: bytes, beside: dict[str, bytes], staging: Path) -> int:
+    def _rename_in(self, name: str, version: dict[str, bytes], beside: dict[str, bytes], staging: Path) -> int:
         for _ in range(_TRIES):
-            version = max(self._numbers(name), default=0) + 1
-            if version > _MOST_VERSIONS:
-                raise OSError(f"{name} has version {version - 1:,} already, and no number is left above it")
+            number = max(self._numbers(name), default=0) + 1
+            if number > _MOST_VERSIONS:
+                raise OSError(f"{name} has version {number - 1:,} already, and no number is left above it")
             whole = staging / name
-            _write(whole / str(version) / MODEL_FILE, model)
-            for file, content in beside.items():
+            files = {f"{number}/{file}": content for file, content in version.items()} | beside
+            for file, content in files.items():
                 _write(whole / file, content)
-            if self._renamed(whole, version):
-                return version
+            if self._renamed(whole, number):
+                return number
             shutil.rmtree(whole)
         raise OSError(f"{_TRIES} other publications came in between")
 
@@ -117,6 +124,52 @@ class ModelRepository:
         _flush(model)
         _flush(self.root)
         return True
+
+
+def find_model(path: Path) -> Path:
+    """Find the `model.onnx` that somebody means: a file, a version's folder, or a model's with its newest version.
+
+    Args:
+        path: what was named.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if path.is_file():
+        return path
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    repository = ModelRepository(path.parent)
+    versions = repository.versions(path.name) if _is_name(path.name) else ()
+    if not versions:
+        raise ModelError(f"{path} is neither a model's file nor a folder that holds one; `unfreeze export` makes it")
+    return repository.path(path.name, versions[-1])
+
+
+def read_model(path: Path) -> bytes:
+    """Read a `model.onnx`, and hold it against the `SHA256SUMS` beside it, where there is one.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ModelError: there is no such file, or it is not the one that was published.
+    """
+    try:
+        model = path.read_bytes()
+        index = path.with_name(INDEX_FILE)
+        listed = index.read_text(errors="replace") if index.is_file() else None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if listed is not None and f"{_sha256(model)}  {path.name}" not in listed.splitlines():
+        raise ModelError(
+            f"{path} is not the file that was published: its SHA-256, {_sha256(model)}, is not the one in {INDEX_FILE}"
+        )
+    return model
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def check_name(name: str) -> str:
@@ -156,12 +209,18 @@ def config_pbtxt(name: str, manifest: Manifest) -> str:
         f'output [{{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [{len(manifest.labels)}] '
         'label_filename: "labels.txt" }]\n'
         "dynamic_batching { }\n"
+        "instance_group [{ count: 1 kind: KIND_AUTO }]\n"
+        'model_warmup [{ name: "first" batch_size: 1 '
+        f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8 dims: [{height}, {width}, {channels}] '
+        "zero_data: true } } }]\n"
     )
 
 
 def _is_somebodys(path: Path) -> bool:
     """Tell whether a configuration was written by hand: that one is kept."""
-    return path.suffix == ".pbtxt" and path.is_file() and not path.read_text(errors="replace").startswith(_OURS)
+    return (
+        path.suffix in (".pbtxt", ".yaml") and path.is_file() and not path.read_text(errors="replace").startswith(_OURS)
+    )
 
 
 @contextmanager

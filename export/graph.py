@@ -1,6 +1,7 @@
 """The exported graph: uint8 pictures in, calibrated probabilities out, the manifest inside."""
 
 import contextlib
+import copy
 import io
 import warnings
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+from contract.seal import sealed
 from tune.link import probabilities
 from tune.network import Network
 
@@ -16,16 +18,35 @@ OPSET = 18
 _EXAMPLE_BATCH = 2
 
 
+class HalfNetwork(nn.Module):
+    """A network whose blocks compute in float16; normalisation, pooling, head and softmax stay in float32.
+
+    Args:
+        network: in float32; copied.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self.network.model.half()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Give the logits of prepared pictures, float32."""
+        network = self.network
+        activations = network.normalise(pixels).half()
+        return network.head(network.run_blocks(activations, 0, len(network.block_names)))
+
+
 class Served(nn.Module):
     """A network as it is served: pictures, uint8 [N, H, W, 3], to probabilities, float32 [N, C].
 
     Args:
-        network: gives logits.
+        network: gives logits, whatever it computes them in.
         temperature: what they are divided by first.
         link: how they become probabilities then, "softmax" or "sigmoid".
     """
 
-    def __init__(self, network: Network, temperature: float, link: str) -> None:
+    def __init__(self, network: Network | HalfNetwork, temperature: float, link: str) -> None:
         super().__init__()
         self.network = network
         self.temperature = temperature
@@ -40,11 +61,11 @@ def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.Mode
     """Export a network, with a dynamic batch, everything in one file.
 
     Args:
-        served: in float32 on the CPU, in eval mode.
+        served: on the CPU, in eval mode.
         shape: height, width and channels of a prepared picture.
 
     Returns:
-        A checked model with no traces of the machine that made it: equal weights give equal bytes.
+        A model with no traces of the machine that made it: equal weights give equal bytes.
     """
     # A batch of 1 would be taken for a constant.
     example = torch.zeros(_EXAMPLE_BATCH, *shape, dtype=torch.uint8)
@@ -62,27 +83,26 @@ def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.Mode
             external_data=False,
         )
     model = program.model_proto
-    _forget_the_machine(model)
-    onnx.checker.check_model(model, full_check=True)
+    forget_the_machine(model)
     return model
 
 
 def with_manifest(model: onnx.ModelProto, manifest: Manifest) -> bytes:
-    """Put a manifest into a model and write it.
+    """Put a manifest into a model, write it and seal it.
 
     Args:
         model: changed: its metadata are the manifest alone.
-        manifest: what the model says of itself.
+        manifest: what the model says of itself, not sealed yet.
 
     Returns:
         The content of `model.onnx`.
     """
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
-    return model.SerializeToString(deterministic=True)
+    return sealed(model.SerializeToString(deterministic=True))
 
 
-def _forget_the_machine(model: onnx.ModelProto) -> None:
+def forget_the_machine(model: onnx.ModelProto) -> None:
     """Drop what torch notes for debugging: stack traces with paths, and names of its own classes."""
     del model.metadata_props[:]
     model.doc_string = ""

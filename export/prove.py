@@ -1,100 +1,146 @@
 """Hold an exported graph against the network that it was made from."""
 
-from collections.abc import Sequence
-from itertools import islice
+from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
+import onnx
 import torch
 
-from contract.arrays import Float32, UInt8
+from contract.arrays import Float32
 from contract.errors import ProofError
-from contract.manifest import INPUT, Proof
-from contract.preprocess import PreprocessSpec
+from contract.manifest import Proof
 from contract.reporting import Reporter
 from export.graph import Served
-from tune.dataset import Picture, Skipped
-from tune.views import Views, load_views
+from export.prepared import Prepared
+from export.session import Session
 
 BATCH_SIZES = (1, 2, 7)
+_TORCH_BATCH = 8
 _FEW = 14
 
 
-def prove(
-    model: bytes,
-    served: Served,
-    pictures: Sequence[Picture],
-    spec: PreprocessSpec,
-    tolerance: float,
-    reporter: Reporter,
-) -> Proof:
-    """Run real pictures through ONNX Runtime and torch, in batches of several sizes.
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the trained network answers to the validation pictures.
 
-    All pictures go through in the largest batch size, a few in the others.
+    Args:
+        pictures: prepared.
+        probabilities: torch's, in float32 [N, C].
+        batch_sizes: that every graph has to run in.
+    """
+
+    pictures: Prepared
+    probabilities: Float32[np.ndarray, "n c"]
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy of the trained network, 0 to 1."""
+        return float((self.probabilities.argmax(1) == self.pictures.labels).mean())
+
+
+def expect(served: Served, pictures: Prepared, max_batch: int, reporter: Reporter) -> Expected:
+    """Let torch answer.
+
+    Args:
+        served: the network, in float32 on the CPU.
+        pictures: to classify.
+        max_batch: the largest batch that a graph is to be served with.
+        reporter: shows progress.
+    """
+    count = len(pictures.labels)
+    advance, parts = reporter.track("asking the trained network", count), []
+    for start in range(0, count, _TORCH_BATCH):
+        batch = torch.from_numpy(np.array(pictures.pixels[start : start + _TORCH_BATCH]))
+        with torch.inference_mode():
+            parts.append(served(batch).numpy())
+        advance(len(batch))
+    sizes = tuple(sorted({size for size in (*BATCH_SIZES, max_batch) if size <= max_batch}))
+    return Expected(pictures=pictures, probabilities=np.concatenate(parts), batch_sizes=sizes)
+
+
+def prove(model: bytes, expected: Expected, tolerance: float, reporter: Reporter) -> Proof:
+    """Run all validation pictures through ONNX Runtime, and a few in batches of every size.
 
     Args:
         model: the content of `model.onnx`.
-        served: the network, in float32 on the CPU.
-        pictures: validation pictures.
-        spec: how they are prepared.
-        tolerance: the largest difference of a probability that is let pass.
+        expected: what torch answered.
+        tolerance: the largest difference of a probability that will be let pass; noted, and judged by `check_proof`.
         reporter: shows progress.
 
-    Returns:
-        The differences found, all within the tolerance.
+    Raises:
+        ProofError: the model cannot run.
+    """
+    session, pixels = Session(model), expected.pictures.pixels
+    advance, parts = reporter.track("proving the exported graph equal", len(pixels)), []
+    for start in range(0, len(pixels), max(BATCH_SIZES)):
+        parts.append(session.run(pixels[start : start + max(BATCH_SIZES)]))
+        advance(len(parts[-1]))
+    answers = np.concatenate(parts)
+    differences = [float(np.abs(answers - expected.probabilities).max())]
+    for size in expected.batch_sizes:
+        few = np.resize(pixels[:_FEW], (max(size, min(_FEW, len(pixels))), *pixels.shape[1:]))
+        again = np.concatenate([session.run(few[start : start + size]) for start in range(0, len(few), size)])
+        wanted = np.resize(expected.probabilities[:_FEW], (len(few), answers.shape[1]))
+        differences.append(float(np.abs(again - wanted).max()))
+    first = answers.argmax(1)
+    return Proof(
+        pictures=len(pixels),
+        batch_sizes=expected.batch_sizes,
+        largest_difference=float(np.max(differences)),  # NaN stays NaN
+        tolerance=tolerance,
+        same_top1=float((first == expected.probabilities.argmax(1)).mean()),
+        accuracy=float((first == expected.pictures.labels).mean()),
+        trained_accuracy=expected.accuracy,
+    )
+
+
+def drop(proof: Proof) -> float:
+    """Give how many points of top-1 accuracy were lost; below 0 where some were won."""
+    return 100 * (proof.trained_accuracy - proof.accuracy)
+
+
+def check_proof(proof: Proof, max_drop: float) -> None:
+    """Refuse a graph that is not what was trained.
+
+    Args:
+        proof: of the graph.
+        max_drop: how many points of top-1 accuracy may be lost.
 
     Raises:
-        ProofError: the model cannot run, a probability differs by more than the tolerance, or there is no picture to
-            compare with.
+        ProofError: a probability differs by more than the tolerance, or too much accuracy was lost.
     """
-    session = _session(model)
-    advance = reporter.track("proving the exported model equal", len(pictures))
-    largest, same, seen = 0.0, 0, 0
-    skipped: list[Skipped] = []
-    loaded = load_views(pictures, Views(spec=spec), skipped)
-    while chunk := [views for _, views in islice(loaded, max(BATCH_SIZES))]:
-        batch = np.concatenate(chunk)
-        expected = _torch(served, batch)
-        for size in BATCH_SIZES if seen < _FEW else (max(BATCH_SIZES),):
-            largest = float(np.maximum(largest, np.abs(_in_batches(session, batch, size) - expected).max()))
-        same += int((_in_batches(session, batch, len(batch)).argmax(1) == expected.argmax(1)).sum())
-        seen += len(batch)
-        advance(len(batch))
-    for item in skipped:
-        reporter.say(f"{item.path} is left out of the proof: {item.reason}")
-    if not seen:
-        raise ProofError("there is no validation picture to prove the model with; say where the data are with --data")
-    proof = Proof(
-        pictures=seen,
-        batch_sizes=BATCH_SIZES,
-        largest_difference=largest,
-        tolerance=tolerance,
-        same_top1=same / seen,
-    )
-    if not largest <= tolerance:  # NaN does not pass either
+    if not proof.largest_difference <= proof.tolerance:  # NaN does not pass either
         raise ProofError(
-            f"the exported model is not what was trained: a probability differs by {largest:.2e}, more than "
-            f"{tolerance:.0e}; nothing was published"
+            f"the exported model is not what was trained: a probability differs by {proof.largest_difference:.2e}, "
+            f"more than {proof.tolerance:.0e}; nothing was published"
         )
-    return proof
+    if drop(proof) > max_drop:
+        raise ProofError(
+            f"the exported model loses {drop(proof):.2f} points of top-1 accuracy on {proof.pictures} pictures "
+            f"({proof.accuracy:.4f} of {proof.trained_accuracy:.4f}), more than --max-drop {max_drop:g}; nothing was "
+            "published"
+        )
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+def check_graph(model: onnx.ModelProto) -> None:
+    """Refuse a graph that runs here and would not elsewhere.
+
+    Raises:
+        ProofError: it breaks ONNX's rules, keeps tensors in another file, or has a convolution whose bias is not of
+            rank 1, which a known error of exporters makes and TensorRT refuses.
+    """
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base of their own
-        raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error
-
-
-def _in_batches(
-    session: onnxruntime.InferenceSession, pixels: UInt8[np.ndarray, "n h w 3"], size: int
-) -> Float32[np.ndarray, "n c"]:
-    parts = [session.run(None, {INPUT: pixels[start : start + size]})[0] for start in range(0, len(pixels), size)]
-    return np.concatenate(parts)
-
-
-def _torch(served: Served, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
-    with torch.inference_mode():
-        return served(torch.from_numpy(pixels)).numpy()
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's and shape inference's errors have no common base
+        raise ProofError(f"the exported graph breaks ONNX's rules: {error}; nothing was published") from error
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    outside = [name for name, tensor in tensors.items() if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        raise ProofError(
+            f"{len(outside)} tensors would lie in another file, {outside[0]} for one; nothing was published"
+        )
+    for node in model.graph.node:
+        bias = tensors.get(node.input[2]) if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 2 else None  # noqa: PLR2004
+        if bias is not None and len(bias.dims) != 1:
+            raise ProofError(f"the bias of {node.name} has rank {len(bias.dims)}, not 1; nothing was published")

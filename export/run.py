@@ -1,23 +1,32 @@
 """The whole of an export: a run's folder in, a new version in a model repository out."""
 
+import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import onnx
-
+from contract.engine import ENGINE_FILE, FACTS_FILE
 from contract.errors import ProofError
 from contract.manifest import Manifest, Provenance
-from contract.options import check_ranges
 from contract.reporting import Reporter, Silent
 from contract.repository import ModelRepository, check_name
-from export.graph import Served, graph_from_network, with_manifest
-from export.prove import prove
+from contract.seal import check_seal
+from export.candidates import Builder, Built, choose
+from export.engine import build_engine
+from export.golden import golden
+from export.graph import Served, with_manifest
+from export.options import PRECISIONS, ExportOptions, Precision
+from export.prepared import Prepared, prepare_all
+from export.prove import check_proof, expect
 from tune.checkpoint import RunFacts, load_run
 
-_RANGES = {"tolerance": (0.0, 1.0), "max_batch": (1, 4096)}
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_CANDIDATES_FILE = "candidates.json"
+# What another machine's kernels may make of the same graph: in nats, logarithms of probabilities.
+_GOLDEN_TOLERANCES: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,7 @@ class Published:
         version: its number.
         bytes: size of `model.onnx`.
         manifest: what it says of itself.
+        candidates: what was made, with speeds and verdicts where one was chosen; the published one first.
     """
 
     path: Path
@@ -37,16 +47,16 @@ class Published:
     version: int
     bytes: int
     manifest: Manifest
+    candidates: tuple[dict[str, Any], ...]
 
 
 def export(
     run: str | os.PathLike[str],
     repository: str | os.PathLike[str],
     name: str,
+    options: ExportOptions | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
-    tolerance: float = 1e-4,
-    max_batch: int = 64,
     reporter: Reporter | None = None,
 ) -> Published:
     """Export a tuned network, prove it equal to what was trained, and publish it.
@@ -55,53 +65,85 @@ def export(
         run: the folder that `tune` wrote.
         repository: the model repository's folder, made where it is missing.
         name: the model's name in there.
+        options: how to export.
         data: the folder of pictures that the run learned from, if it has moved.
-        tolerance: the largest difference of a probability between torch and ONNX Runtime that is let pass.
-        max_batch: the largest batch to serve it with.
         reporter: shows progress.
 
     Returns:
         What was published.
 
     Raises:
-        OptionsError: tolerance or batch are out of their ranges.
         CheckpointError: the folder holds no run.
-        ProofError: the exported model is not what was trained; nothing was published.
+        ProofError: no graph is what was trained, or no engine can be built of it; nothing was published.
         RepositoryError: the name is no name, or the repository cannot be written.
     """
-    reporter = reporter or Silent()
+    options, reporter = options or ExportOptions(), reporter or Silent()
     check_name(name)
-    check_ranges({"tolerance": tolerance, "max_batch": max_batch}, _RANGES)
     network, facts = load_run(run)
-    pictures = facts.pictures(data)
-    missing = [picture.path for picture in pictures if not picture.path.is_file()]
-    if missing:
-        raise ProofError(
-            f"{len(missing)} of the {len(pictures)} validation pictures are gone, {missing[0]} for one: "
-            "the export is proven on them; say where the data are now with --data"
-        )
     served = Served(network, facts.temperature, facts.link)
-    reporter.say("exporting the graph")
-    graph = graph_from_network(served, facts.preprocess.shape)
-    proof = prove(graph.SerializeToString(), served, pictures, facts.preprocess, tolerance, reporter)
-    manifest = Manifest(
+    pictures = prepare_all(facts.pictures(data), facts.preprocess, "preparing the validation pictures", reporter)
+    builder = Builder(
+        served=served,
+        shape=facts.preprocess.shape,
+        expected=expect(served, pictures, options.max_batch, reporter),
+        calibration=lambda: _calibration(facts, data, reporter),
+        options=options,
+        reporter=reporter,
+    )
+    built = [builder.build(precision) for precision in options.precisions]
+    check_proof(built[0].about.proof, options.max_drop)
+    if options.chooses:
+        built = choose(built, options, facts.preprocess.shape, reporter)
+    manifest = _manifest(built, facts, options)
+    model = with_manifest(built[0].graph, manifest)
+    candidates = tuple(
+        asdict(one.about) | {"speeds": [asdict(speed) for speed in one.speeds], "verdict": one.verdict} for one in built
+    )
+    more = {_CANDIDATES_FILE: _json(candidates)} if options.chooses else {}
+    if options.engine is not None:
+        engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
+        more |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
+    where = ModelRepository(repository)
+    number = where.publish(name, model, manifest, more)
+    return Published(
+        path=where.path(name, number),
+        name=name,
+        version=number,
+        bytes=len(model),
+        manifest=replace(manifest, sha256=check_seal(model)),
+        candidates=candidates,
+    )
+
+
+def _calibration(facts: RunFacts, data: str | os.PathLike[str] | None, reporter: Reporter) -> Prepared:
+    pictures = facts.pictures(data, calibration=True)
+    if not pictures:
+        raise ProofError("the run names no training pictures to find the ranges of int8 by; tune again")
+    return prepare_all(pictures, facts.preprocess, "preparing pictures for calibration", reporter)
+
+
+def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -> Manifest:
+    published = built[0]
+    content = published.graph.SerializeToString(deterministic=True)
+    precision = published.about.precision
+    return Manifest(
         labels=facts.labels,
         preprocess=facts.preprocess,
-        precision="fp32",
-        max_batch=max_batch,
+        precision=precision,
+        max_batch=options.max_batch,
         metrics=facts.metrics,
         provenance=_provenance(facts),
-        proof=proof,
+        proof=published.about.proof,
+        golden=golden(content, facts.preprocess, facts.labels),
+        golden_tolerance=_GOLDEN_TOLERANCES[precision],
+        candidates=tuple(sorted((one.about for one in built), key=lambda one: PRECISIONS.index(one.precision))),
         link=facts.link,
         abstain_below=facts.abstain_below,
     )
-    return _publish(graph, manifest, ModelRepository(repository), name)
 
 
-def _publish(graph: onnx.ModelProto, manifest: Manifest, repository: ModelRepository, name: str) -> Published:
-    model = with_manifest(graph, manifest)
-    number = repository.publish(name, model, manifest)
-    return Published(path=repository.path(name, number), name=name, version=number, bytes=len(model), manifest=manifest)
+def _json(document: object) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def _provenance(facts: RunFacts) -> Provenance:

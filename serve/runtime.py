@@ -11,6 +11,8 @@ import onnxruntime
 from contract.arrays import Float32, UInt8
 from contract.errors import ManifestError, ModelError
 from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+from contract.repository import read_model
+from contract.seal import check_seal
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -32,7 +34,14 @@ class OnnxRuntime:
         self.path = Path(path)
         if not self.path.is_file():
             raise ModelError(f"there is no file {self.path}")
-        self._session: onnxruntime.InferenceSession | None = _session(self.path, device, threads or os.cpu_count() or 1)
+        model = read_model(self.path)
+        try:
+            check_seal(model)
+        except ModelError as error:
+            raise ModelError(f"{self.path} {error}") from None
+        self._session: onnxruntime.InferenceSession | None = _session(
+            model, self.path, device, threads or os.cpu_count() or 1
+        )
         self.manifest = _manifest(self._session, self.path)
         _check_tensors(self._session, self.manifest, self.path)
 
@@ -65,7 +74,7 @@ class OnnxRuntime:
         self.close()
 
 
-def _session(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSession:
+def _session(model: bytes, path: Path, device: Device, threads: int) -> onnxruntime.InferenceSession:
     if _PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise ModelError(
             f"this ONNX Runtime ({onnxruntime.__version__}) has no {_PROVIDERS[device]}: "
@@ -78,7 +87,7 @@ def _session(path: Path, device: Device, threads: int) -> onnxruntime.InferenceS
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[_PROVIDERS[device]])
+        session = onnxruntime.InferenceSession(model, options, providers=[_PROVIDERS[device]])
     except Exception as error:  # ONNX Runtime's errors have no common base of their own
         raise ModelError(f"{path} is no ONNX model that can be loaded: {error}") from error
     if session.get_providers()[0] != _PROVIDERS[device]:

@@ -54,6 +54,7 @@ class RunFacts:
         metrics: the figures that travel with the model, by name.
         data: the folder that the run learned from.
         val: the validation pictures that it was measured on.
+        calibration: some training pictures, of every class, by which export finds the ranges of activations.
         link: how logits become probabilities, "softmax" or "sigmoid": the head's.
         abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
 
@@ -68,6 +69,7 @@ class RunFacts:
     metrics: dict[str, float]
     data: str
     val: tuple[LabelledFile, ...]
+    calibration: tuple[LabelledFile, ...] = ()
     link: str = SOFTMAX
     abstain_below: float | None = None
 
@@ -79,19 +81,21 @@ class RunFacts:
         if self.link not in LINKS:
             raise ValueError(f"the link is one of {', '.join(LINKS)}, found {self.link!r}")
         check_abstain_below(self.abstain_below)
-        for file in self.val:
+        for file in (*self.val, *self.calibration):
             if not 0 <= file.label < len(self.labels):
                 raise ValueError(f"{file.path} has label {file.label}; there are {len(self.labels)} labels")
 
-    def pictures(self, data: str | os.PathLike[str] | None = None) -> tuple[Picture, ...]:
+    def pictures(self, data: str | os.PathLike[str] | None = None, *, calibration: bool = False) -> tuple[Picture, ...]:
         """Find the validation pictures.
 
         Args:
+            calibration: find those for calibration instead.
             data: where the data's folder, or the CSV file in it, is now, if it has moved.
         """
+        files = self.calibration if calibration else self.val
         root = Path(data or self.data)
         root = root.parent if root.is_file() else root
-        return tuple(Picture(path=root / file.path, label=file.label) for file in self.val)
+        return tuple(Picture(path=root / file.path, label=file.label) for file in files)
 
 
 @contextmanager

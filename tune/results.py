@@ -1,17 +1,19 @@
 """What a finished run says of itself: the facts that export needs, and the figures that people read."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from contract.manifest import Provenance
 from tune.checkpoint import LabelledFile, RunFacts
 from tune.choose import Choice
-from tune.dataset import TRAIN, Dataset, printable, stored_path
-from tune.evaluate import Evaluation, fit_temperature
+from tune.dataset import TRAIN, Dataset, Picture, printable, stored_path
+from tune.evaluate import Evaluation, fit_temperature, labels_of
 from tune.findings import Finding
+from tune.folds import stratified_part
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.precision import Precision
@@ -20,6 +22,7 @@ from tune.report import abstain_threshold, report
 from tune.train import Training
 from tune.weights import Pretrained
 
+_CALIBRATION = 200
 _PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
@@ -50,7 +53,8 @@ class Results:
 
 def facts_of(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, results: Results) -> RunFacts:
     """Gather what `run.json` says."""
-    evaluation = results.evaluation
+    evaluation, trained = results.evaluation, dataset.splits[TRAIN]
+    calibration = stratified_part(labels_of(trained).numpy(), _CALIBRATION, options.seed, least=1)
     return RunFacts(
         labels=dataset.labels,
         preprocess=pretrained.spec,
@@ -63,16 +67,18 @@ def facts_of(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, res
             weights_sha256=pretrained.sha256,
             cut=results.choice.candidate.cut,
             seed=options.seed,
-            pictures=len(dataset.splits[TRAIN]),
+            pictures=len(trained),
             versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         ),
         metrics=_figures(results),
         data=str(dataset.root.absolute()),
-        val=tuple(
-            LabelledFile(path=stored_path(picture.path, dataset.root), label=picture.label)
-            for picture in evaluation.pictures
-        ),
+        val=_files(evaluation.pictures, dataset.root),
+        calibration=_files([trained[row] for row in calibration], dataset.root),
     )
+
+
+def _files(pictures: Iterable[Picture], root: Path) -> tuple[LabelledFile, ...]:
+    return tuple(LabelledFile(path=stored_path(one.path, root), label=one.label) for one in pictures)
 
 
 def metrics_of(

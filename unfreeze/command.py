@@ -6,7 +6,7 @@ from importlib.metadata import version
 from cyclopts import App
 
 from contract.errors import OptionsError, UnfreezeError
-from unfreeze.commands import demo, export, plan, predict, serve, tune
+from unfreeze.commands import bench, demo, export, info, plan, predict, serve, tune, verify
 from unfreeze.console import REMARKS
 
 _ASKED_WRONGLY, _INTERRUPTED = 2, 130
@@ -17,7 +17,7 @@ app = App(
     version=lambda: version("unfreeze"),
     suppress_keyboard_interrupt=False,
 )
-for _module in (plan, tune, export, serve, predict, demo):
+for _module in (plan, tune, export, info, verify, bench, serve, predict, demo):
     _name = _module.__name__.rpartition(".")[2]
     app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES)
 

@@ -1,5 +1,6 @@
 """The manifest: what is written is read back, and what is wrong is refused with its place."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,6 +11,8 @@ from support.manifests import MANIFEST
 
 from contract.errors import ManifestError
 from contract.manifest import Manifest, check_labels
+
+GOLDEN = {"picture": "AAAA", "pixels_sha256": "ab", "probabilities": [0.25, 0.75], "label": "bee"}
 
 
 def _changed(path: str, value: Any) -> str:
@@ -41,6 +44,10 @@ _labels = st.lists(
 )
 _numbers = st.floats(allow_nan=False, allow_infinity=False)
 _sizes = st.integers(300, 4096)
+_proofs = st.fixed_dictionaries(
+    dict.fromkeys(("largest_difference", "tolerance", "same_top1", "accuracy", "trained_accuracy"), _numbers)
+    | {"pictures": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
+)
 _documents = st.fixed_dictionaries(
     {
         "labels": _labels,
@@ -64,13 +71,19 @@ _documents = st.fixed_dictionaries(
                 "versions": st.dictionaries(_words, _words, max_size=5),
             }
         ),
-        "proof": st.fixed_dictionaries(
-            dict.fromkeys(("largest_difference", "tolerance", "same_top1"), _numbers)
-            | {"pictures": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
+        "proof": _proofs,
+        "golden": st.just([]),  # its answers have as many numbers as there are labels
+        "golden_tolerance": _numbers,
+        "candidates": st.lists(
+            st.fixed_dictionaries(
+                {"precision": _words, "bytes": st.integers(0), "kept_in_float": st.integers(0), "proof": _proofs}
+            ),
+            max_size=3,
         ),
+        "sha256": st.text("0123456789abcdef", min_size=64, max_size=64),
         "link": _words,
         "abstain_below": st.none() | st.floats(0, 1),
-        "schema": st.just("1.0"),
+        "schema": st.just("2.0"),
     }
 )
 
@@ -84,6 +97,13 @@ def test_manifests_survive_their_json(document: dict[str, Any]) -> None:
     assert json.loads(text) == document
     assert Manifest.from_json(text) == Manifest.from_json(text.encode()) == manifest
     assert manifest.labels == tuple(document["labels"])
+
+
+def test_golden_answers_survive_their_json() -> None:
+    """Golden pictures and answers come back as they were."""
+    manifest = Manifest.from_json(_changed("golden", [GOLDEN]))
+    assert dataclasses.asdict(manifest.golden[0]) == GOLDEN | {"probabilities": (0.25, 0.75)}
+    assert Manifest.from_json(manifest.to_json()) == manifest
 
 
 def test_equal_manifests_give_equal_bytes() -> None:
@@ -126,12 +146,22 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (_changed("preprocess.crop", [999, 9]), r"the crop \(999, 9\) is larger .* @ \$\.preprocess$"),
         (_changed("labels", ["ant"]), r"at least two labels, found \['ant'\] @ \$$"),
         (_changed("labels", ["ant", "\ud800"]), r"labels must .* @ \$$"),
-        ("[]", r'expected "MAJOR\.MINOR", like "1\.0", found None @ \$\.schema'),
+        ("[]", r'expected "MAJOR\.MINOR", like "2\.0", found None @ \$\.schema'),
         ("null", r"found None @ \$\.schema"),
         (_changed("schema", "one"), r"found 'one' @ \$\.schema"),
         (_changed("schema", 1), r"found 1 @ \$\.schema"),
-        (_changed("schema", "2.0"), r"schema 2\.0; this version of unfreeze reads 1\.x: install .* @ \$\.schema"),
-        (_changed("schema", "0.9"), r"schema 0\.9; this version of unfreeze reads 1\.x"),
+        (_changed("schema", "3.0"), r"schema 3\.0; this version of unfreeze reads 2\.x: install .* @ \$\.schema"),
+        (_changed("schema", "0.9"), r"schema 0\.9; this version of unfreeze reads 2\.x"),
+        (_changed("sha256", "0" * 63), r"sha256 has 64 digits from 0 to f, found '0+' @ \$$"),
+        (_changed("sha256", "G" * 64), r"sha256 has 64 digits from 0 to f, found 'G+' @ \$$"),
+        (
+            _changed("golden", [GOLDEN | {"probabilities": [1.0]}]),
+            r"has a probability for each of the 2 labels, and names one @ \$$",
+        ),
+        (
+            _changed("golden", [GOLDEN | {"label": "wasp"}]),
+            r"has a probability for each of the 2 labels, and names one @ \$$",
+        ),
         ("", "this is no JSON"),
         ("{", "this is no JSON"),
         (b"\xff\xfe\xff", "this is no JSON"),
@@ -178,15 +208,15 @@ def test_other_json_is_a_manifest_error(value: Any) -> None:
 
 def test_later_minor_versions_may_add_fields() -> None:
     """A manifest of a later minor version is read; what it adds, at any depth, is passed over."""
-    document = json.loads(_changed("preprocess.colour_space", "sRGB")) | {"schema": "1.7", "licence": "MIT"}
+    document = json.loads(_changed("preprocess.colour_space", "sRGB")) | {"schema": "2.7", "licence": "MIT"}
     manifest = Manifest.from_json(json.dumps(document))
-    assert manifest.schema == "1.7"
+    assert manifest.schema == "2.7"
     assert (manifest.labels, manifest.preprocess) == (MANIFEST.labels, MANIFEST.preprocess)
 
 
 def test_later_minor_versions_are_checked_as_strictly_otherwise() -> None:
     """A later minor version excuses no missing field."""
-    document = json.loads(_without("proof.tolerance")) | {"schema": "1.7"}
+    document = json.loads(_without("proof.tolerance")) | {"schema": "2.7"}
     with pytest.raises(ManifestError, match=r"missing field @ \$\.proof\.tolerance"):
         Manifest.from_json(json.dumps(document))
 

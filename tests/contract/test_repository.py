@@ -1,6 +1,8 @@
 """The model repository: versions count up, names stay inside, and NVIDIA Triton can read what is written."""
 
 import dataclasses
+import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,8 @@ from google.protobuf import text_format
 from support.manifests import MANIFEST
 from tritonclient.grpc import model_config_pb2
 
-from contract.errors import RepositoryError
-from contract.repository import ModelRepository, check_name, config_pbtxt
+from contract.errors import ModelError, RepositoryError
+from contract.repository import ModelRepository, check_name, config_pbtxt, find_model, read_model
 
 
 def test_versions_count_up_and_stay(tmp_path: Path) -> None:
@@ -25,10 +27,11 @@ def test_versions_count_up_and_stay(tmp_path: Path) -> None:
 
 
 def test_nothing_else_is_left(tmp_path: Path) -> None:
-    """A publication leaves the model, its configuration and its labels, and nothing beside them."""
+    """A publication leaves the model, its checksum, its configuration and its labels, and nothing beside them."""
     ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert found == ["insects/1/model.onnx", "insects/config.pbtxt", "insects/labels.txt"]
+    beside = [f"insects/{name}" for name in ("config.pbtxt", "kserve.yaml", "labels.txt")]
+    assert found == ["insects/1/SHA256SUMS", "insects/1/model.onnx", *beside]
     assert (tmp_path / "insects/labels.txt").read_text() == "ant\nbee\n"
     assert (tmp_path / "insects").stat().st_mode & 0o777 == 0o755
 
@@ -130,6 +133,50 @@ def test_configuration_is_tritons(tmp_path: Path) -> None:
     assert (given.name, given.data_type, list(given.dims)) == ("probabilities", model_config_pb2.TYPE_FP32, [2])
     assert given.label_filename == "labels.txt"
     assert config.HasField("dynamic_batching")
+    assert [(group.count, group.kind) for group in config.instance_group] == [(1, config.instance_group[0].KIND_AUTO)]
+    (warm_up,) = config.model_warmup
+    assert warm_up.batch_size == 1
+    assert set(warm_up.inputs) == {"pixels"}
+    zeros = warm_up.inputs["pixels"]
+    assert (zeros.data_type, list(zeros.dims)) == (model_config_pb2.TYPE_UINT8, [224, 200, 3])
+    assert zeros.zero_data
+
+
+def test_every_file_of_a_version_is_in_its_index(tmp_path: Path) -> None:
+    """`SHA256SUMS` is what `sha256sum --check` reads, and lists whatever was published with the model."""
+    repository = ModelRepository(tmp_path)
+    repository.publish("insects", b"model", MANIFEST, {"candidates.json": b"[]"})
+    folder = repository.path("insects", 1).parent
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "model.onnx: OK\ncandidates.json: OK\n")
+    assert read_model(folder / "model.onnx") == b"model"
+
+
+@pytest.mark.parametrize("index", ["", "model.onnx", f"{hashlib.sha256(b'other').hexdigest()}  model.onnx", "\x00\xff"])
+def test_a_model_that_is_not_in_its_index_is_refused(index: str, tmp_path: Path) -> None:
+    """A changed file, or a changed index; with no index at all, a file stands for itself."""
+    repository = ModelRepository(tmp_path)
+    repository.publish("insects", b"model", MANIFEST)
+    path = repository.path("insects", 1)
+    (path.parent / "SHA256SUMS").write_text(index)
+    with pytest.raises(ModelError, match="is not the file that was published: its SHA-256, 9372c470eeadd5ec"):
+        read_model(path)
+    (path.parent / "SHA256SUMS").unlink()
+    assert read_model(path) == b"model"
+
+
+def test_models_are_found_by_what_people_name(tmp_path: Path) -> None:
+    """A file, a version's folder, or a model's, which means its newest version."""
+    repository = ModelRepository(tmp_path)
+    for _ in range(11):
+        repository.publish("insects", b"model", MANIFEST)
+    for named, version in (("insects/3/model.onnx", 3), ("insects/3", 3), ("insects", 11)):
+        assert find_model(tmp_path / named) == repository.path("insects", version)
+    for named in ("", "birds", "insects/12", "insects/3/model.plan"):
+        with pytest.raises(ModelError, match=r"is neither a model's file nor a folder that holds one"):
+            find_model(tmp_path / named)
 
 
 def test_configuration_follows_the_newest_version(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def _read_all(repository: ModelRepository) -> tuple[int, ...]:
         assert repository.path("insects", version).read_bytes() == WHOLE
     if versions:
         assert (repository.root / "insects/labels.txt").read_text() == "ant\nbee\n"
-        assert (repository.root / "insects/config.pbtxt").read_text().endswith("dynamic_batching { }\n")
+        assert (repository.root / "insects/config.pbtxt").read_text().endswith("zero_data: true } } }]\n")
     return versions
 
 

@@ -17,9 +17,11 @@ from contract.errors import CheckpointError, ProofError, RepositoryError
 from contract.manifest import METADATA_KEY, Manifest
 from contract.reporting import Silent
 from export.graph import Served
-from export.prove import prove
+from export.options import ExportOptions
+from export.prepared import prepare_all
+from export.prove import Expected, check_proof, expect, prove
 from export.run import Published, export
-from tune.checkpoint import load_run
+from tune.checkpoint import RunFacts, load_run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def published(run: Path) -> Published:
     """That run, exported."""
-    return export(run, run.parent / "models", "colours", max_batch=16)
+    return export(run, run.parent / "models", "colours", ExportOptions(max_batch=16))
 
 
 def test_graph_takes_uint8_pictures_and_gives_probabilities_in_any_batch(published: Published) -> None:
@@ -74,20 +76,23 @@ def test_answers_of_separate_sigmoids_are_torchs_and_the_manifest_says_so(tmp_pa
 
 
 def test_file_describes_itself(published: Published) -> None:
-    """The manifest inside says labels, preparation, proof and provenance; nothing lies beside the model."""
+    """The manifest inside says labels, preparation, proof and provenance; only its checksum lies beside the model."""
     model = onnx.load(published.path)
     manifest = Manifest.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
     assert manifest == published.manifest
+    assert manifest.precision == "fp32"
     assert manifest.labels == ("blue", "green", "red")
     assert manifest.preprocess == SPEC
     assert manifest.proof.pictures == 18
-    assert manifest.proof.batch_sizes == (1, 2, 7)
+    assert manifest.proof.batch_sizes == (1, 2, 7, 16)
     assert 0 <= manifest.proof.largest_difference <= 1e-4
     assert manifest.proof.same_top1 == 1
+    assert manifest.proof.accuracy == manifest.proof.trained_accuracy
     assert manifest.provenance.versions["onnxruntime"] == onnxruntime.__version__
-    assert [file.name for file in published.path.parent.iterdir()] == ["model.onnx"]
+    assert sorted(file.name for file in published.path.parent.iterdir()) == ["SHA256SUMS", "model.onnx"]
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=published.path.parent, check=True)
     beside = sorted(file.name for file in published.path.parents[1].iterdir())
-    assert beside == ["1", "config.pbtxt", "labels.txt"]
+    assert beside == ["1", "config.pbtxt", "kserve.yaml", "labels.txt"]
 
 
 def test_file_tells_nothing_of_the_machine(run: Path, published: Published) -> None:
@@ -99,10 +104,10 @@ def test_file_tells_nothing_of_the_machine(run: Path, published: Published) -> N
 
 def test_equal_runs_give_equal_bytes(run: Path, published: Published, tmp_path: Path) -> None:
     """Exporting twice gives the same file, in another process too."""
-    again = export(run, tmp_path / "models", "colours", max_batch=16)
+    again = export(run, tmp_path / "models", "colours", ExportOptions(max_batch=16))
     assert again.path.read_bytes() == published.path.read_bytes()
-    code = f"from export.run import export; export({str(run)!r}, {str(tmp_path / 'third')!r}, 'colours', max_batch=16)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    command = ["export", run, "--repository", tmp_path / "third", "--name", "colours", "--max-batch", "16"]
+    subprocess.run([sys.executable, "-m", "unfreeze.command", *map(str, command)], check=True, capture_output=True)
     assert (tmp_path / "third/colours/1/model.onnx").read_bytes() == published.path.read_bytes()
 
 
@@ -111,6 +116,11 @@ def test_versions_count_up(run: Path, tmp_path: Path) -> None:
     first, second = (export(run, tmp_path, "colours") for _ in range(2))
     assert (first.version, second.version) == (1, 2)
     assert first.path.is_file()
+
+
+def _expected(served: Served, facts: RunFacts) -> Expected:
+    pictures = prepare_all(facts.pictures(), facts.preprocess, "preparing", Silent())
+    return expect(served, pictures, 16, Silent())
 
 
 def test_another_networks_graph_is_not_published(run: Path, published: Published) -> None:
@@ -122,7 +132,7 @@ def test_another_networks_graph_is_not_published(run: Path, published: Published
     with pytest.raises(
         ProofError, match=r"not what was trained: a probability differs by \d\.\d+e-\d+, more than 1e-04"
     ):
-        prove(published.path.read_bytes(), served, facts.pictures(), facts.preprocess, 1e-4, Silent())
+        check_proof(prove(published.path.read_bytes(), _expected(served, facts), 1e-4, Silent()), 0.5)
 
 
 def test_too_strict_a_tolerance_publishes_nothing(run: Path, tmp_path: Path) -> None:
@@ -157,7 +167,7 @@ def _break_a_weight(run: Path) -> None:
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), CheckpointError, "is damaged"),
         (_drop_a_tensor, CheckpointError, "is damaged"),
         (_break_a_weight, ProofError, "not what was trained"),
-        (lambda run: next((run.parent / "pictures").rglob("*.jpg")).unlink(), ProofError, "pictures are gone"),
+        (lambda run: next((run.parent / "pictures/val").rglob("*.jpg")).unlink(), ProofError, "pictures are gone"),
     ],
 )
 def test_broken_runs_are_refused(break_it, error, message, tmp_path: Path) -> None:  # noqa: ANN001

@@ -18,5 +18,13 @@ MANIFEST = Manifest(
         pictures=100,
         versions={"torch": "2.15"},
     ),
-    proof=Proof(pictures=10, batch_sizes=(1, 7), largest_difference=1e-6, tolerance=1e-4, same_top1=1.0),
+    proof=Proof(
+        pictures=10,
+        batch_sizes=(1, 7),
+        largest_difference=1e-6,
+        tolerance=1e-4,
+        same_top1=1.0,
+        accuracy=0.9,
+        trained_accuracy=0.9,
+    ),
 )

@@ -15,7 +15,13 @@ SPEC = PreprocessSpec(resize=(40,), crop=(32, 32))
 
 
 def write_run(
-    folder: Path, *, backbone: str = "squeezenet1_1", per_class: int = 6, seed: int = 0, **facts: object
+    folder: Path,
+    *,
+    backbone: str = "squeezenet1_1",
+    per_class: int = 6,
+    seed: int = 0,
+    temperature: float = 1.5,
+    **facts: object,
 ) -> Path:
     """Write pictures and a run that has random weights, whose logits differ from picture to picture.
 
@@ -24,30 +30,37 @@ def write_run(
         backbone: torchvision's name of the network.
         per_class: validation pictures of each colour.
         seed: of the weights.
+        temperature: what the logits are divided by.
         facts: more of what `RunFacts` takes.
     """
     data, run = folder / "pictures", folder / "run"
     write_pictures(data / "val", per_class)
+    write_pictures(data / "train", 2, first_seed=500)
     torch.manual_seed(seed)
     network = Network(backbone, torchvision.models.get_model(backbone), SPEC, len(COLOURS))
     _spread(network.eval())
-    files = sorted(path.relative_to(data) for path in data.rglob("*.jpg"))
     labels = tuple(COLOURS)
     described = RunFacts(
         labels=labels,
         preprocess=SPEC,
-        temperature=1.5,
+        temperature=temperature,
         provenance=Provenance(
             backbone=backbone, weights="none", weights_sha256="", cut="head", seed=seed, pictures=0, versions={}
         ),
         metrics={"val_accuracy": 1 / 3},
         data=str(data),
-        val=tuple(LabelledFile(path=file.as_posix(), label=labels.index(file.parts[1])) for file in files),
+        val=_files(data, "val", labels),
+        calibration=_files(data, "train", labels),
         **facts,
     )
     run.mkdir()
     save_run(run, network, described, {})
     return run
+
+
+def _files(data: Path, split: str, labels: tuple[str, ...]) -> tuple[LabelledFile, ...]:
+    files = sorted(path.relative_to(data) for path in (data / split).rglob("*.jpg"))
+    return tuple(LabelledFile(path=file.as_posix(), label=labels.index(file.parts[1])) for file in files)
 
 
 def _spread(network: Network) -> None:
@@ -57,5 +70,6 @@ def _spread(network: Network) -> None:
     with torch.inference_mode():
         features = pool(network.run_blocks(noise // 4 + colours // 2, 0, len(network.block_names)))
     network.head.mean.copy_(features.mean(0))
-    network.head.inverse_std.copy_(1 / (features.std(0) + 1e-6))
+    deviation = features.std(0)  # of a few features it is next to nothing; they are not to be blown up
+    network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max()))
     torch.nn.init.normal_(network.head.linear.weight, std=0.1)

@@ -2,15 +2,22 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from rich.table import Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+
+if TYPE_CHECKING:
+    from export.run import Published
 
 EXAMPLES = """Examples:
 
     unfreeze export run/ --repository models/ --name flowers
+    unfreeze export run/ --repository models/ --name flowers --precision auto
+    unfreeze export run/ --repository models/ --name flowers --precision int8 --target arm
+    unfreeze export run/ --repository models/ --name flowers --precision fp16 --tensorrt --compute-capability SM89,SM120
 """
 
 
@@ -19,46 +26,94 @@ def export(
     *,
     repository: Path,
     name: str,
+    precision: str = "fp32",
+    target: Literal["auto", "cpu", "arm", "tensorrt"] = "auto",
+    max_drop: float = 0.5,
     data: Path | None = None,
     tolerance: float = 1e-4,
     max_batch: int = 64,
+    serving_batch: int = 8,
+    tensorrt: Annotated[bool, Parameter(negative="")] = False,
+    compute_capability: str = "",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Export a run as one ONNX file, prove it equal to what was trained, and publish it as a new version.
 
-    Nothing is published, and the exit code is not 0, where a probability differs by more than the tolerance.
+    Nothing is published, and the exit code is not 0, where the file is not what was trained: a probability of the
+    fp32 graph differs by more than the tolerance, or fp16 or int8 loses more of the accuracy than is allowed.
 
     Args:
         run: folder that `unfreeze tune` wrote.
         repository: folder of models, made where it is missing.
         name: of the model in there.
+        precision: fp32, fp16 or int8; or "auto", or some of them with commas in between: the fastest on this machine
+            that loses no more than --max-drop, and only where it is faster than fp32.
+        target: whose kernels int8 is made for; "auto" is this machine's.
+        max_drop: points of top-1 accuracy on the validation pictures that may be lost.
         data: folder of pictures that the run learned from, if it has moved.
-        tolerance: largest difference of a probability between torch and ONNX Runtime that is let pass.
+        tolerance: largest difference of a probability between torch and the fp32 graph that is let pass.
         max_batch: largest batch to serve it with.
+        serving_batch: a usual batch, at which candidates are timed besides single pictures.
+        tensorrt: also build an engine beside the model.
+        compute_capability: build it with TensorRT for RTX, which needs no GPU, for these, with commas in between;
+            without it, with TensorRT for the GPU in this machine.
         json: print the outcome as JSON on standard output.
     """
+    from export.options import ExportOptions
     from export.run import export as run_export
 
+    options = ExportOptions(
+        precision=precision,
+        target=target,
+        max_drop=max_drop,
+        tolerance=tolerance,
+        max_batch=max_batch,
+        serving_batch=serving_batch,
+        tensorrt=tensorrt,
+        compute_capability=compute_capability,
+    )
     with TerminalReporter() as reporter:
-        published = run_export(
-            run, repository, name, data=data, tolerance=tolerance, max_batch=max_batch, reporter=reporter
-        )
-    proof = published.manifest.proof
+        published = run_export(run, repository, name, options, data=data, reporter=reporter)
     if json:
-        print_json(
-            {
-                "path": str(published.path),
-                "name": published.name,
-                "version": published.version,
-                "bytes": published.bytes,
-                "proof": dataclasses.asdict(proof),
-            }
-        )
+        print_json(_document(published))
         return
+    if len(published.candidates) > 1:
+        RESULTS.print(_table(published))
+    proof = published.manifest.proof
     RESULTS.print(
-        f"published {published.path} ({published.bytes / 1e6:.1f} MB): on {proof.pictures} validation pictures, in "
-        f"batches of {', '.join(map(str, proof.batch_sizes))}, no probability differs from torch's by more than "
-        f"{proof.largest_difference:.1e}",
+        f"published {published.path} ({published.bytes / 1e6:.1f} MB, {published.manifest.precision}): on "
+        f"{proof.pictures} validation pictures, in batches of {', '.join(map(str, proof.batch_sizes))}, no probability "
+        f"differs from torch's by more than {proof.largest_difference:.1e}, and {proof.accuracy:.1%} are right "
+        f"(torch: {proof.trained_accuracy:.1%})",
         markup=False,
     )
     RESULTS.print(f"next: unfreeze serve --repository {repository}", markup=False)
+
+
+def _document(published: "Published") -> dict[str, object]:
+    return {
+        "path": str(published.path),
+        "name": published.name,
+        "version": published.version,
+        "bytes": published.bytes,
+        "sha256": published.manifest.sha256,
+        "precision": published.manifest.precision,
+        "proof": dataclasses.asdict(published.manifest.proof),
+        "candidates": published.candidates,
+    }
+
+
+def _table(published: "Published") -> Table:
+    table = Table("precision", "MB", "top-1", "as torch", "largest difference")
+    for speed in published.candidates[0]["speeds"]:
+        table.add_column(f"p50, batch {speed['batch']}", justify="right")
+        table.add_column("pictures/s", justify="right")
+    table.add_column("verdict")
+    for one in published.candidates:
+        proof = one["proof"]
+        figures = [f"{proof['accuracy']:.4f}", f"{proof['same_top1']:.4f}", f"{proof['largest_difference']:.1e}"]
+        for speed in one["speeds"]:
+            figures += [f"{speed['p50_ms']:.1f} ms", f"{speed['pictures_per_second']:.0f}"]
+        kept = f" ({one['kept_in_float']} layers in float)" if one["kept_in_float"] else ""
+        table.add_row(one["precision"] + kept, f"{one['bytes'] / 1e6:.1f}", *figures, one["verdict"])
+    return table

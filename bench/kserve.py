@@ -1,0 +1,35 @@
+"""Hold the example for KServe against KServe's own schema.
+
+python -m bench.kserve
+
+KServe's package, which has it, is installed into an environment of its own under `bench/out`.
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import cyclopts
+
+from bench.peers.environment import peer_python
+from contract.kserve import kserve_yaml
+from unfreeze.console import RESULTS
+
+_KSERVE = "kserve==0.21.*"
+_SCRIPT = Path(__file__).parent / "peers" / "kserve_schema.py"
+
+
+def main() -> None:
+    """Write the example and let KServe's package read it."""
+    python = peer_python("kserve", _KSERVE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kserve.yaml"
+        path.write_text(kserve_yaml("insects"))
+        done = subprocess.run([python, _SCRIPT, path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    RESULTS.print(done.stdout.strip(), markup=False)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,153 @@
+"""Build a graph for each precision, hold each against the trained network, and choose one."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from contract.errors import ProofError
+from contract.manifest import Candidate, Proof
+from contract.reporting import Reporter
+from export.graph import HalfNetwork, Served, graph_from_network
+from export.options import ExportOptions, Precision
+from export.prepared import Prepared
+from export.prove import Expected, check_graph, check_proof, drop, prove
+from export.quantise import Quantiser
+from export.speed import Speed, time_graphs
+
+_FLOAT = "fp32"
+_ANY = 1.0  # a probability cannot differ by more: fp16 and int8 are judged by their answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A graph, and what it is worth.
+
+    Args:
+        graph: with no manifest in it yet.
+        about: its precision, size and proof.
+        speeds: on this machine, by batch; none where no choice was asked for.
+        verdict: why it is published, or is not.
+    """
+
+    graph: onnx.ModelProto
+    about: Candidate
+    speeds: tuple[Speed, ...] = ()
+    verdict: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """Makes candidates of one trained network.
+
+    Args:
+        served: the network, in float32 on the CPU.
+        shape: height, width and channels of a prepared picture.
+        expected: what it answers to the validation pictures.
+        calibration: gives training pictures for int8.
+        options: what to make.
+        reporter: shows progress.
+    """
+
+    served: Served
+    shape: tuple[int, int, int]
+    expected: Expected
+    calibration: Callable[[], Prepared]
+    options: ExportOptions
+    reporter: Reporter
+
+    def build(self, precision: Precision) -> Built:
+        """Make a graph and prove it.
+
+        Raises:
+            ProofError: it breaks ONNX's rules, or cannot run.
+        """
+        self.reporter.say(f"exporting the graph in {precision}")
+        if precision == "int8":
+            return self._quantised()
+        served = self.served
+        if precision == "fp16":
+            served = Served(HalfNetwork(served.network), served.temperature, served.link)
+        graph = graph_from_network(served, self.shape)
+        return self._built(graph, precision, self.options.tolerance if precision == _FLOAT else _ANY)
+
+    def _built(self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0) -> Built:
+        check_graph(graph)
+        content = graph.SerializeToString(deterministic=True)
+        proof = prove(content, self.expected, tolerance, self.reporter)
+        return Built(
+            graph=graph,
+            about=Candidate(precision=precision, bytes=len(content), kept_in_float=kept, proof=proof),
+        )
+
+    def _quantised(self) -> Built:
+        """Quantise everything; where that loses too much, keep the worst layers in float: 1, 2, 4, 8, ... of them."""
+        graph = graph_from_network(self.served, self.shape)
+        with tempfile.TemporaryDirectory() as folder:
+            quantiser = Quantiser(graph, self.calibration().pixels, self.options.kernels, Path(folder))
+            layers = len(quantiser.layers)
+            best = self._built(quantiser.graph(), "int8", _ANY)
+            order: Sequence[str] = ()
+            count = 1
+            while drop(best.about.proof) > self.options.max_drop and count < layers:
+                order = order or quantiser.by_loss()
+                self.reporter.say(f"int8 loses {drop(best.about.proof):.2f} points: keeping {count} layers in float")
+                tried = self._built(quantiser.graph(order[:count]), "int8", _ANY, kept=count)
+                best = tried if drop(tried.about.proof) < drop(best.about.proof) else best
+                count *= 2
+            return best
+
+
+def choose(
+    built: Sequence[Built], options: ExportOptions, shape: tuple[int, int, int], reporter: Reporter
+) -> list[Built]:
+    """Time the candidates and say of each why it is published or not; the published one comes first.
+
+    Args:
+        built: the fp32 one first.
+        options: how much may be lost, and at which batch the model will serve.
+        shape: height, width and channels of a prepared picture.
+        reporter: shows progress.
+    """
+    graphs = {one.about.precision: one.graph.SerializeToString(deterministic=True) for one in built}
+    batches = tuple(sorted({1, min(options.serving_batch, options.max_batch)}))
+    speeds = time_graphs(graphs, shape, batches, reporter)
+    timed = [replace(one, speeds=speeds[one.about.precision]) for one in built]
+    fit = [one for one in timed if _is_fit(one, options)]
+    best = max(fit, key=_gain)
+    return [replace(best, verdict="published")] + [
+        replace(one, verdict=_why_not(one, options)) for one in timed if one is not best
+    ]
+
+
+def _is_fit(built: Built, options: ExportOptions) -> bool:
+    if built.about.precision == _FLOAT:
+        return True
+    return _is_true(built.about.proof, options) and all(speed.times_fp32 > 1 for speed in built.speeds)
+
+
+def _is_true(proof: Proof, options: ExportOptions) -> bool:
+    try:
+        check_proof(proof, options.max_drop)
+    except ProofError:
+        return False
+    return True
+
+
+def _gain(built: Built) -> float:
+    """Multiply how many times as fast it is, over the batch sizes."""
+    gain = 1.0
+    for speed in built.speeds:
+        gain *= speed.times_fp32
+    return gain
+
+
+def _why_not(built: Built, options: ExportOptions) -> str:
+    if not _is_true(built.about.proof, options):
+        return f"loses {drop(built.about.proof):.2f} points"
+    slowest = min(speed.times_fp32 for speed in built.speeds)
+    if built.about.precision != _FLOAT and slowest <= 1:
+        return f"{slowest:.2f} times as fast as {_FLOAT}"
+    return "slower than what is published"

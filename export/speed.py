@@ -1,0 +1,74 @@
+"""Time graphs on this machine, against each other."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from contract.reporting import Reporter
+from export.session import Session
+
+_ROUNDS = 15
+_WARM_UP = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast a graph is.
+
+    Args:
+        batch: pictures at once.
+        p50_ms: the median time of a batch, in milliseconds.
+        pictures_per_second: at that time.
+        times_fp32: how many times as fast as the fp32 graph: the median of ratios that were taken in turn.
+    """
+
+    batch: int
+    p50_ms: float
+    pictures_per_second: float
+    times_fp32: float
+
+
+def time_graphs(
+    graphs: Mapping[str, bytes], shape: tuple[int, int, int], batches: tuple[int, ...], reporter: Reporter
+) -> dict[str, tuple[Speed, ...]]:
+    """Run graphs in turn, so that what else the machine does falls on all of them.
+
+    Args:
+        graphs: contents of `model.onnx`, by precision; the first is what the others are compared with.
+        shape: height, width and channels of a prepared picture.
+        batches: how many pictures at once, one size after the other.
+        reporter: shows progress.
+
+    Returns:
+        One speed a batch size, by precision.
+    """
+    sessions = {name: Session(graph) for name, graph in graphs.items()}
+    advance = reporter.track("timing the candidates", len(batches) * _ROUNDS)
+    speeds: dict[str, list[Speed]] = {name: [] for name in graphs}
+    for batch in batches:
+        pixels = np.random.default_rng(batch).integers(0, 256, (batch, *shape), np.uint8)
+        for session in sessions.values():
+            for _ in range(_WARM_UP):
+                session.run(pixels)
+        taken: dict[str, list[float]] = {name: [] for name in graphs}
+        for _ in range(_ROUNDS):
+            for name, session in sessions.items():
+                taken[name].append(_seconds(session, pixels))
+            advance(1)
+        first = next(iter(taken.values()))
+        for name, own in taken.items():
+            ratios = [other / mine for other, mine in zip(first, own, strict=True)]
+            p50 = median(own)
+            speeds[name].append(
+                Speed(batch=batch, p50_ms=1000 * p50, pictures_per_second=batch / p50, times_fp32=median(ratios))
+            )
+    return {name: tuple(own) for name, own in speeds.items()}
+
+
+def _seconds(session: Session, pixels: np.ndarray) -> float:
+    started = time.perf_counter()
+    session.run(pixels)
+    return time.perf_counter() - started

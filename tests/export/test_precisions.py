@@ -1,0 +1,374 @@
+"""fp16 and int8: typed for their targets, calibrated on training pictures alone, published where they pay."""
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from support.runs import SPEC, write_run
+
+from contract.errors import OptionsError, ProofError
+from contract.manifest import Candidate, Proof
+from contract.reporting import Silent
+from export.candidates import Built, choose
+from export.graph import Served, graph_from_network
+from export.options import ExportOptions
+from export.prepared import Prepared, prepare_all
+from export.prove import check_graph, check_proof, drop
+from export.quantise import Quantiser
+from export.run import Published, export
+from tune.checkpoint import load_run
+from tune.network import Network
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with random weights, and a temperature at which its answers are unsure enough to differ a little."""
+    return write_run(tmp_path_factory.mktemp("run"), backbone="resnet18", temperature=5.0)
+
+
+@pytest.fixture(scope="module")
+def calibration(run: Path) -> Prepared:
+    """Its training pictures."""
+    _, facts = load_run(run)
+    return prepare_all(facts.pictures(calibration=True), facts.preprocess, "preparing", Silent())
+
+
+def _exported(run: Path, folder: Path, precision: str, **options: object) -> Published:
+    return export(run, folder, "colours", ExportOptions(precision=precision, max_batch=16, max_drop=100, **options))
+
+
+@pytest.fixture(scope="module")
+def halved(run: Path) -> Published:
+    """It in float16."""
+    return _exported(run, run.parent / "fp16", "fp16")
+
+
+@pytest.fixture(scope="module")
+def quantised(run: Path) -> Published:
+    """It in int8."""
+    return _exported(run, run.parent / "int8", "int8")
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def test_fp16_computes_its_blocks_in_halves_and_the_rest_in_full(halved: Published) -> None:
+    """Every convolution has float16 weights; the head and the softmax are float32, input and output as ever."""
+    model = onnx.load(halved.path)
+    weights = _weights(model)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 20
+    assert {weights[node.input[1]].data_type for node in convolutions} == {TensorProto.FLOAT16}
+    (head,) = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
+    assert {weights[name].data_type for name in head.input if name in weights} == {TensorProto.FLOAT}
+    (taken,), (given,) = model.graph.input, model.graph.output
+    assert (taken.type.tensor_type.elem_type, given.type.tensor_type.elem_type) == (
+        TensorProto.UINT8,
+        TensorProto.FLOAT,
+    )
+    assert not any(tensor.data_type == TensorProto.DOUBLE for tensor in weights.values())
+
+
+def test_fp16_answers_as_the_trained_network_to_a_hundredth(run: Path, halved: Published) -> None:
+    """And not to the last bit, or it would not be in halves."""
+    network, facts = load_run(run)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, *SPEC.shape), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = torch.softmax(network(torch.from_numpy(pixels)) / facts.temperature, 1).numpy()
+    (found,) = onnxruntime.InferenceSession(halved.path).run(None, {"pixels": pixels})
+    assert 1e-6 < np.abs(found - expected).max() < 1e-2
+    assert (halved.manifest.precision, halved.manifest.golden_tolerance) == ("fp16", 0.1)
+    assert halved.manifest.proof.largest_difference < 1e-2
+
+
+def _quantised_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]:
+    """Tell which types activations and weights are quantised to, and whether around zero."""
+    weights, found = _weights(model), {"activations": set(), "weights": set()}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[2] in weights:
+            zero = weights[node.input[2]]
+            if zero.data_type != TensorProto.INT32:
+                kind = "weights" if node.input[0] in weights else "activations"
+                found[kind].add((zero.data_type, not numpy_helper.to_array(zero).any()))
+    return found
+
+
+@pytest.mark.parametrize("target", ["cpu", "arm", "tensorrt"])
+def test_int8_is_quantised_as_its_target_wants_it(
+    target: str, run: Path, calibration: Prepared, tmp_path: Path
+) -> None:
+    """Unsigned activations for x86, signed ones around zero for the others; signed weights, channel by channel."""
+    network, facts = load_run(run)
+    graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
+    quantiser = Quantiser(graph, calibration.pixels, target, tmp_path)
+    model = quantiser.graph()
+    assert len(quantiser.layers) == 20
+    check_graph(model)
+    types = _quantised_types(model)
+    assert types["weights"] == {(TensorProto.INT8, True)}
+    if target == "cpu":
+        assert {kind for kind, _ in types["activations"]} == {TensorProto.UINT8}
+    else:
+        assert types["activations"] == {(TensorProto.INT8, True)}
+    weights = _weights(model)
+    scales = [
+        weights[node.input[1]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights and len(weights[node.input[0]].dims) == 4
+    ]
+    assert len(scales) == 20
+    assert all(list(scale.dims) == [channels] for scale, channels in zip(scales, _channels(model), strict=True))
+
+
+def _channels(model: onnx.ModelProto) -> list[int]:
+    weights = _weights(model)
+    return [
+        weights[node.input[0]].dims[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights and len(weights[node.input[0]].dims) == 4
+    ]
+
+
+def test_int8_is_a_quarter_as_large_and_answers_nearly_alike(run: Path, quantised: Published) -> None:
+    """Its proof says by how much it differs, which is more than float's rounding and less than a tenth."""
+    proof = quantised.manifest.proof
+    assert 1e-5 < proof.largest_difference < 0.1
+    assert proof.batch_sizes == (1, 2, 7, 16)
+    assert quantised.bytes < 0.3 * (run / "model.safetensors").stat().st_size
+    assert quantised.manifest.candidates[0].precision == quantised.manifest.precision == "int8"
+
+
+def test_validation_pictures_have_no_part_in_calibration(run: Path, quantised: Published, tmp_path: Path) -> None:
+    """With another half of the validation pictures left out, the graph has the same bytes."""
+    document = json.loads((run / "run.json").read_text())
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    (copy / "run.json").write_text(json.dumps(document | {"val": document["val"][::2]}))
+    other = _exported(copy, tmp_path / "models", "int8")
+    graphs = [onnx.load(one.path).graph.SerializeToString(deterministic=True) for one in (quantised, other)]
+    assert graphs[0] == graphs[1]
+    assert other.manifest.proof.pictures == 9
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_exporting_twice_gives_equal_bytes(
+    precision: str, run: Path, halved: Published, quantised: Published, tmp_path: Path
+) -> None:
+    """The same run, the same file."""
+    again = _exported(run, tmp_path, precision)
+    first = halved if precision == "fp16" else quantised
+    assert again.path.read_bytes() == first.path.read_bytes()
+    assert again.manifest.sha256 == first.manifest.sha256
+
+
+def test_a_run_without_calibration_pictures_cannot_be_quantised(run: Path, tmp_path: Path) -> None:
+    """As one that an earlier version tuned; the message says what to do."""
+    document = json.loads((run / "run.json").read_text())
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    (copy / "run.json").write_text(json.dumps(document | {"calibration": []}))
+    with pytest.raises(ProofError, match="names no training pictures to find the ranges of int8 by; tune again"):
+        _exported(copy, tmp_path / "models", "int8")
+
+
+def test_layers_are_ordered_by_the_noise_that_quantisation_makes(
+    run: Path, calibration: Prepared, tmp_path: Path
+) -> None:
+    """By hand: what each layer takes and gives, rounded to the graph's own steps; those of the worst stay in float."""
+    network, facts = load_run(run)
+    graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
+    quantiser = Quantiser(graph, calibration.pixels, "cpu", tmp_path)
+    ratios = _ratios(quantiser.graph(), calibration.pixels)
+    layers = {node.name: node for node in onnx.load(tmp_path / "float.onnx").graph.node}
+    expected = {
+        name: min(ratios[one] for one in (*layers[name].input, *layers[name].output) if one in ratios)
+        for name in quantiser.layers
+    }
+    order = quantiser.by_loss()
+    assert sorted(order) == sorted(quantiser.layers)
+    np.testing.assert_allclose([expected[name] for name in order], sorted(expected.values()), rtol=1e-3)
+    assert max(expected.values()) > 1.5 * min(expected.values())
+    kept = quantiser.graph(order[:3])
+    weights = _weights(kept)
+    assert {node.name for node in kept.graph.node if node.op_type == "Conv" and node.input[1] in weights} == {
+        *order[:3]
+    }
+
+
+def _ratios(model: onnx.ModelProto, pixels: np.ndarray) -> dict[str, float]:
+    """Give the signal-to-noise ratio of every quantised activation, by its name in the float graph."""
+    weights = {name: numpy_helper.to_array(tensor) for name, tensor in _weights(model).items()}
+    rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in weights]
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    names = dict.fromkeys(node.input[0] for node in rounded)
+    extended.graph.output.extend(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(extended.SerializeToString(), options)
+    found = dict(zip(names, session.run([*names], {"pixels": np.array(pixels)}), strict=True))
+    ratios = {}
+    for node in rounded:
+        signal, (scale, zero) = found[node.input[0]], (weights[name] for name in node.input[1:3])
+        back = (np.clip(np.rint(signal / scale) + zero, 0, 255) - zero) * scale
+        name = node.input[0].removesuffix("_QuantizeLinear_Input")
+        ratios[name] = 20 * np.log10(np.linalg.norm(signal) / max(np.linalg.norm(signal - back), 1e-12))
+    return ratios
+
+
+def _built(network: Network, precision: str, accuracy: float = 0.9) -> Built:
+    proof = Proof(
+        pictures=200,
+        batch_sizes=(1,),
+        largest_difference=0.0,
+        tolerance=1.0,
+        same_top1=1.0,
+        accuracy=accuracy,
+        trained_accuracy=0.9,
+    )
+    return Built(
+        graph=graph_from_network(Served(network, 1.0, "softmax"), SPEC.shape),
+        about=Candidate(precision=precision, bytes=1, kept_in_float=0, proof=proof),
+    )
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
+    """A slow network and one that is several times as fast."""
+    names = {"slow": "vgg11", "fast": "squeezenet1_1"}
+    folders = {name: tmp_path_factory.mktemp(name) for name in names}
+    return {name: load_run(write_run(folders[name], backbone=backbone))[0] for name, backbone in names.items()}
+
+
+OPTIONS = ExportOptions(precision="auto", serving_batch=4)
+
+
+def test_the_fastest_that_loses_little_enough_is_published(graphs: dict[str, Network]) -> None:
+    """Speeds are measured, by batch, and the slow one is told what it is."""
+    built = [_built(graphs["slow"], "fp32"), _built(graphs["fast"], "int8", 0.896)]
+    first, second = choose(built, OPTIONS, SPEC.shape, Silent())
+    assert (first.about.precision, first.verdict) == ("int8", "published")
+    assert [speed.batch for speed in first.speeds] == [1, 4]
+    assert all(speed.times_fp32 > 1.5 for speed in first.speeds)
+    assert all(speed.times_fp32 == 1 for speed in second.speeds)
+    assert second.verdict == "slower than what is published"
+    for speed in first.speeds:
+        assert speed.pictures_per_second == pytest.approx(1000 * speed.batch / speed.p50_ms)
+
+
+def test_what_loses_too_much_is_not_published_however_fast(graphs: dict[str, Network]) -> None:
+    """0.6 of the half a point that is allowed is, and 0.8 of it is not."""
+    built = [_built(graphs["slow"], "fp32"), _built(graphs["fast"], "int8", 0.892)]
+    first, second = choose(built, OPTIONS, SPEC.shape, Silent())
+    assert (first.about.precision, second.about.precision) == ("fp32", "int8")
+    assert second.verdict == "loses 0.80 points"
+
+
+def test_what_is_slower_than_fp32_is_not_published(graphs: dict[str, Network]) -> None:
+    """However equal it is."""
+    built = [_built(graphs["fast"], "fp32"), _built(graphs["slow"], "int8")]
+    first, second = choose(built, OPTIONS, SPEC.shape, Silent())
+    assert (first.about.precision, second.about.precision) == ("fp32", "int8")
+    assert second.verdict.endswith("times as fast as fp32")
+    assert float(second.verdict.split()[0]) < 0.7
+
+
+def test_too_great_a_loss_is_refused() -> None:
+    """By name as well: half a point of 200 pictures is one of them."""
+    proof = _proof(accuracy=0.885, trained_accuracy=0.9)
+    assert drop(proof) == pytest.approx(1.5)
+    check_proof(proof, 1.6)
+    with pytest.raises(
+        ProofError, match=r"loses 1\.50 points of top-1 accuracy on 200 pictures \(0\.8850 of 0\.9000\)"
+    ):
+        check_proof(proof, 1.4)
+
+
+def _proof(**changes: float) -> Proof:
+    proof = Proof(
+        pictures=200,
+        batch_sizes=(1,),
+        largest_difference=0.3,
+        tolerance=1.0,
+        same_top1=0.98,
+        accuracy=0.9,
+        trained_accuracy=0.9,
+    )
+    return dataclasses.replace(proof, **changes)
+
+
+@pytest.mark.slow
+def test_auto_tells_what_it_made_and_keeps_it(run: Path, tmp_path: Path) -> None:
+    """All three are built, timed and told; the table lies beside the model, which says no times itself."""
+    published = _exported(run, tmp_path, "auto", serving_batch=4)
+    assert [one.precision for one in published.manifest.candidates] == ["fp32", "fp16", "int8"]
+    assert [one["verdict"] for one in published.candidates].count("published") == 1
+    assert published.candidates[0]["precision"] == published.manifest.precision
+    stored = json.loads((published.path.parent / "candidates.json").read_text())
+    assert stored == json.loads(json.dumps(published.candidates))
+    assert [speed["batch"] for speed in stored[0]["speeds"]] == [1, 4]
+    assert b"p50_ms" not in published.path.read_bytes()
+    sums = (published.path.parent / "SHA256SUMS").read_text()
+    assert sums.splitlines()[1].endswith("  candidates.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "precisions", "chooses"),
+    [
+        ({}, ("fp32",), False),
+        ({"precision": "int8"}, ("int8",), False),
+        ({"precision": "int8,int8"}, ("int8",), False),
+        ({"precision": "int8, fp16"}, ("fp32", "fp16", "int8"), True),
+        ({"precision": "auto"}, ("fp32", "fp16", "int8"), True),
+    ],
+)
+def test_precisions_that_are_asked_for_are_built(
+    options: dict[str, str],
+    precisions: tuple[str, ...],
+    chooses: bool,  # noqa: FBT001
+) -> None:
+    """One by name, or several, and then fp32 to compare them with."""
+    assert (ExportOptions(**options).precisions, ExportOptions(**options).chooses) == (precisions, chooses)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int4"}, "--precision is auto or some of fp32, fp16, int8, found 'int4'"),
+        ({"precision": "fp32,"}, "--precision is auto or some of fp32, fp16, int8, found ''"),
+        (
+            {"precision": "auto", "target": "tensorrt"},
+            "times candidates on this machine, which is not --target tensorrt",
+        ),
+        ({"precision": "auto", "target": "arm" if X86 else "cpu"}, "name one precision"),
+        ({"max_drop": -1.0}, "--max-drop goes from 0.0 to 100.0, found -1.0"),
+        ({"serving_batch": 0}, "--serving-batch goes from 1 to 4,096, found 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
+    """Before any work."""
+    with pytest.raises(OptionsError, match=message):
+        ExportOptions(**options)
+
+
+def test_a_bias_of_another_rank_is_refused() -> None:
+    """It runs in ONNX Runtime's CPU kernels by chance, and TensorRT refuses it."""
+    weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.float32), "weight")
+    bias = numpy_helper.from_array(np.zeros((4, 1), np.float32), "bias")
+    node = onnx.helper.make_node("Conv", ["x", "weight", "bias"], ["y"], name="first")
+    shapes = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "g", shapes[:1], shapes[1:], [weight, bias])
+    with pytest.raises(ProofError, match=r"the bias of first has rank 2, not 1|breaks ONNX's rules"):
+        check_graph(onnx.helper.make_model(graph))

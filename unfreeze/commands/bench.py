@@ -1,0 +1,67 @@
+"""`unfreeze bench`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from contract.errors import OptionsError
+from contract.repository import find_model
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+
+EXAMPLES = """Examples:
+
+    unfreeze bench models/flowers
+    unfreeze bench model.onnx --batch 1,4,16 --threads 1 --json
+"""
+
+
+def bench(
+    model: Path,
+    *,
+    runtime: Literal["cpu", "cuda", "tensorrt"] = "cpu",
+    batch: str = "1,8,32",
+    threads: int = 0,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Time a model on this machine, without a server around it.
+
+    Args:
+        model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
+        runtime: ONNX Runtime on the CPU or on CUDA, or the TensorRT engine beside the model.
+        batch: sizes of batches, with commas in between.
+        threads: for one batch, on a CPU; 0 for one per core.
+        json: print JSON on standard output instead of a table.
+    """
+    from serve.runtimes import open_runtime
+    from serve.speed import time_batches
+
+    sizes = _sizes(batch)
+    with open_runtime(find_model(model), runtime, threads=threads) as loaded, TerminalReporter() as reporter:
+        advance = reporter.track("timing batches", len(sizes))
+        timings = [time_batches(loaded, size, advance) for size in sizes]
+        precision = loaded.manifest.precision
+    if json:
+        print_json(
+            {"model": str(model), "precision": precision, "timings": [dataclasses.asdict(one) for one in timings]}
+        )
+        return
+    table = Table(
+        "batch", "p50", "p90", "p99", "pictures/s", "peak memory", title=f"{model} ({precision}) on {runtime}"
+    )
+    for one in timings:
+        times = (f"{value:.1f} ms" for value in (one.p50_ms, one.p90_ms, one.p99_ms))
+        table.add_row(str(one.batch), *times, f"{one.pictures_per_second:.0f}", f"{one.peak_rss_mb:.0f} MB")
+    RESULTS.print(table)
+
+
+def _sizes(batch: str) -> list[int]:
+    try:
+        sizes = [int(size) for size in batch.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(1 <= size <= 4096 for size in sizes):  # noqa: PLR2004
+        raise OptionsError(f"--batch takes whole numbers from 1 to 4,096 with commas in between, found {batch!r}")
+    return sizes

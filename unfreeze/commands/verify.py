@@ -1,0 +1,46 @@
+"""`unfreeze verify`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from contract.repository import find_model
+from unfreeze.console import RESULTS, print_json
+
+EXAMPLES = """Examples:
+
+    unfreeze verify models/flowers
+    unfreeze verify model.onnx --json
+"""
+
+
+def verify(
+    model: Path,
+    *,
+    runtime: Literal["cpu", "cuda", "tensorrt"] = "cpu",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Prove on this device that a model is what was exported: its file, how it prepares pictures, and what it answers.
+
+    Needs no data: a few pictures with the answers to them travel inside the model. The exit code is not 0 where
+    anything differs.
+
+    Args:
+        model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
+        runtime: what answers: ONNX Runtime on the CPU or on CUDA, or the TensorRT engine beside the model.
+        json: print what was found as JSON on standard output.
+    """
+    from serve.verify import verify as run_verify
+
+    path = find_model(model)
+    found = run_verify(path, runtime=runtime)
+    if json:
+        print_json({"path": str(path), **dataclasses.asdict(found)})
+        return
+    RESULTS.print(
+        f"{path} is what was exported (SHA-256 {found.sha256}): {found.golden} pictures of its own are answered here "
+        f"to {found.largest_difference:.1e} ({found.tolerance:g} is let pass)",
+        markup=False,
+    )
