@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from contract.errors import ModelError, RepositoryError
 from contract.kserve import kserve_yaml
 from contract.manifest import INPUT, OUTPUT, Manifest
 
-MODEL_FILE, INDEX_FILE = "model.onnx", "SHA256SUMS"
+MODEL_FILE, INDEX_FILE, SIGNATURE_FILE = "model.onnx", "SHA256SUMS", "model.sig"
 ENCODED_SUFFIX = ".encoded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING_PREFIX = ".staging-"
@@ -59,7 +59,14 @@ class ModelRepository:
         """Say where a version's `model.onnx` stands."""
         return self.root / check_name(name) / str(version) / MODEL_FILE
 
-    def publish(self, name: str, model: bytes, manifest: Manifest, more: Mapping[str, bytes] | None = None) -> int:
+    def publish(
+        self,
+        name: str,
+        model: bytes,
+        manifest: Manifest,
+        more: Mapping[str, bytes] | None = None,
+        sign: Callable[[Path], bytes] | None = None,
+    ) -> int:
         """Add a version, all of it or nothing.
 
         Everything is written and flushed to disk under a hidden name and then renamed, so that a reader never sees half
@@ -71,6 +78,7 @@ class ModelRepository:
             model: the content of `model.onnx`.
             manifest: what it says of itself; gives what lies beside the versions.
             more: other files of the version, by name.
+            sign: makes a signature of the version's folder, which is put into it.
 
         Returns:
             The new version's number: one more than the newest.
@@ -89,11 +97,18 @@ class ModelRepository:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with _staging(self.root) as staging:
-                return self._rename_in(name, version, beside, staging)
+                return self._rename_in(name, version, beside, staging, sign)
         except OSError as error:
             raise RepositoryError(f"cannot publish {name} into {self.root}: {error}; nothing was changed") from error
 
-    def _rename_in(self, name: str, version: dict[str, bytes], beside: dict[str, bytes], staging: Path) -> int:
+    def _rename_in(
+        self,
+        name: str,
+        version: dict[str, bytes],
+        beside: dict[str, bytes],
+        staging: Path,
+        sign: Callable[[Path], bytes] | None,
+    ) -> int:
         for _ in range(_TRIES):
             number = max(self._numbers(name), default=0) + 1
             if number > _MOST_VERSIONS:
@@ -102,6 +117,8 @@ class ModelRepository:
             files = {f"{number}/{file}": content for file, content in version.items()} | beside
             for file, content in files.items():
                 _write(whole / file, content)
+            if sign is not None:
+                _write(whole / str(number) / SIGNATURE_FILE, sign(whole / str(number)))
             if self._renamed(whole, number):
                 return number
             shutil.rmtree(whole)

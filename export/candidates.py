@@ -1,5 +1,6 @@
 """Build a graph for each precision, hold each against the trained network, and choose one."""
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -138,10 +139,7 @@ def _is_true(proof: Proof, options: ExportOptions) -> bool:
 
 def _gain(built: Built) -> float:
     """Multiply how many times as fast it is, over the batch sizes."""
-    gain = 1.0
-    for speed in built.speeds:
-        gain *= speed.times_fp32
-    return gain
+    return math.prod(speed.times_fp32 for speed in built.speeds)
 
 
 def _why_not(built: Built, options: ExportOptions) -> str:
@@ -149,5 +147,5 @@ def _why_not(built: Built, options: ExportOptions) -> str:
         return f"loses {drop(built.about.proof):.2f} points"
     slowest = min(speed.times_fp32 for speed in built.speeds)
     if built.about.precision != _FLOAT and slowest <= 1:
-        return f"{slowest:.2f} times as fast as {_FLOAT}"
-    return "slower than what is published"
+        return f"{slowest:.2f} x as fast as {_FLOAT}"
+    return "slower"

@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from contract.engine import Flavour
@@ -46,6 +47,7 @@ class ExportOptions:
         tensorrt: whether to build an engine beside the model.
         compute_capability: build it with TensorRT for RTX, for these, with commas in between, like "SM89,SM120"; empty
             builds it with TensorRT for the GPU in this machine.
+        sign_key: an elliptic-curve key in PEM to sign the version's folder with.
 
     Raises:
         OptionsError: a value is out of its range, there is no such precision, or "auto" would time what is made for
@@ -60,6 +62,7 @@ class ExportOptions:
     serving_batch: int = 8
     tensorrt: bool = False
     compute_capability: str = ""
+    sign_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Validate once, where it is built."""

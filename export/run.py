@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from export.graph import Served, with_manifest
 from export.options import PRECISIONS, ExportOptions, Precision
 from export.prepared import Prepared, prepare_all
 from export.prove import check_proof, expect
+from export.signing import sign_folder
 from tune.checkpoint import RunFacts, load_run
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -104,7 +106,8 @@ def export(
         engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
         more |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
     where = ModelRepository(repository)
-    number = where.publish(name, model, manifest, more)
+    sign = None if options.sign_key is None else partial(sign_folder, private_key=options.sign_key)
+    number = where.publish(name, model, manifest, more, sign)
     return Published(
         path=where.path(name, number),
         name=name,

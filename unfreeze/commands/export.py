@@ -35,6 +35,7 @@ def export(
     serving_batch: int = 8,
     tensorrt: Annotated[bool, Parameter(negative="")] = False,
     compute_capability: str = "",
+    sign_key: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Export a run as one ONNX file, prove it equal to what was trained, and publish it as a new version.
@@ -57,6 +58,7 @@ def export(
         tensorrt: also build an engine beside the model.
         compute_capability: build it with TensorRT for RTX, which needs no GPU, for these, with commas in between;
             without it, with TensorRT for the GPU in this machine.
+        sign_key: elliptic-curve key in PEM to sign the version's folder with; needs unfreeze[signing].
         json: print the outcome as JSON on standard output.
     """
     from export.options import ExportOptions
@@ -71,6 +73,7 @@ def export(
         serving_batch=serving_batch,
         tensorrt=tensorrt,
         compute_capability=compute_capability,
+        sign_key=sign_key,
     )
     with TerminalReporter() as reporter:
         published = run_export(run, repository, name, options, data=data, reporter=reporter)
@@ -104,16 +107,21 @@ def _document(published: "Published") -> dict[str, object]:
 
 
 def _table(published: "Published") -> Table:
-    table = Table("precision", "MB", "top-1", "as torch", "largest difference")
-    for speed in published.candidates[0]["speeds"]:
-        table.add_column(f"p50, batch {speed['batch']}", justify="right")
-        table.add_column("pictures/s", justify="right")
+    speeds = published.candidates[0]["speeds"]
+    columns = ["precision", "MB", "top-1", "as torch", "differs by", *(f"ms, {speed['batch']}" for speed in speeds)]
+    table = Table(title=f"the median time is of batches of {_sizes(speeds)}")
+    table.add_column(columns[0])
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
     table.add_column("verdict")
     for one in published.candidates:
         proof = one["proof"]
-        figures = [f"{proof['accuracy']:.4f}", f"{proof['same_top1']:.4f}", f"{proof['largest_difference']:.1e}"]
-        for speed in one["speeds"]:
-            figures += [f"{speed['p50_ms']:.1f} ms", f"{speed['pictures_per_second']:.0f}"]
-        kept = f" ({one['kept_in_float']} layers in float)" if one["kept_in_float"] else ""
-        table.add_row(one["precision"] + kept, f"{one['bytes'] / 1e6:.1f}", *figures, one["verdict"])
+        kept = f" ({one['kept_in_float']} in float)" if one["kept_in_float"] else ""
+        figures = [f"{one['bytes'] / 1e6:.1f}", f"{proof['accuracy']:.4f}", f"{proof['same_top1']:.4f}"]
+        times = [f"{speed['p50_ms']:.1f}" for speed in one["speeds"]]
+        table.add_row(one["precision"] + kept, *figures, f"{proof['largest_difference']:.0e}", *times, one["verdict"])
     return table
+
+
+def _sizes(speeds: list[dict[str, float]]) -> str:
+    return " and ".join(str(speed["batch"]) for speed in speeds)

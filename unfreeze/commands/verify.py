@@ -13,6 +13,7 @@ EXAMPLES = """Examples:
 
     unfreeze verify models/flowers
     unfreeze verify model.onnx --json
+    unfreeze verify models/flowers/3 --public-key ours.pem
 """
 
 
@@ -20,6 +21,7 @@ def verify(
     model: Path,
     *,
     runtime: Literal["cpu", "cuda", "tensorrt"] = "cpu",
+    public_key: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Prove on this device that a model is what was exported: its file, how it prepares pictures, and what it answers.
@@ -30,11 +32,16 @@ def verify(
     Args:
         model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
         runtime: what answers: ONNX Runtime on the CPU or on CUDA, or the TensorRT engine beside the model.
+        public_key: in PEM, of those who are to have signed the version's folder; needs unfreeze[signing].
         json: print what was found as JSON on standard output.
     """
     from serve.verify import verify as run_verify
 
     path = find_model(model)
+    if public_key is not None:
+        from serve.signature import check_signature
+
+        check_signature(path.parent, public_key)
     found = run_verify(path, runtime=runtime)
     if json:
         print_json({"path": str(path), **dataclasses.asdict(found)})

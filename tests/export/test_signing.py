@@ -1,0 +1,89 @@
+"""Signing: a version's folder is what those signed who have the key, every file of it, or it is refused."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from support.runs import write_run
+
+from contract.errors import ModelError, OptionsError, ProofError
+from contract.repository import ModelRepository
+from export.options import ExportOptions
+from export.run import Published, export
+from serve.signature import check_signature
+
+
+def _keys(folder: Path) -> tuple[Path, Path]:
+    """Make a pair of keys: the private and the public one."""
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / "private.pem", folder / "public.pem"
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Ours."""
+    return _keys(tmp_path_factory.mktemp("keys") / "ours")
+
+
+@pytest.fixture
+def published(keys: tuple[Path, Path], tmp_path: Path) -> Published:
+    """A model that we have signed."""
+    return export(write_run(tmp_path), tmp_path / "models", "colours", ExportOptions(sign_key=keys[0]))
+
+
+def test_a_signed_folder_is_whole_and_ours(published: Published, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """It verifies with our key, by the command too, and not with another's."""
+    folder = published.path.parent
+    check_signature(folder, keys[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "unfreeze.command", "verify", str(folder), "--public-key", str(keys[1])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ModelError, match="is not what was signed by"):
+        check_signature(folder, _keys(tmp_path / "theirs")[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b" "),
+        lambda folder: (folder / "SHA256SUMS").write_text("nothing"),
+        lambda folder: (folder / "SHA256SUMS").unlink(),
+        lambda folder: (folder / "more.bin").write_bytes(b"more"),
+        lambda folder: (folder / "model.sig").write_text("{}"),
+        lambda folder: (folder / "model.sig").unlink(),
+    ],
+)
+def test_whatever_is_changed_is_told(
+    change: Callable[[Path], object], published: Published, keys: tuple[Path, Path]
+) -> None:
+    """A file that was changed, taken away or added, the signature among them."""
+    change(published.path.parent)
+    with pytest.raises(ModelError, match=r"is not what was signed by|is not signed: there is no model\.sig"):
+        check_signature(published.path.parent, keys[1])
+
+
+def test_a_key_that_cannot_sign_publishes_nothing(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """A public key, what is no key, and none at all."""
+    run = write_run(tmp_path)
+    (tmp_path / "no.pem").write_text("no key")
+    for key, error in ((keys[1], ProofError), (tmp_path / "no.pem", ProofError), (tmp_path / "gone.pem", OptionsError)):
+        with pytest.raises(error):
+            export(run, tmp_path / "models", "colours", ExportOptions(sign_key=key))
+    assert ModelRepository(tmp_path / "models").models() == {}
+    assert list((tmp_path / "models").iterdir()) == []
