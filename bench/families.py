@@ -12,7 +12,6 @@ from importlib.metadata import version
 
 import cyclopts
 import numpy as np
-import onnxruntime
 import torch
 
 from contract.errors import UnfreezeError, first_line
@@ -21,6 +20,7 @@ from export.engine import build_engine
 from export.graph import HalfNetwork, Served, graph_from_network
 from export.options import EngineOptions
 from export.prove import check_graph
+from export.session import Session
 from tune.weights import load_pretrained
 from unfreeze.console import REMARKS
 
@@ -80,20 +80,20 @@ def _line(backbone: str) -> str:
     with torch.inference_mode():
         expected = full(torch.from_numpy(pixels)).numpy()
     differences, sizes, engines = [], [], []
-    for served in (full, half):
+    for served, precision in ((full, "fp32"), (half, "fp16")):
         graph = graph_from_network(served, shape)
         check_graph(graph)
         content = graph.SerializeToString()
-        differences.append(f"{_difference(content, pixels, expected):.0e}")
+        differences.append(f"{_difference(content, precision, pixels, expected):.0e}")
         sizes.append(f"{len(content) / 1e6:.1f}")
         engines.append(_engine(content, shape))
     return f"| {' | '.join([backbone, *differences, *sizes, *engines])} |\n"
 
 
-def _difference(content: bytes, pixels: np.ndarray, expected: np.ndarray) -> float:
-    session = onnxruntime.InferenceSession(content)
-    together = session.run(None, {"pixels": pixels})[0]
-    alone = np.concatenate([session.run(None, {"pixels": pixels[row : row + 1]})[0] for row in range(len(pixels))])
+def _difference(content: bytes, precision: str, pixels: np.ndarray, expected: np.ndarray) -> float:
+    session = Session(content, precision)
+    together = session.run(pixels)
+    alone = np.concatenate([session.run(pixels[row : row + 1]) for row in range(len(pixels))])
     return float(max(np.abs(together - expected).max(), np.abs(alone - expected).max()))
 
 

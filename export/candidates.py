@@ -77,7 +77,7 @@ class Builder:
     def _built(self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0) -> Built:
         check_graph(graph)
         content = graph.SerializeToString(deterministic=True)
-        proof = prove(content, self.expected, tolerance, self.reporter)
+        proof = prove(content, precision, self.expected, tolerance, self.reporter)
         return Built(
             graph=graph,
             about=Candidate(precision=precision, bytes=len(content), kept_in_float=kept, proof=proof),

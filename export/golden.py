@@ -15,15 +15,16 @@ from export.session import Session
 _DIGITS = 7  # significant ones, which is what float32 has
 
 
-def golden(model: bytes, spec: PreprocessSpec, labels: tuple[str, ...]) -> tuple[Golden, ...]:
+def golden(model: bytes, precision: str, spec: PreprocessSpec, labels: tuple[str, ...]) -> tuple[Golden, ...]:
     """Let a model answer to pictures that are drawn for it.
 
     Args:
         model: the content of a `model.onnx`, its manifest not in it yet.
+        precision: of its arithmetic.
         spec: how pictures are prepared.
         labels: in the order of the probabilities.
     """
-    session = Session(model)
+    session = Session(model, precision)
     return tuple(_golden(session, draw(number), spec, labels, is_exact=is_exact) for number, (draw, is_exact) in _DRAWN)
 
 

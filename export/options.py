@@ -78,6 +78,8 @@ class ExportOptions:
             raise OptionsError(f"--precision is auto or some of {', '.join(PRECISIONS)}, found {unknown[0]!r}")
         if self.compute_capability and not self.tensorrt:
             raise OptionsError("--compute-capability says what --tensorrt builds an engine for: say that too")
+        if self.sign_key is not None and not self.sign_key.is_file():
+            raise OptionsError(f"--sign-key: there is no file {self.sign_key}")
         if self.chooses and self.kernels != _this_machines():
             raise OptionsError(
                 f"--precision {self.precision} times candidates on this machine, which is not --target {self.target}; "

@@ -59,11 +59,12 @@ def expect(served: Served, pictures: Prepared, max_batch: int, reporter: Reporte
     return Expected(pictures=pictures, probabilities=np.concatenate(parts), batch_sizes=sizes)
 
 
-def prove(model: bytes, expected: Expected, tolerance: float, reporter: Reporter) -> Proof:
+def prove(model: bytes, precision: str, expected: Expected, tolerance: float, reporter: Reporter) -> Proof:
     """Run all validation pictures through ONNX Runtime, and a few in batches of every size.
 
     Args:
         model: the content of `model.onnx`.
+        precision: of its arithmetic.
         expected: what torch answered.
         tolerance: the largest difference of a probability that will be let pass; noted, and judged by `check_proof`.
         reporter: shows progress.
@@ -71,7 +72,7 @@ def prove(model: bytes, expected: Expected, tolerance: float, reporter: Reporter
     Raises:
         ProofError: the model cannot run.
     """
-    session, pixels = Session(model), expected.pictures.pixels
+    session, pixels = Session(model, precision), expected.pictures.pixels
     advance, parts = reporter.track("proving the exported graph equal", len(pixels)), []
     for start in range(0, len(pixels), max(BATCH_SIZES)):
         parts.append(session.run(pixels[start : start + max(BATCH_SIZES)]))
@@ -127,13 +128,17 @@ def check_graph(model: onnx.ModelProto) -> None:
     """Refuse a graph that runs here and would not elsewhere.
 
     Raises:
-        ProofError: it breaks ONNX's rules, keeps tensors in another file, or has a convolution whose bias is not of
-            rank 1, which a known error of exporters makes and TensorRT refuses.
+        ProofError: it breaks ONNX's rules, has a fixed batch, keeps tensors in another file, or has a convolution
+            whose bias is not of rank 1, which a known error of exporters makes and TensorRT refuses.
     """
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's and shape inference's errors have no common base
         raise ProofError(f"the exported graph breaks ONNX's rules: {error}; nothing was published") from error
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].dim_param:
+            raise ProofError(f"{value.name} takes batches of {dims[0].dim_value} alone; nothing was published")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     outside = [name for name, tensor in tensors.items() if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from contract.engine import ENGINE_FILE, FACTS_FILE
+from contract.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from contract.errors import ProofError
 from contract.manifest import Manifest, Provenance
 from contract.reporting import Reporter, Silent
@@ -76,11 +76,14 @@ def export(
 
     Raises:
         CheckpointError: the folder holds no run.
+        ModelError: an engine was asked for, and TensorRT is not installed.
         ProofError: no graph is what was trained, or no engine can be built of it; nothing was published.
         RepositoryError: the name is no name, or the repository cannot be written.
     """
     options, reporter = options or ExportOptions(), reporter or Silent()
     check_name(name)
+    if options.engine is not None:
+        load_tensorrt(options.engine.flavour)  # better now than after minutes of work
     network, facts = load_run(run)
     served = Served(network, facts.temperature, facts.link)
     pictures = prepare_all(facts.pictures(data), facts.preprocess, "preparing the validation pictures", reporter)
@@ -137,7 +140,7 @@ def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -
         metrics=facts.metrics,
         provenance=_provenance(facts),
         proof=published.about.proof,
-        golden=golden(content, facts.preprocess, facts.labels),
+        golden=golden(content, precision, facts.preprocess, facts.labels),
         golden_tolerance=_GOLDEN_TOLERANCES[precision],
         candidates=tuple(sorted((one.about for one in built), key=lambda one: PRECISIONS.index(one.precision))),
         link=facts.link,

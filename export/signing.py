@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from contract.errors import OptionsError, ProofError, first_line
+from contract.errors import ProofError, first_line
 from contract.repository import SIGNATURE_FILE
 
 
@@ -18,15 +18,12 @@ def sign_folder(folder: Path, private_key: Path) -> bytes:
         The signature: a Sigstore bundle.
 
     Raises:
-        OptionsError: there is no such key.
         ProofError: the library is not installed, or the key cannot be used.
     """
     try:
         from model_signing import hashing, signing
     except ImportError as error:
         raise ProofError(f"signing needs a library ({error}): pip install 'unfreeze[signing]'") from error
-    if not private_key.is_file():
-        raise OptionsError(f"--sign-key: there is no file {private_key}")
     with tempfile.TemporaryDirectory() as beside:
         signature = Path(beside) / SIGNATURE_FILE
         ignoring = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE_FILE], ignore_git_paths=False)

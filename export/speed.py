@@ -45,7 +45,7 @@ def time_graphs(
     Returns:
         One speed a batch size, by precision.
     """
-    sessions = {name: Session(graph) for name, graph in graphs.items()}
+    sessions = {precision: Session(graph, precision) for precision, graph in graphs.items()}
     advance = reporter.track("timing the candidates", len(batches) * _ROUNDS)
     speeds: dict[str, list[Speed]] = {name: [] for name in graphs}
     for batch in batches:

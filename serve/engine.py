@@ -12,9 +12,8 @@ from contract.arrays import Float32, UInt8
 from contract.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, Flavour, check_engine, load_tensorrt
 from contract.errors import ManifestError, ModelError
 from contract.manifest import INPUT, OUTPUT
-from contract.repository import read_model
 from contract.schema import decode, loads
-from serve.runtime import OnnxRuntime
+from serve.runtime import read_checked
 
 
 class EngineRuntime:
@@ -33,9 +32,7 @@ class EngineRuntime:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        model = read_model(self.path)
-        with OnnxRuntime(self.path) as onnx:
-            self.manifest = onnx.manifest
+        model, self.manifest = read_checked(self.path)
         facts, plan = _read(self.path)
         trt = load_tensorrt(cast("Flavour", facts.flavour))
         self._cuda = _Cuda()

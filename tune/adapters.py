@@ -37,7 +37,8 @@ class PatchTokens(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Cut into patches, project, put the class token in front, add the positions."""
         patches = self.conv_proj(pictures).flatten(2).permute(0, 2, 1)
-        tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        # Not `len(patches)`, which an export would take for a constant.
+        tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + self.pos_embedding)
 
 

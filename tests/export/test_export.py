@@ -132,7 +132,7 @@ def test_another_networks_graph_is_not_published(run: Path, published: Published
     with pytest.raises(
         ProofError, match=r"not what was trained: a probability differs by \d\.\d+e-\d+, more than 1e-04"
     ):
-        check_proof(prove(published.path.read_bytes(), _expected(served, facts), 1e-4, Silent()), 0.5)
+        check_proof(prove(published.path.read_bytes(), "fp32", _expected(served, facts), 1e-4, Silent()), 0.5)
 
 
 def test_too_strict_a_tolerance_publishes_nothing(run: Path, tmp_path: Path) -> None:

@@ -363,6 +363,16 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object], mess
         ExportOptions(**options)
 
 
+def test_a_fixed_batch_is_refused(run: Path) -> None:
+    """As exporters make it of a network that turns the batch's size into a number."""
+    network, facts = load_run(run)
+    graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
+    check_graph(graph)
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    with pytest.raises(ProofError, match=r"takes batches of 2 alone; nothing was published|breaks ONNX's rules"):
+        check_graph(graph)
+
+
 def test_a_bias_of_another_rank_is_refused() -> None:
     """It runs in ONNX Runtime's CPU kernels by chance, and TensorRT refuses it."""
     weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.float32), "weight")

@@ -1,5 +1,6 @@
 """Signing: a version's folder is what those signed who have the key, every file of it, or it is refused."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from support.runs import write_run
 from contract.errors import ModelError, OptionsError, ProofError
 from contract.repository import ModelRepository
 from export.options import ExportOptions
-from export.run import Published, export
+from export.run import export
 from serve.signature import check_signature
 
 
@@ -37,15 +38,21 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return _keys(tmp_path_factory.mktemp("keys") / "ours")
 
 
+@pytest.fixture(scope="module")
+def signed(keys: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version's folder that we have signed."""
+    run = write_run(tmp_path_factory.mktemp("run"))
+    return export(run, run.parent / "models", "colours", ExportOptions(sign_key=keys[0])).path.parent
+
+
 @pytest.fixture
-def published(keys: tuple[Path, Path], tmp_path: Path) -> Published:
-    """A model that we have signed."""
-    return export(write_run(tmp_path), tmp_path / "models", "colours", ExportOptions(sign_key=keys[0]))
+def folder(signed: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(signed, tmp_path / "1"))
 
 
-def test_a_signed_folder_is_whole_and_ours(published: Published, keys: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_signed_folder_is_whole_and_ours(folder: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     """It verifies with our key, by the command too, and not with another's."""
-    folder = published.path.parent
     check_signature(folder, keys[1])
     done = subprocess.run(
         [sys.executable, "-m", "unfreeze.command", "verify", str(folder), "--public-key", str(keys[1])],
@@ -69,21 +76,21 @@ def test_a_signed_folder_is_whole_and_ours(published: Published, keys: tuple[Pat
         lambda folder: (folder / "model.sig").unlink(),
     ],
 )
-def test_whatever_is_changed_is_told(
-    change: Callable[[Path], object], published: Published, keys: tuple[Path, Path]
-) -> None:
+def test_whatever_is_changed_is_told(change: Callable[[Path], object], folder: Path, keys: tuple[Path, Path]) -> None:
     """A file that was changed, taken away or added, the signature among them."""
-    change(published.path.parent)
+    change(folder)
     with pytest.raises(ModelError, match=r"is not what was signed by|is not signed: there is no model\.sig"):
-        check_signature(published.path.parent, keys[1])
+        check_signature(folder, keys[1])
 
 
 def test_a_key_that_cannot_sign_publishes_nothing(keys: tuple[Path, Path], tmp_path: Path) -> None:
     """A public key, what is no key, and none at all."""
     run = write_run(tmp_path)
     (tmp_path / "no.pem").write_text("no key")
-    for key, error in ((keys[1], ProofError), (tmp_path / "no.pem", ProofError), (tmp_path / "gone.pem", OptionsError)):
-        with pytest.raises(error):
+    for key in (keys[1], tmp_path / "no.pem"):
+        with pytest.raises(ProofError, match=r"cannot sign: .*nothing was published"):
             export(run, tmp_path / "models", "colours", ExportOptions(sign_key=key))
+    with pytest.raises(OptionsError, match=r"--sign-key: there is no file .*gone\.pem"):
+        ExportOptions(sign_key=tmp_path / "gone.pem")
     assert ModelRepository(tmp_path / "models").models() == {}
     assert list((tmp_path / "models").iterdir()) == []

@@ -28,11 +28,10 @@ def info(model: Path, *, json: Annotated[bool, Parameter(negative="")] = False) 
         model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
         json: print JSON on standard output instead of tables.
     """
-    from serve.runtime import OnnxRuntime
+    from serve.runtime import read_checked
 
     path = find_model(model)
-    with OnnxRuntime(path) as runtime:
-        manifest = runtime.manifest
+    _, manifest = read_checked(path)
     layers = _layers(path)
     if json:
         document = dataclasses.asdict(manifest)
