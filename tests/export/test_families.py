@@ -55,12 +55,17 @@ def _served(backbone: str) -> Served:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.train().momentum = None  # its statistics become those of the first batch
         network.run_blocks(_pixels(network.picture_shape), 0, len(network.block_names))
-        network.eval()
+        for module in network.eval().modules():
+            if isinstance(
+                module, torch.nn.BatchNorm2d
+            ):  # what hardly varies is not blown up, and halves' rounding with it
+                module.running_var += module.running_mean**2
         features = network.run_blocks(_pixels(network.picture_shape), 0, len(network.block_names)).mean((2, 3))
     deviation = features.std(0)
     network.head.mean.copy_(features.mean(0))
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))
-    torch.nn.init.normal_(network.head.linear.weight, std=0.1)
+    # Logits of a third or so: random weights pass rounding on as they pass on everything else.
+    torch.nn.init.normal_(network.head.linear.weight, std=0.3 / len(deviation) ** 0.5)
     return Served(network, 1.0, "softmax")
 
 
