@@ -36,7 +36,7 @@ def check_seal(model: bytes) -> str:
     """
     places = _PLACE.findall(model)
     if len(places) != 1:
-        raise ModelError("carries no manifest with a seal: only what `unfreeze export` wrote can be used")
+        raise ModelError("carries no manifest with a seal: it is cut off, or not what `unfreeze export` wrote")
     said: str = places[0].decode()
     found = hashlib.sha256(_with_digest(model, UNSEALED)).hexdigest()
     if said != found:

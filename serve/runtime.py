@@ -81,8 +81,8 @@ def read_checked(path: Path) -> tuple[bytes, Manifest]:
     """
     model = read_model(path)
     try:
-        manifest = manifest_in(model)
         check_seal(model)
+        manifest = manifest_in(model)
     except ModelError as error:
         raise ModelError(f"{path} {error}") from error.__cause__
     return model, manifest

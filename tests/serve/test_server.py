@@ -106,7 +106,7 @@ def test_a_damaged_model_is_an_error_that_names_it(repository: Path, tmp_path: P
     (folder / "model.onnx").write_bytes(content[: len(content) // 2])
     done = subprocess.run(serve_command(tmp_path / "models"), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "half/1/model.onnx is no ONNX model that can be loaded" in "".join(done.stderr.split("\n"))
+    assert "half/1/model.onnx carries no manifest with a seal: it is cut off" in "".join(done.stderr.split("\n"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
