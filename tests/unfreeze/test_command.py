@@ -95,9 +95,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["name"], report["version"]) == ("colours", 1)
-    assert report["proof"]["batch_sizes"] == [1, 2, 7]
+    assert report["proof"]["batch_sizes"] == [1, 2, 7, 64]
     assert report["proof"]["largest_difference"] <= 1e-4
     return made
+
+
+def test_a_model_says_what_it_is(folder: Path) -> None:
+    """`info` shows the manifest and the layers, as tables or as JSON."""
+    model = folder / "models" / "colours"
+    shown = _run("info", model)
+    assert shown.returncode == 0, shown.stderr
+    assert all(text in shown.stdout for text in ("blue, green, red", "fp32", "squeezenet1_1", "Conv"))
+    document = json.loads(_run("info", model, "--json").stdout)
+    assert document["labels"] == ["blue", "green", "red"]
+    assert document["bytes"] == (model / "1" / "model.onnx").stat().st_size
+    count, size = document["layers"]["Conv"]
+    assert count == 25
+    assert 0.9 * document["bytes"] < size < document["bytes"]
+
+
+def test_a_model_is_timed(folder: Path) -> None:
+    """`bench` gives percentiles and throughput for each batch size, and refuses what is no size."""
+    done = _run("bench", folder / "models" / "colours", "--batch", "1,4", "--json")
+    assert done.returncode == 0, done.stderr
+    timings = json.loads(done.stdout)["timings"]
+    assert [timing["batch"] for timing in timings] == [1, 4]
+    for timing in timings:
+        assert 0 < timing["p50_ms"] <= timing["p90_ms"] <= timing["p99_ms"]
+        assert timing["runs"] >= 10
+        assert timing["pictures_per_second"] > 0
+    wrong = _run("bench", folder / "models" / "colours", "--batch", "1,many")
+    assert (wrong.returncode, "--batch takes whole numbers from 1 to 4,096" in wrong.stderr) == (2, True)
 
 
 def test_predicting_names_files_and_folders(folder: Path, tmp_path: Path) -> None:
