@@ -172,6 +172,8 @@ def read_model(path: Path) -> bytes:
     Raises:
         ModelError: there is no such file, or it is not the one that was published.
     """
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}")
     try:
         model = path.read_bytes()
         index = path.with_name(INDEX_FILE)

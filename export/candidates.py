@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -38,6 +39,11 @@ class Built:
     speeds: tuple[Speed, ...] = ()
     verdict: str = ""
 
+    @cached_property
+    def content(self) -> bytes:
+        """The graph as a file has it."""
+        return self.graph.SerializeToString(deterministic=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
@@ -68,11 +74,16 @@ class Builder:
         self.reporter.say(f"exporting the graph in {precision}")
         if precision == "int8":
             return self._quantised()
+        if precision == _FLOAT:
+            return self._built(self._float_graph, precision, self.options.tolerance)
         served = self.served
-        if precision == "fp16":
-            served = Served(HalfNetwork(served.network), served.temperature, served.link)
-        graph = graph_from_network(served, self.shape)
-        return self._built(graph, precision, self.options.tolerance if precision == _FLOAT else _ANY)
+        half = Served(HalfNetwork(served.network), served.temperature, served.link)
+        return self._built(graph_from_network(half, self.shape), precision, _ANY)
+
+    @cached_property
+    def _float_graph(self) -> onnx.ModelProto:
+        """In float32: published as it is, and what int8 is made of."""
+        return graph_from_network(self.served, self.shape)
 
     def _built(self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0) -> Built:
         check_graph(graph)
@@ -85,9 +96,8 @@ class Builder:
 
     def _quantised(self) -> Built:
         """Quantise everything; where that loses too much, keep the worst layers in float: 1, 2, 4, 8, ... of them."""
-        graph = graph_from_network(self.served, self.shape)
         with tempfile.TemporaryDirectory() as folder:
-            quantiser = Quantiser(graph, self.calibration().pixels, self.options.kernels, Path(folder))
+            quantiser = Quantiser(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
             layers = len(quantiser.layers)
             best = self._built(quantiser.graph(), "int8", _ANY)
             order: Sequence[str] = ()
@@ -112,7 +122,7 @@ def choose(
         shape: height, width and channels of a prepared picture.
         reporter: shows progress.
     """
-    graphs = {one.about.precision: one.graph.SerializeToString(deterministic=True) for one in built}
+    graphs = {one.about.precision: one.content for one in built}
     batches = tuple(sorted({1, min(options.serving_batch, options.max_batch)}))
     speeds = time_graphs(graphs, shape, batches, reporter)
     timed = [replace(one, speeds=speeds[one.about.precision]) for one in built]

@@ -25,7 +25,10 @@ def golden(model: bytes, precision: str, spec: PreprocessSpec, labels: tuple[str
         labels: in the order of the probabilities.
     """
     session = Session(model, precision)
-    return tuple(_golden(session, draw(number), spec, labels, is_exact=is_exact) for number, (draw, is_exact) in _DRAWN)
+    return tuple(
+        _golden(session, draw(number), spec, labels, is_exact=is_exact)
+        for number, (draw, is_exact) in enumerate(_DRAWN)
+    )
 
 
 def _golden(
@@ -66,10 +69,13 @@ def _bmp_sliver(number: int) -> bytes:
     return _encoded(_drawn(number, 64, 19), "BMP")
 
 
-_DRAWN: tuple[tuple[int, tuple[Callable[[int], bytes], bool]], ...] = tuple(
-    enumerate(
-        [(_png, True), (_png_with_alpha, True), (_bmp_sliver, True), (_turned_jpeg, False), (_large_grey_jpeg, False)]
-    )
+# How each is drawn, and whether its format is lossless.
+_DRAWN: tuple[tuple[Callable[[int], bytes], bool], ...] = (
+    (_png, True),
+    (_png_with_alpha, True),
+    (_bmp_sliver, True),
+    (_turned_jpeg, False),
+    (_large_grey_jpeg, False),
 )
 
 

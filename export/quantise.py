@@ -64,17 +64,17 @@ class Quantiser:
         onnx.save(model, raw)
         with _quiet():
             quant_pre_process(raw, self._float, skip_symbolic_shape=True)
-        self._graph = onnx.load(self._float).graph
-        first = next(node.name for node in self._graph.node if node.op_type in _LAYERS)
-        head = [node.name for node in self._graph.node if node.op_type in _LAYERS][-1]
-        behind = [node.name for node in self._graph.node]
+        nodes = onnx.load(self._float).graph.node
+        *layers, head = (number for number, node in enumerate(nodes) if node.op_type in _LAYERS)
         # Normalisation is before the first layer; the head and its softmax are the last thing, and next to no work.
-        self._outside = {*behind[: behind.index(first)], *behind[behind.index(head) - 2 :]}
+        first, end = layers[0], head - 2
+        self._outside = {node.name for node in (*nodes[:first], *nodes[end:])}
+        self._layers = [nodes[number] for number in layers if number < end]
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that can be quantised, from the input."""
-        return tuple(node.name for node in self._quantisable() if node.op_type in _LAYERS)
+        return tuple(node.name for node in self._layers)
 
     def graph(self, kept: Collection[str] = ()) -> onnx.ModelProto:
         """Quantise.
@@ -83,7 +83,6 @@ class Quantiser:
             kept: names of layers that stay in float.
         """
         path = self._path("int8")
-        excluded = {*self._outside, *kept}
         symmetric = self._target != "cpu"
         with _quiet():
             quantize_static(
@@ -95,7 +94,7 @@ class Quantiser:
                 per_channel=True,
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=sorted(excluded),
+                nodes_to_exclude=sorted({*self._outside, *kept}),
                 calibrate_method=CalibrationMethod.MinMax,
                 calibration_cache_path=self._path("ranges.json"),
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
@@ -122,11 +121,7 @@ class Quantiser:
         def ratio(node: onnx.NodeProto) -> float:
             return min((ratios[name] for name in (*node.input, *node.output) if name in ratios), default=np.inf)
 
-        layers = [node for node in self._quantisable() if node.op_type in _LAYERS]
-        return tuple(node.name for node in sorted(layers, key=ratio))
-
-    def _quantisable(self) -> list[onnx.NodeProto]:
-        return [node for node in self._graph.node if node.op_type in _QUANTISED and node.name not in self._outside]
+        return tuple(node.name for node in sorted(self._layers, key=ratio))
 
     def _path(self, name: str) -> Path:
         return self._folder / (name if "." in name else f"{name}.onnx")

@@ -130,7 +130,6 @@ def _calibration(facts: RunFacts, data: str | os.PathLike[str] | None, reporter:
 
 def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -> Manifest:
     published = built[0]
-    content = published.graph.SerializeToString(deterministic=True)
     precision = published.about.precision
     return Manifest(
         labels=facts.labels,
@@ -140,7 +139,7 @@ def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -
         metrics=facts.metrics,
         provenance=_provenance(facts),
         proof=published.about.proof,
-        golden=golden(content, precision, facts.preprocess, facts.labels),
+        golden=golden(published.content, precision, facts.preprocess, facts.labels),
         golden_tolerance=_GOLDEN_TOLERANCES[precision],
         candidates=tuple(sorted((one.about for one in built), key=lambda one: PRECISIONS.index(one.precision))),
         link=facts.link,

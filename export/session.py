@@ -8,6 +8,7 @@ import onnxruntime
 from contract.arrays import Float32, UInt8
 from contract.errors import ProofError
 from contract.manifest import INPUT
+from contract.optimizers import disabled_optimizers
 
 
 class Session:
@@ -31,8 +32,7 @@ class Session:
                 model,
                 options,
                 providers=["CPUExecutionProvider"],
-                # In float16 this step ends the whole process on vision transformers (ONNX Runtime 1.31).
-                disabled_optimizers=["NchwcTransformer"] if precision == "fp16" else [],
+                disabled_optimizers=disabled_optimizers(precision),
             )
         except Exception as error:  # ONNX Runtime's errors have no common base of their own
             raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error

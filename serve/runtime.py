@@ -12,6 +12,7 @@ from contract.arrays import Float32, UInt8
 from contract.embedded import manifest_in
 from contract.errors import ModelError
 from contract.manifest import INPUT, OUTPUT, Manifest
+from contract.optimizers import disabled_optimizers
 from contract.repository import read_model
 from contract.seal import check_seal
 
@@ -33,8 +34,6 @@ class OnnxRuntime:
 
     def __init__(self, path: str | os.PathLike[str], *, device: Device = "cpu", threads: int = 0) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ModelError(f"there is no file {self.path}")
         model, self.manifest = read_checked(self.path)
         self._session: onnxruntime.InferenceSession | None = _session(
             model, self.path, device, threads or os.cpu_count() or 1, self.manifest.precision
@@ -109,14 +108,6 @@ def _session(model: bytes, path: Path, device: Device, threads: int, precision: 
     if session.get_providers()[0] != _PROVIDERS[device]:
         raise ModelError(f"{device} was asked for, but ONNX Runtime could not start {_PROVIDERS[device]}; see its log")
     return session
-
-
-def disabled_optimizers(precision: str) -> list[str]:
-    """Name the steps of ONNX Runtime that a precision has to do without.
-
-    On a CPU, its layout for convolutions ends the whole process on vision transformers in float16 (ONNX Runtime 1.31).
-    """
-    return ["NchwcTransformer"] if precision == "fp16" else []
 
 
 def _check_tensors(session: onnxruntime.InferenceSession, manifest: Manifest, path: Path) -> None:

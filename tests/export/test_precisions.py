@@ -229,18 +229,9 @@ def _ratios(model: onnx.ModelProto, pixels: np.ndarray) -> dict[str, float]:
 
 
 def _built(network: Network, precision: str, accuracy: float = 0.9) -> Built:
-    proof = Proof(
-        pictures=200,
-        batch_sizes=(1,),
-        largest_difference=0.0,
-        tolerance=1.0,
-        same_top1=1.0,
-        accuracy=accuracy,
-        trained_accuracy=0.9,
-    )
     return Built(
         graph=graph_from_network(Served(network, 1.0, "softmax"), SPEC.shape),
-        about=Candidate(precision=precision, bytes=1, kept_in_float=0, proof=proof),
+        about=Candidate(precision=precision, bytes=1, kept_in_float=0, proof=_proof(accuracy=accuracy)),
     )
 
 
