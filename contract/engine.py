@@ -21,21 +21,31 @@ class EngineFacts:
 
     Args:
         onnx_sha256: of the `model.onnx` that it was built from.
+        plan_sha256: of the engine itself.
         flavour: "tensorrt", or "tensorrt_rtx" for TensorRT for RTX.
         version: of the library that built it: another one's engines cannot be loaded.
         targets: compute capabilities that it runs on, like "SM89".
         driver: of the machine that built it; empty where there was none.
         batches: the smallest, the usual and the largest batch.
         flags: what else the builder was told.
+
+    Raises:
+        ValueError: the batches are not three that grow.
     """
 
     onnx_sha256: str
-    flavour: str
+    plan_sha256: str
+    flavour: Flavour
     version: str
     targets: tuple[str, ...]
     driver: str
     batches: tuple[int, ...]
     flags: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Validate once, where it is built."""
+        if len(self.batches) != 3 or not 1 <= self.batches[0] <= self.batches[1] <= self.batches[2]:  # noqa: PLR2004
+            raise ValueError(f"batches are the smallest, the usual and the largest, found {self.batches}")
 
 
 def load_tensorrt(flavour: Flavour) -> ModuleType:

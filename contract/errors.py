@@ -117,4 +117,4 @@ class DrainingError(ServingError):
 
 def first_line(error: BaseException) -> str:
     """Shorten another library's error to one line of at most 300 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -46,7 +46,7 @@ spec:
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {_kubernetes_name(name)}
+  name: "{_kubernetes_name(name)}"
 spec:
   predictor:
     model:

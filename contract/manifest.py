@@ -5,7 +5,7 @@ import json
 import re
 import reprlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from contract.errors import ManifestError
 from contract.preprocess import PreprocessSpec
@@ -129,7 +129,7 @@ class Manifest:
 
     labels: tuple[str, ...]
     preprocess: PreprocessSpec
-    precision: str
+    precision: Literal["fp32", "fp16", "int8"]
     max_batch: int
     metrics: dict[str, float]
     provenance: Provenance
@@ -137,7 +137,7 @@ class Manifest:
     golden: tuple[Golden, ...] = ()
     golden_tolerance: float = 0.01
     candidates: tuple[Candidate, ...] = ()
-    link: str = "softmax"
+    link: Literal["softmax", "sigmoid"] = "softmax"
     abstain_below: float | None = None
     sha256: str = UNSEALED
     schema: str = field(default=SCHEMA)
@@ -148,6 +148,8 @@ class Manifest:
         if not 1 <= self.max_batch <= 4096:  # noqa: PLR2004
             raise ValueError(f"max_batch goes from 1 to 4096, found {self.max_batch}")
         check_abstain_below(self.abstain_below)
+        if not 0 <= self.golden_tolerance <= 1:
+            raise ValueError(f"golden_tolerance goes from 0 to 1, found {self.golden_tolerance}")
         if re.fullmatch("[0-9a-f]{64}", self.sha256) is None:
             raise ValueError(f"sha256 has 64 digits from 0 to f, found {self.sha256!r:.100}")
         for golden in self.golden:

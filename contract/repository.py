@@ -19,6 +19,7 @@ ENCODED_SUFFIX = ".encoded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING_PREFIX = ".staging-"
 _TRIES = 100
+_MOST_BYTES = 2**31  # what protobuf, and so ONNX, can hold
 _MOST_VERSIONS = 999_999_999
 _OURS = "# Written by unfreeze export; without this line it would be kept as it is.\n"
 
@@ -58,6 +59,20 @@ class ModelRepository:
     def path(self, name: str, version: int) -> Path:
         """Say where a version's `model.onnx` stands."""
         return self.root / check_name(name) / str(version) / MODEL_FILE
+
+    def check_room(self, name: str) -> None:
+        """See that a model could be published: better now than after minutes of work.
+
+        Args:
+            name: the model's.
+
+        Raises:
+            RepositoryError: the name is no name, or the folder cannot be written.
+        """
+        model = self.root.absolute() / check_name(name)
+        there = next(path for path in (model, *model.parents) if path.is_symlink() or path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise RepositoryError(f"cannot publish {name} into {self.root}: {there} is no folder that can be written")
 
     def publish(
         self,
@@ -135,11 +150,16 @@ class ModelRepository:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else published in between
                 return False
             raise
-        for file in whole.iterdir() if whole.is_dir() else ():
-            if file.is_file() and not _is_somebodys(model / file.name):
-                file.replace(model / file.name)
-        _flush(model)
-        _flush(self.root)
+        try:
+            for file in whole.iterdir() if whole.is_dir() else ():
+                if file.is_file() and not _is_somebodys(model / file.name):
+                    file.replace(model / file.name)
+            _flush(model)
+            _flush(self.root)
+        except OSError as error:
+            raise RepositoryError(
+                f"{model.name} version {version} is published, but what lies beside it could not be written: {error}"
+            ) from error
         return True
 
 
@@ -154,6 +174,7 @@ def find_model(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    path = path if path.name not in ("", "..") else path.resolve()  # "." is a folder with a name
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     repository = ModelRepository(path.parent)
@@ -163,8 +184,8 @@ def find_model(path: Path) -> Path:
     return repository.path(path.name, versions[-1])
 
 
-def read_model(path: Path) -> bytes:
-    """Read a `model.onnx`, and hold it against the `SHA256SUMS` beside it, where there is one.
+def read_published(path: Path) -> bytes:
+    """Read a version's file, and hold it against the `SHA256SUMS` beside it, where there is one.
 
     Args:
         path: of the file.
@@ -175,16 +196,39 @@ def read_model(path: Path) -> bytes:
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
     try:
-        model = path.read_bytes()
+        if path.stat().st_size > _MOST_BYTES:
+            raise ModelError(f"{path} has {path.stat().st_size:,} bytes; at most {_MOST_BYTES:,} are read")
+        content = path.read_bytes()
         index = path.with_name(INDEX_FILE)
         listed = index.read_text(errors="replace") if index.is_file() else None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    if listed is not None and f"{_sha256(model)}  {path.name}" not in listed.splitlines():
+    if listed is not None and f"{_sha256(content)}  {path.name}" not in listed.splitlines():
         raise ModelError(
-            f"{path} is not the file that was published: its SHA-256, {_sha256(model)}, is not the one in {INDEX_FILE}"
+            f"{path} is not the file that was published: its SHA-256, {_sha256(content)}, is not the one in "
+            f"{INDEX_FILE}"
         )
-    return model
+    return content
+
+
+def check_beside(path: Path, labels: tuple[str, ...]) -> None:
+    """Hold what lies beside a model against what was published: what `SHA256SUMS` lists, and the labels for Triton.
+
+    Args:
+        path: of a `model.onnx`.
+        labels: of its manifest.
+
+    Raises:
+        ModelError: a file is gone or another one, or `labels.txt`, which is the newest version's, names others.
+    """
+    index, listed = path.with_name(INDEX_FILE), path.parent.parent / "labels.txt"
+    for line in index.read_text(errors="replace").splitlines() if index.is_file() else ():
+        read_published(path.with_name(Path(line.partition("  ")[2]).name))
+    if not index.is_file() or not listed.is_file():
+        return
+    newest = path == find_model(path.parent.parent)
+    if newest and listed.read_text(errors="replace") != "".join(f"{label}\n" for label in labels):
+        raise ModelError(f"{listed} does not name the labels of {path}: NVIDIA Triton would answer with wrong ones")
 
 
 def _sha256(content: bytes) -> str:

@@ -6,6 +6,7 @@ Own code, where a library would do, because a device has numpy, Pillow and ONNX 
 import dataclasses
 import json
 import math
+import re
 import reprlib
 import sys
 import types
@@ -17,6 +18,7 @@ from contract.errors import ManifestError
 
 T = TypeVar("T")
 MAX_BYTES = 16 * 2**20
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS = {
     dict: "an object",
     list: "a list",
@@ -27,11 +29,12 @@ _WORDS = {
 }
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     """Parse JSON of bounded size and depth.
 
     Args:
-        text: UTF-8 JSON, at most 16 MiB.
+        text: UTF-8 JSON.
+        max_bytes: more are refused.
 
     Returns:
         What the JSON says, as Python's own types.
@@ -39,8 +42,8 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ManifestError: it is too large, too deep, or no JSON.
     """
-    if len(text) > MAX_BYTES:
-        raise ManifestError(f"the JSON has {len(text):,} bytes; at most {MAX_BYTES:,} are read")
+    if len(text) > max_bytes:
+        raise ManifestError(f"the JSON has {len(text):,} bytes; at most {max_bytes:,} are read")
     try:
         return json.loads(text)
     except RecursionError:
@@ -85,7 +88,10 @@ class _Decoder:
             return tuple(self.read(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items))
         if origin is dict:
             entries = _of_type(dict, value, path)
-            return {key: self.read(arguments[1], item, f"{path}.{key}") for key, item in entries.items()}
+            return {
+                _of_type(str, key, path): self.read(arguments[1], item, f"{path}.{key}")
+                for key, item in entries.items()
+            }
         return _of_type(kind, value, path)
 
     def _object(self, kind: type, value: Any, path: str) -> Any:
@@ -121,6 +127,8 @@ def _of_type(kind: Any, value: Any, path: str) -> Any:
     if type(value) is not kind:
         found = "null" if value is None else _WORDS.get(type(value), type(value).__name__)
         raise ManifestError(f"expected {_WORDS[kind]}, found {found} ({reprlib.repr(value)}) @ {path}")
+    if kind is str and _SURROGATES.search(value):
+        raise ManifestError(f"expected text in UTF-8, found {reprlib.repr(value)} @ {path}")
     if kind is float and not math.isfinite(value):
         raise ManifestError(f"expected a finite number, found {value!r} @ {path}")
     return value

@@ -68,6 +68,7 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
         raise ProofError(f"{options.flavour} {trt.__version__} does not build the engine: {log.last}")
     facts = EngineFacts(
         onnx_sha256=hashlib.sha256(model).hexdigest(),
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
         flavour=options.flavour,
         version=trt.__version__,
         targets=targets,

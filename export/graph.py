@@ -83,6 +83,7 @@ def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.Mode
             external_data=False,
         )
     model = program.model_proto
+    _lower_einsums(model)
     forget_the_machine(model)
     return model
 
@@ -100,6 +101,15 @@ def with_manifest(model: onnx.ModelProto, manifest: Manifest) -> bytes:
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     return sealed(model.SerializeToString(deterministic=True))
+
+
+def _lower_einsums(model: onnx.ModelProto) -> None:
+    """Write the axes of Einsum in lower case, the only one that TensorRT's parser reads."""
+    for node in model.graph.node:
+        for attribute in node.attribute if node.op_type == "Einsum" else ():
+            letters = {letter for letter in attribute.s.decode() if letter.isalpha()}
+            if len({letter.lower() for letter in letters}) == len(letters):
+                attribute.s = attribute.s.lower()
 
 
 def forget_the_machine(model: onnx.ModelProto) -> None:

@@ -75,7 +75,7 @@ class ExportOptions:
         check_ranges(vars(self), ranges)
         unknown = [one for one in self._named if one not in PRECISIONS]
         if unknown and self.precision != AUTO:
-            raise OptionsError(f"--precision is auto or some of {', '.join(PRECISIONS)}, found {unknown[0]!r}")
+            raise OptionsError(f"--precision is auto alone, or some of {', '.join(PRECISIONS)}, found {unknown[0]!r}")
         if self.compute_capability and not self.tensorrt:
             raise OptionsError("--compute-capability says what --tensorrt builds an engine for: say that too")
         if self.sign_key is not None and not self.sign_key.is_file():

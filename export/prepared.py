@@ -1,5 +1,7 @@
 """Pictures prepared once, for every graph that is held against them."""
 
+import math
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +47,10 @@ def prepare_all(pictures: Sequence[Picture], spec: PreprocessSpec, what: str, re
             f"{len(missing)} of {len(pictures)} pictures are gone, {missing[0]} for one: the export is made and proven "
             "with them; say where the data are now with --data"
         )
+    shape = max(1, len(pictures)), *spec.shape
     with tempfile.TemporaryFile() as file:
-        pixels = np.memmap(file, np.uint8, "w+", shape=(max(1, len(pictures)), *spec.shape))
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk is an error now, and not a crash later
+        pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     skipped: list[Skipped] = []
     labels: list[int] = []
     advance = reporter.track(what, len(pictures))

@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from contract.embedded import manifest_in
 from contract.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
-from contract.errors import ProofError
+from contract.errors import ModelError, ProofError
 from contract.manifest import Manifest, Provenance
 from contract.reporting import Reporter, Silent
-from contract.repository import ModelRepository, check_name
+from contract.repository import ModelRepository
 from contract.seal import check_seal
 from export.candidates import Builder, Built, choose
 from export.engine import build_engine
@@ -81,7 +82,8 @@ def export(
         RepositoryError: the name is no name, or the repository cannot be written.
     """
     options, reporter = options or ExportOptions(), reporter or Silent()
-    check_name(name)
+    where = ModelRepository(repository)
+    where.check_room(name)
     if options.engine is not None:
         load_tensorrt(options.engine.flavour)  # better now than after minutes of work
     network, facts = load_run(run)
@@ -101,6 +103,7 @@ def export(
         built = choose(built, options, facts.preprocess.shape, reporter)
     manifest = _manifest(built, facts, options)
     model = with_manifest(built[0].graph, manifest)
+    manifest = _readable(model)
     candidates = tuple(
         asdict(one.about) | {"speeds": [asdict(speed) for speed in one.speeds], "verdict": one.verdict} for one in built
     )
@@ -108,7 +111,6 @@ def export(
     if options.engine is not None:
         engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
         more |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
-    where = ModelRepository(repository)
     sign = None if options.sign_key is None else partial(sign_folder, private_key=options.sign_key)
     number = where.publish(name, model, manifest, more, sign)
     return Published(
@@ -116,7 +118,7 @@ def export(
         name=name,
         version=number,
         bytes=len(model),
-        manifest=replace(manifest, sha256=check_seal(model)),
+        manifest=manifest,
         candidates=candidates,
     )
 
@@ -145,6 +147,15 @@ def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -
         link=facts.link,
         abstain_below=facts.abstain_below,
     )
+
+
+def _readable(model: bytes) -> Manifest:
+    """Read a model as a device would, before anybody has to."""
+    try:
+        check_seal(model)
+        return manifest_in(model)
+    except ModelError as error:
+        raise ProofError(f"the exported model {error}; nothing was published") from error
 
 
 def _json(document: object) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 
 from contract.arrays import Float32, UInt8
-from contract.errors import ProofError
+from contract.errors import ProofError, first_line
 from contract.manifest import INPUT
 from contract.optimizers import disabled_optimizers
 
@@ -38,5 +38,12 @@ class Session:
             raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
-        """Classify prepared pictures, in one batch."""
-        return np.asarray(self._session.run(None, {INPUT: np.ascontiguousarray(pixels)})[0])
+        """Classify prepared pictures, in one batch.
+
+        Raises:
+            ProofError: ONNX Runtime failed, as it does where memory is short.
+        """
+        try:
+            return np.asarray(self._session.run(None, {INPUT: np.ascontiguousarray(pixels)})[0])
+        except Exception as error:  # ONNX Runtime's errors have no common base of their own
+            raise ProofError(f"ONNX Runtime failed on a batch of {len(pixels)}: {first_line(error)}") from error

@@ -26,7 +26,7 @@ def sign_folder(folder: Path, private_key: Path) -> bytes:
         raise ProofError(f"signing needs a library ({error}): pip install 'unfreeze[signing]'") from error
     with tempfile.TemporaryDirectory() as beside:
         signature = Path(beside) / SIGNATURE_FILE
-        ignoring = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE_FILE], ignore_git_paths=False)
+        ignoring = hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
         try:
             config = signing.Config().use_elliptic_key_signer(private_key=private_key)
             config.set_hashing_config(ignoring).sign(folder, signature)

@@ -4,14 +4,15 @@ import hashlib
 import os
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 
 from contract.arrays import Float32, UInt8
-from contract.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, Flavour, check_engine, load_tensorrt
+from contract.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, check_engine, load_tensorrt
 from contract.errors import ManifestError, ModelError
 from contract.manifest import INPUT, OUTPUT
+from contract.repository import read_published
 from contract.schema import decode, loads
 from serve.runtime import read_checked
 
@@ -33,8 +34,8 @@ class EngineRuntime:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         model, self.manifest = read_checked(self.path)
-        facts, plan = _read(self.path)
-        trt = load_tensorrt(cast("Flavour", facts.flavour))
+        facts, plan = read_engine(self.path)
+        trt = load_tensorrt(facts.flavour)
         self._cuda = _Cuda()
         check_engine(facts, hashlib.sha256(model).hexdigest(), trt.__version__, self._cuda.target)
         self._log = trt.Logger(trt.Logger.ERROR)
@@ -96,14 +97,25 @@ class EngineRuntime:
         self.close()
 
 
-def _read(path: Path) -> tuple[EngineFacts, bytes]:
+def read_engine(path: Path) -> tuple[EngineFacts, bytes]:
+    """Read the engine beside a model and its note, and see that they are what was published.
+
+    Args:
+        path: of the `model.onnx`.
+
+    Raises:
+        ModelError: there is none, it was changed, or its note says what no note can say.
+    """
+    engine, note = path.with_name(ENGINE_FILE), path.with_name(FACTS_FILE)
+    if not engine.is_file() or not note.is_file():
+        raise ModelError(f"there is no engine beside {path}; build one with `unfreeze export --tensorrt`")
     try:
-        facts = decode(EngineFacts, loads(path.with_name(FACTS_FILE).read_bytes()))
-        return facts, path.with_name(ENGINE_FILE).read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"there is no engine beside {path}; build one with `unfreeze export --tensorrt`") from None
-    except (OSError, ManifestError) as error:
-        raise ModelError(f"the engine beside {path} cannot be read: {error}") from error
+        facts, plan = decode(EngineFacts, loads(read_published(note))), read_published(engine)
+    except ManifestError as error:
+        raise ModelError(f"{note} cannot be read: {error}") from error
+    if hashlib.sha256(plan).hexdigest() != facts.plan_sha256:
+        raise ModelError(f"{engine} is not the engine that {note.name} tells of; build it anew")
+    return facts, plan
 
 
 class _Cuda:

@@ -10,10 +10,10 @@ import onnxruntime
 
 from contract.arrays import Float32, UInt8
 from contract.embedded import manifest_in
-from contract.errors import ModelError
+from contract.errors import ModelError, first_line
 from contract.manifest import INPUT, OUTPUT, Manifest
 from contract.optimizers import disabled_optimizers
-from contract.repository import read_model
+from contract.repository import read_published
 from contract.seal import check_seal
 
 Device = Literal["cpu", "cuda"]
@@ -50,11 +50,14 @@ class OnnxRuntime:
             Probabilities, in the order of the manifest's labels.
 
         Raises:
-            ModelError: the runtime was closed.
+            ModelError: ONNX Runtime failed, as it does where memory is short, or the runtime was closed.
         """
         if self._session is None:
             raise ModelError(f"{self.path} was closed")
-        return np.asarray(self._session.run([OUTPUT], {INPUT: pixels})[0])
+        try:
+            return np.asarray(self._session.run([OUTPUT], {INPUT: pixels})[0])
+        except Exception as error:  # ONNX Runtime's errors have no common base of their own
+            raise ModelError(f"{self.path} failed on a batch of {len(pixels)}: {first_line(error)}") from error
 
     def close(self) -> None:
         """Let go of the session; a second time does nothing."""
@@ -78,7 +81,7 @@ def read_checked(path: Path) -> tuple[bytes, Manifest]:
     Raises:
         ModelError: it was changed, or carries no manifest.
     """
-    model = read_model(path)
+    model = read_published(path)
     try:
         check_seal(model)
         manifest = manifest_in(model)

@@ -25,7 +25,7 @@ def check_signature(folder: Path, public_key: Path) -> None:
         raise ModelError(f"{folder} is not signed: there is no {SIGNATURE_FILE}; `unfreeze export --sign-key` makes it")
     if not public_key.is_file():
         raise ModelError(f"there is no public key {public_key}")
-    ignoring = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
+    ignoring = hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
         config.set_hashing_config(ignoring).verify(folder, signature)

@@ -1,10 +1,10 @@
 """Try a model on this device: is the file whole, and does it answer here what it answered where it was made?"""
 
 import base64
-import binascii
 import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -12,6 +12,7 @@ import PIL
 from contract.errors import ModelError, PictureError
 from contract.manifest import Golden
 from contract.preprocess import PreprocessSpec, prepare
+from contract.repository import check_beside
 from serve.runtimes import Runtime, RuntimeName, open_runtime
 
 _LEAST = 1e-30  # float32 ends at 1e-38
@@ -38,6 +39,8 @@ class Verified:
 def verify(path: str | os.PathLike[str], *, runtime: RuntimeName = "cpu") -> Verified:
     """Hold a model against its seal and its golden vectors: decoding, resizing and the graph, with no data at hand.
 
+    What was published beside it is held against its digests too, where it lies there.
+
     Args:
         path: of a `model.onnx` that `unfreeze export` wrote.
         runtime: what executes it.
@@ -49,6 +52,7 @@ def verify(path: str | os.PathLike[str], *, runtime: RuntimeName = "cpu") -> Ver
         ModelError: the file was changed, or answers otherwise here; the message says which picture and by how much.
     """
     with open_runtime(path, runtime) as opened:
+        check_beside(Path(path), opened.manifest.labels)
         return verify_answers(opened, str(path))
 
 
@@ -94,7 +98,7 @@ def _logarithms(probabilities: np.ndarray) -> np.ndarray:
 def _prepared(golden: Golden, spec: PreprocessSpec, where: str) -> np.ndarray:
     try:
         pixels = prepare(base64.b64decode(golden.picture, validate=True), spec)
-    except (binascii.Error, PictureError) as error:
+    except (ValueError, PictureError) as error:
         raise ModelError(f"{where} cannot be used: {error}") from error
     if golden.pixels_sha256 and hashlib.sha256(pixels.tobytes()).hexdigest() != golden.pixels_sha256:
         raise ModelError(

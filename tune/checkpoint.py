@@ -1,6 +1,7 @@
 """A run's folder: weights as safetensors and facts as JSON, no pickle."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
+_MOST_FACTS = 2**30  # millions of validation pictures, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class RunFacts:
         calibration: some training pictures, of every class, by which export finds the ranges of activations.
         link: how logits become probabilities, "softmax" or "sigmoid": the head's.
         abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
+        weights_sha256: of `model.safetensors`; `save_run` fills it in.
 
     Raises:
         ValueError: labels, temperature, link or confidence make no sense.
@@ -72,6 +75,7 @@ class RunFacts:
     calibration: tuple[LabelledFile, ...] = ()
     link: str = SOFTMAX
     abstain_below: float | None = None
+    weights_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Validate once, where it is built."""
@@ -134,9 +138,10 @@ def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, An
         facts: what export needs.
         metrics: what people and benchmarks read.
     """
-    state = {key: value.detach().cpu() for key, value in network.export_state().items()}
+    weights = safetensors.torch.save({key: value.detach().cpu() for key, value in network.export_state().items()})
+    facts = dataclasses.replace(facts, weights_sha256=hashlib.sha256(weights).hexdigest())
     contents = {
-        WEIGHTS_FILE: safetensors.torch.save(state),
+        WEIGHTS_FILE: weights,
         METRICS_FILE: _json(metrics),
         FACTS_FILE: _json(dataclasses.asdict(facts)),
     }
@@ -162,8 +167,8 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
     if not (folder / FACTS_FILE).is_file():
         raise CheckpointError(f"{folder} holds no finished run: there is no {FACTS_FILE}; `unfreeze tune` makes one")
     try:
-        facts = decode(RunFacts, loads((folder / FACTS_FILE).read_bytes()))
-        state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        facts = decode(RunFacts, loads((folder / FACTS_FILE).read_bytes(), max_bytes=_MOST_FACTS))
+        state = safetensors.torch.load(_read_weights(folder / WEIGHTS_FILE, facts.weights_sha256))
         backbone = facts.provenance.backbone
         model = build(backbone)
         network = Network(backbone, model, facts.preprocess, len(facts.labels))
@@ -171,9 +176,23 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         network.head.link = facts.link
     except ManifestError as error:
         raise CheckpointError(f"{folder / FACTS_FILE}: {error}") from None
+    except CheckpointError:
+        raise
     except Exception as error:  # safetensors and load_state_dict raise many kinds on what does not fit
         raise CheckpointError(f"{folder} is damaged: {first_line(error)}; tune again") from error
     return network.eval(), facts
+
+
+def _read_weights(path: Path, sha256: str) -> bytes:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} is damaged: there is no file {path.name}; tune again")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 not in ("", found):  # runs of earlier versions have none
+        raise CheckpointError(
+            f"{path} is not what was tuned: its SHA-256 is {found}, {FACTS_FILE} says {sha256}; copy it anew"
+        )
+    return content
 
 
 def _json(document: object) -> bytes:

@@ -60,7 +60,7 @@ _documents = st.fixed_dictionaries(
                 "std": st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3),
             }
         ),
-        "precision": _words,
+        "precision": st.sampled_from(["fp32", "fp16", "int8"]),
         "max_batch": st.integers(1, 4096),
         "metrics": st.dictionaries(_words, _numbers, max_size=5),
         "provenance": st.fixed_dictionaries(
@@ -73,7 +73,7 @@ _documents = st.fixed_dictionaries(
         ),
         "proof": _proofs,
         "golden": st.just([]),  # its answers have as many numbers as there are labels
-        "golden_tolerance": _numbers,
+        "golden_tolerance": st.floats(0, 1),
         "candidates": st.lists(
             st.fixed_dictionaries(
                 {"precision": _words, "bytes": st.integers(0), "kept_in_float": st.integers(0), "proof": _proofs}
@@ -81,7 +81,7 @@ _documents = st.fixed_dictionaries(
             max_size=3,
         ),
         "sha256": st.text("0123456789abcdef", min_size=64, max_size=64),
-        "link": _words,
+        "link": st.sampled_from(["softmax", "sigmoid"]),
         "abstain_below": st.none() | st.floats(0, 1),
         "schema": st.just("2.0"),
     }
@@ -132,7 +132,7 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (_changed("abstain_below", -0.1), r"abstain_below goes from 0 to 1, or is null, found -0\.1 @ \$$"),
         (_changed("abstain_below", "low"), r"expected a number, found a string \('low'\) @ \$\.abstain_below"),
         (_changed("abstain_below", value=True), r"expected a number, found a boolean \(True\) @ \$\.abstain_below"),
-        (_changed("link", None), r"expected a string, found null \(None\) @ \$\.link"),
+        (_changed("link", None), r"expected one of 'softmax', 'sigmoid', found None @ \$\.link"),
         (_changed("proof", []), r"expected an object, found a list \(\[\]\) @ \$\.proof"),
         (_changed("metrics", {"f1": "high"}), r"expected a number, found a string \('high'\) @ \$\.metrics\.f1"),
         (_changed("metrics", {"f1": float("nan")}), r"expected a finite number, found nan @ \$\.metrics\.f1"),
@@ -145,7 +145,9 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (_changed("preprocess.interpolation", []), r"expected one of .* found \[\] @ \$\.preprocess\.interpolation"),
         (_changed("preprocess.crop", [999, 9]), r"the crop \(999, 9\) is larger .* @ \$\.preprocess$"),
         (_changed("labels", ["ant"]), r"at least two labels, found \['ant'\] @ \$$"),
-        (_changed("labels", ["ant", "\ud800"]), r"labels must .* @ \$$"),
+        (_changed("labels", ["ant", "\ud800"]), r"expected text in UTF-8, found '\\ud800' @ \$\.labels\[1\]$"),
+        (_changed("metrics", {"\ud800": 1}), r"expected text in UTF-8, found '\\ud800' @ \$\.metrics$"),
+        (_changed("golden_tolerance", 2), r"golden_tolerance goes from 0 to 1, found 2\.0 @ \$$"),
         ("[]", r'expected "MAJOR\.MINOR", like "2\.0", found None @ \$\.schema'),
         ("null", r"found None @ \$\.schema"),
         (_changed("schema", "one"), r"found 'one' @ \$\.schema"),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from support.manifests import MANIFEST
 from tritonclient.grpc import model_config_pb2
 
 from contract.errors import ModelError, RepositoryError
-from contract.repository import ModelRepository, check_name, config_pbtxt, find_model, read_model
+from contract.repository import ModelRepository, check_beside, check_name, config_pbtxt, find_model, read_published
 
 
 def test_versions_count_up_and_stay(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_every_file_of_a_version_is_in_its_index(tmp_path: Path) -> None:
         ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "model.onnx: OK\ncandidates.json: OK\n")
-    assert read_model(folder / "model.onnx") == b"model"
+    assert read_published(folder / "model.onnx") == b"model"
 
 
 @pytest.mark.parametrize("index", ["", "model.onnx", f"{hashlib.sha256(b'other').hexdigest()}  model.onnx", "\x00\xff"])
@@ -162,9 +163,9 @@ def test_a_model_that_is_not_in_its_index_is_refused(index: str, tmp_path: Path)
     path = repository.path("insects", 1)
     (path.parent / "SHA256SUMS").write_text(index)
     with pytest.raises(ModelError, match="is not the file that was published: its SHA-256, 9372c470eeadd5ec"):
-        read_model(path)
+        read_published(path)
     (path.parent / "SHA256SUMS").unlink()
-    assert read_model(path) == b"model"
+    assert read_published(path) == b"model"
 
 
 def test_models_are_found_by_what_people_name(tmp_path: Path) -> None:
@@ -177,6 +178,58 @@ def test_models_are_found_by_what_people_name(tmp_path: Path) -> None:
     for named in ("", "birds", "insects/12", "insects/3/model.plan"):
         with pytest.raises(ModelError, match=r"is neither a model's file nor a folder that holds one"):
             find_model(tmp_path / named)
+
+
+def test_the_folder_one_stands_in_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.` in a model's folder, and `..` in a version's."""
+    repository = ModelRepository(tmp_path)
+    repository.publish("insects", b"model", MANIFEST)
+    monkeypatch.chdir(tmp_path / "insects")
+    assert find_model(Path()).samefile(repository.path("insects", 1))
+    monkeypatch.chdir(tmp_path / "insects" / "1")
+    assert find_model(Path("..")).samefile(repository.path("insects", 1))
+
+
+def test_what_cannot_be_put_beside_a_version_does_not_unpublish_it(tmp_path: Path) -> None:
+    """The message says that the version is there, and it is."""
+    repository = ModelRepository(tmp_path)
+    repository.publish("insects", b"model", MANIFEST)
+    (tmp_path / "insects/labels.txt").unlink()
+    (tmp_path / "insects/labels.txt").mkdir()
+    with pytest.raises(RepositoryError, match="insects version 2 is published, but what lies beside it could not be"):
+        repository.publish("insects", b"model", MANIFEST)
+    assert repository.versions("insects") == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "2/candidates.json").write_text("[]"), "candidates.json is not the file that was"),
+        (lambda folder: (folder / "2/candidates.json").unlink(), "there is no file .*candidates.json"),
+        (lambda folder: (folder / "labels.txt").write_text("bee\nant\n"), "labels.txt does not name the labels of"),
+    ],
+)
+def test_what_lies_beside_a_model_is_checked_too(
+    change: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    """All that the index lists, and for the newest version the labels that Triton would answer with."""
+    repository = ModelRepository(tmp_path)
+    for _ in range(2):
+        repository.publish("insects", b"model", MANIFEST, {"candidates.json": b"{}"})
+    first, second = (repository.path("insects", version) for version in (1, 2))
+    check_beside(second, MANIFEST.labels)
+    change(tmp_path / "insects")
+    with pytest.raises(ModelError, match=message):
+        check_beside(second, MANIFEST.labels)
+    check_beside(first, MANIFEST.labels)
+
+
+def test_a_file_larger_than_any_model_is_not_read(tmp_path: Path) -> None:
+    """It is refused before memory is taken for it."""
+    with (tmp_path / "model.onnx").open("wb") as file:
+        file.truncate(200 * 2**30)
+    with pytest.raises(ModelError, match="has 214,748,364,800 bytes; at most 2,147,483,648 are read"):
+        read_published(tmp_path / "model.onnx")
 
 
 def test_configuration_follows_the_newest_version(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_an_engine_lies_beside_the_model_with_a_note_of_what_it_is(published: Pu
     trt = load_tensorrt("tensorrt_rtx")
     assert facts == {
         "onnx_sha256": hashlib.sha256(published.path.read_bytes()).hexdigest(),
+        "plan_sha256": hashlib.sha256((folder / "model.plan").read_bytes()).hexdigest(),
         "flavour": "tensorrt_rtx",
         "version": trt.__version__,
         "targets": ["SM89", "SM120"],
@@ -134,6 +135,7 @@ def test_without_the_library_it_says_what_to_install(run: Path, tmp_path: Path) 
 
 FACTS = EngineFacts(
     onnx_sha256="ab" * 32,
+    plan_sha256="cd" * 32,
     flavour="tensorrt_rtx",
     version="1.7",
     targets=("SM89", "SM120"),

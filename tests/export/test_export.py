@@ -1,8 +1,12 @@
 """Exporting: one file that describes itself, equal to what was trained, or nothing."""
 
+import hashlib
 import json
+import math
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,16 +151,40 @@ def test_too_strict_a_tolerance_publishes_nothing(run: Path, tmp_path: Path) -> 
     assert not repository.exists()
 
 
-def _drop_a_tensor(run: Path) -> None:
-    state = safetensors.torch.load_file(run / "model.safetensors")
-    state.pop(next(iter(state)))
-    safetensors.torch.save_file(state, run / "model.safetensors")
+def _weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def change_both(run: Path) -> None:
+        state = safetensors.torch.load_file(run / "model.safetensors")
+        change(state)
+        safetensors.torch.save_file(state, run / "model.safetensors")
+        digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+        _facts(weights_sha256=digest)(run)
+
+    return change_both
 
 
-def _break_a_weight(run: Path) -> None:
-    state = safetensors.torch.load_file(run / "model.safetensors")
-    state["unfreeze_head.linear.bias"][0] = float("nan")
-    safetensors.torch.save_file(state, run / "model.safetensors")
+def _facts(**changes: object) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        document = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(document | changes))
+
+    return change
+
+
+def _versions(run: Path) -> None:
+    """Name a package so that the manifest would hold two seals."""
+    provenance = json.loads((run / "run.json").read_text())["provenance"]
+    _facts(provenance=provenance | {"versions": {"sha256": "0" * 64}})(run)
+
+
+def _swap_weights(run: Path) -> None:
+    (run / "model.safetensors").write_bytes(
+        (write_run(run.parent / "other", seed=1) / "model.safetensors").read_bytes()
+    )
+
+
+def _pipe(run: Path) -> None:
+    (run / "model.safetensors").unlink()
+    os.mkfifo(run / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -164,9 +192,17 @@ def _break_a_weight(run: Path) -> None:
     [
         (lambda run: (run / "run.json").unlink(), CheckpointError, "holds no finished run"),
         (lambda run: (run / "run.json").write_text("{"), CheckpointError, "no JSON"),
-        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), CheckpointError, "is damaged"),
-        (_drop_a_tensor, CheckpointError, "is damaged"),
-        (_break_a_weight, ProofError, "not what was trained"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), CheckpointError, "is not what was tuned"),
+        (_swap_weights, CheckpointError, "is not what was tuned: its SHA-256 is"),
+        (_pipe, CheckpointError, "there is no file model.safetensors"),
+        (
+            _weights(lambda state: state.pop(next(iter(state)))),
+            CheckpointError,
+            "is damaged: the weights' names differ",
+        ),
+        (_weights(lambda state: state["unfreeze_head.linear.bias"].fill_(math.nan)), ProofError, "differs by 2.00e"),
+        (_versions, ProofError, "carries no manifest with a seal.*nothing was published"),
+        (_facts(metrics={"\ud800": 1.0}), CheckpointError, "expected text in UTF-8"),
         (lambda run: next((run.parent / "pictures/val").rglob("*.jpg")).unlink(), ProofError, "pictures are gone"),
     ],
 )
@@ -177,6 +213,32 @@ def test_broken_runs_are_refused(break_it, error, message, tmp_path: Path) -> No
     with pytest.raises(error, match=message):
         export(run, tmp_path / "models", "colours")
     assert not (tmp_path / "models").exists()
+
+
+def test_runs_of_many_pictures_are_read(tmp_path: Path) -> None:
+    """A `run.json` that names hundreds of thousands of pictures is no reason to tune again."""
+    run = write_run(tmp_path, per_class=2)
+    document = json.loads((run / "run.json").read_text())
+    _facts(calibration=document["calibration"] * 30_000)(run)
+    many = json.dumps(json.loads((run / "run.json").read_text()), indent=8)
+    (run / "run.json").write_text(many)
+    assert len(many) > 16 * 2**20
+    assert len(load_run(run)[1].calibration) == 180_000
+
+
+def test_answers_do_not_depend_on_the_number_of_threads(run: Path) -> None:
+    """What the trained network is taken to answer, and so the manifest, is the same to the bit."""
+    network, facts = load_run(run)
+    served = Served(network, facts.temperature, facts.link).eval()
+    before, answers = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            answers.append(_expected(served, facts).probabilities)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
 def test_moved_pictures_are_found_again(tmp_path: Path) -> None:

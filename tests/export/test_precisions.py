@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 from onnx import TensorProto, numpy_helper
 from support.runs import SPEC, write_run
@@ -300,6 +301,23 @@ def _proof(**changes: float) -> Proof:
     return dataclasses.replace(proof, **changes)
 
 
+def test_what_float16_cannot_hold_is_told_and_not_published(tmp_path: Path) -> None:
+    """Where its activations overflow, float32 is published, and the table says what happened to float16."""
+    run = write_run(tmp_path)
+    state = safetensors.torch.load_file(run / "model.safetensors")
+    first, second = [name for name in state if name.endswith("weight") and state[name].ndim == 4][:2]
+    state[first] *= 1e6
+    state[second] *= 1e-6
+    safetensors.torch.save_file(state, run / "model.safetensors")
+    document = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(document | {"weights_sha256": ""}))
+    published = _exported(run, tmp_path / "models", "fp32,fp16")
+    assert published.manifest.precision == "fp32"
+    half = next(one for one in published.candidates if one["precision"] == "fp16")
+    assert half["proof"]["largest_difference"] == 2.0
+    assert "published" not in half["verdict"]
+
+
 @pytest.mark.slow
 def test_auto_tells_what_it_made_and_keeps_it(run: Path, tmp_path: Path) -> None:
     """All three are built, timed and told; the table lies beside the model, which says no times itself."""
@@ -337,8 +355,8 @@ def test_precisions_that_are_asked_for_are_built(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "--precision is auto or some of fp32, fp16, int8, found 'int4'"),
-        ({"precision": "fp32,"}, "--precision is auto or some of fp32, fp16, int8, found ''"),
+        ({"precision": "int4"}, "--precision is auto alone, or some of fp32, fp16, int8, found 'int4'"),
+        ({"precision": "fp32,"}, "--precision is auto alone, or some of fp32, fp16, int8, found ''"),
         (
             {"precision": "auto", "target": "tensorrt"},
             "times candidates on this machine, which is not --target tensorrt",

@@ -1,5 +1,6 @@
 """Signing: a version's folder is what those signed who have the key, every file of it, or it is refused."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -51,9 +52,13 @@ def folder(signed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(signed, tmp_path / "1"))
 
 
-def test_a_signed_folder_is_whole_and_ours(folder: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
-    """It verifies with our key, by the command too, and not with another's."""
+def test_a_signed_folder_is_whole_and_ours(
+    folder: Path, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It verifies with our key, from wherever it is named, by the command too, and not with another's."""
     check_signature(folder, keys[1])
+    monkeypatch.chdir(tmp_path)
+    check_signature(Path(os.path.relpath(folder)), keys[1])
     done = subprocess.run(
         [sys.executable, "-m", "unfreeze.command", "verify", str(folder), "--public-key", str(keys[1])],
         capture_output=True,

@@ -112,6 +112,27 @@ def test_hostile_graphs_are_refused(change: Callable[[onnx.ModelProto], None], t
     assert sorted((tmp_path / "inside").iterdir()) == before
 
 
+def _too_large_when_run(model: onnx.ModelProto) -> None:
+    """Add a constant of 2^40 numbers to what is multiplied."""
+    value = numpy_helper.from_array(np.zeros(1, np.float32))
+    shape = numpy_helper.from_array(np.array([2**38, 4, 2]), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node.insert(2, helper.make_node("ConstantOfShape", ["shape"], ["huge"], value=value))
+    model.graph.node.insert(3, helper.make_node("ReduceMax", ["huge"], ["none"], axes=[0, 1], keepdims=0))
+    model.graph.node[4].output[0] = "before"
+    model.graph.node.insert(5, helper.make_node("Add", ["before", "none"], ["logits"]))
+
+
+def test_a_graph_that_fails_when_it_is_run_says_so(tmp_path: Path) -> None:
+    """In one line, whatever ONNX Runtime raises; it can be asked again."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(_model(_too_large_when_run))
+    with OnnxRuntime(path) as runtime:
+        for _ in range(2):
+            with pytest.raises(ModelError, match=r"model\.onnx failed on a batch of 1: .*"):
+                runtime.run(np.zeros((1, *MANIFEST.preprocess.shape), np.uint8))
+
+
 @pytest.mark.parametrize(
     "manifest",
     [

@@ -114,6 +114,20 @@ def test_a_model_says_what_it_is(folder: Path) -> None:
     assert 0.9 * document["bytes"] < size < document["bytes"]
 
 
+def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
+    """What looks like the console's markup is a label like others, and so is a folder's name."""
+    run = write_run(tmp_path)
+    document = json.loads((run / "run.json").read_text()) | {"labels": ["[/x]", "[red]", "green"]}
+    (run / "run.json").write_text(json.dumps(document))
+    folder = tmp_path / "[bold]"
+    assert _run("export", run, "--repository", folder, "--name", "odd").returncode == 0
+    for command in ("info", "bench"):
+        shown = _run(command, folder / "odd", *(["--batch", "1"] if command == "bench" else []))
+        assert shown.returncode == 0, shown.stderr
+        assert command == "info" or "[bold]" in "".join(shown.stdout.split())
+        assert command == "bench" or "[/x], [red], green" in shown.stdout
+
+
 def test_a_model_is_timed(folder: Path) -> None:
     """`bench` gives percentiles and throughput for each batch size, and refuses what is no size."""
     done = _run("bench", folder / "models" / "colours", "--batch", "1,4", "--json")
@@ -124,6 +138,8 @@ def test_a_model_is_timed(folder: Path) -> None:
         assert 0 < timing["p50_ms"] <= timing["p90_ms"] <= timing["p99_ms"]
         assert timing["runs"] >= 10
         assert timing["pictures_per_second"] > 0
+    threads = _run("bench", folder / "models" / "colours", "--threads", "99999999999")
+    assert (threads.returncode, "--threads goes from 0 to 1,024" in threads.stderr) == (2, True)
     wrong = _run("bench", folder / "models" / "colours", "--batch", "1,many")
     assert (wrong.returncode, "--batch takes whole numbers from 1 to 4,096" in wrong.stderr) == (2, True)
 

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
 from contract.errors import OptionsError
+from contract.options import check_ranges
 from contract.repository import find_model
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 
@@ -39,6 +41,7 @@ def bench(
     from serve.speed import time_batches
 
     sizes = _sizes(batch)
+    check_ranges({"threads": threads}, {"threads": (0, 1024)})
     with open_runtime(find_model(model), runtime, threads=threads) as loaded, TerminalReporter() as reporter:
         advance = reporter.track("timing batches", len(sizes))
         timings = [time_batches(loaded, size, advance) for size in sizes]
@@ -49,7 +52,7 @@ def bench(
         )
         return
     table = Table(
-        "batch", "p50", "p90", "p99", "pictures/s", "peak memory", title=f"{model} ({precision}) on {runtime}"
+        "batch", "p50", "p90", "p99", "pictures/s", "peak memory", title=Text(f"{model} ({precision}) on {runtime}")
     )
     for one in timings:
         times = (f"{value:.1f} ms" for value in (one.p50_ms, one.p90_ms, one.p99_ms))

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
+from contract.errors import ModelError, first_line
 from contract.manifest import Manifest
 from contract.repository import find_model
 from unfreeze.console import RESULTS, print_json
@@ -44,7 +46,7 @@ def info(model: Path, *, json: Annotated[bool, Parameter(negative="")] = False) 
         return
     table = Table("layers", "how many", "MB of weights")
     for name, (count, size) in layers.items():
-        table.add_row(name, str(count), f"{size / 1e6:.2f}")
+        table.add_row(Text(name), str(count), f"{size / 1e6:.2f}")
     RESULTS.print(table)
 
 
@@ -70,7 +72,7 @@ def _facts(path: Path, manifest: Manifest) -> Table:
     }
     table = Table(show_header=False)
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(Text(name), Text(str(value)))
     return table
 
 
@@ -84,7 +86,10 @@ def _layers(path: Path) -> dict[str, tuple[int, int]] | None:
         import onnx
     except ModuleNotFoundError:
         return None
-    graph = onnx.load(path, load_external_data=False).graph
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:  # protobuf's, which is no part of what onnx promises
+        raise ModelError(f"{path} is no ONNX model that can be read: {first_line(error)}") from error
     sizes = {tensor.name: tensor.ByteSize() for tensor in graph.initializer}
     counts, weights = Counter(node.op_type for node in graph.node), Counter[str]()
     for node in graph.node:
