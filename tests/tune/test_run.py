@@ -349,7 +349,7 @@ def test_options_out_of_range_are_refused(changes: dict[str, float], message: st
         (lambda run: (run / "run.json").unlink(), "holds no finished run: there is no run.json"),
         (lambda run: (run / "run.json").write_text("{"), "run.json"),
         (lambda run: (run / "run.json").write_text('{"labels": []}'), "run.json"),
-        (lambda run: (run / "model.safetensors").write_bytes(b"x"), "is damaged"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x"), "is not what was tuned"),
         (lambda run: (run / "model.safetensors").unlink(), "is damaged"),
     ],
 )
