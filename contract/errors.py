@@ -19,8 +19,10 @@
     └── ServingError                a request was refused
         ├── InvalidRequestError       the request itself is wrong
         ├── UnknownModelError         no such model, or no such version of it
+        ├── ModelUnavailableError     the repository has it, but it cannot be loaded
         ├── QueueFullError            too much is waiting already
         ├── DeadlineError             the answer would come too late
+        ├── ForbiddenError            the caller may not do this
         └── DrainingError             the server is going down
 
 They carry no transport's codes: `serve.refusals` maps them to gRPC's.
@@ -103,12 +105,29 @@ class UnknownModelError(ServingError):
     """There is no such model, or no such version of it."""
 
 
+class ModelUnavailableError(ServingError):
+    """The repository has it, but it cannot be loaded."""
+
+
 class QueueFullError(ServingError):
-    """Too much is waiting already."""
+    """Too much is waiting already.
+
+    Args:
+        message: what is full.
+        retry_s: when there may be room again, in seconds from now.
+    """
+
+    def __init__(self, message: str, retry_s: float = 0.1) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class DeadlineError(ServingError):
     """The answer would come after the caller stopped waiting for it."""
+
+
+class ForbiddenError(ServingError):
+    """The caller may not do this."""
 
 
 class DrainingError(ServingError):

@@ -24,21 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/unfreeze.proto\x12\x0bunfreeze.v1\"O\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08pictures\x18\x03 \x03(\x0c\x12\x0b\n\x03top\x18\x04 \x01(\r\"_\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x17.unfreeze.v1.Prediction\"6\n\nPrediction\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.unfreeze.v1.ScoredLabel\":\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05index\x18\x03 \x01(\r2R\n\nClassifier\x12\x44\n\x07Predict\x12\x1b.unfreeze.v1.PredictRequest\x1a\x1c.unfreeze.v1.PredictResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/unfreeze.proto\x12\x0bunfreeze.v1\"z\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.unfreeze.v1.PredictResponseH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.unfreeze.v1.RefusalH\x00\x42\x08\n\x06result\"(\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.unfreeze.v1.ModelVersion\"L\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xc9\x02\n\x15\x44\x65scribeModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12@\n\x07metrics\x18\x08 \x03(\x0b\x32/.unfreeze.v1.DescribeModelResponse.MetricsEntry\x12\x1a\n\rabstain_below\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tmax_batch\x18\n \x01(\r\x12\x0c\n\x04plan\x18\x0b \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_abstain_below\"O\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08pictures\x18\x03 \x03(\x0c\x12\x0b\n\x03top\x18\x04 \x01(\r\"_\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x17.unfreeze.v1.Prediction\"6\n\nPrediction\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.unfreeze.v1.ScoredLabel\":\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05index\x18\x03 \x01(\r2\xcf\x02\n\nClassifier\x12\x44\n\x07Predict\x12\x1b.unfreeze.v1.PredictRequest\x1a\x1c.unfreeze.v1.PredictResponse\x12T\n\rPredictStream\x12\x1b.unfreeze.v1.PredictRequest\x1a\".unfreeze.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.unfreeze.v1.ListModelsRequest\x1a\x1f.unfreeze.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.unfreeze.v1.DescribeModelRequest\x1a\".unfreeze.v1.DescribeModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.unfreeze_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREDICTREQUEST']._serialized_start=38
-  _globals['_PREDICTREQUEST']._serialized_end=117
-  _globals['_PREDICTRESPONSE']._serialized_start=119
-  _globals['_PREDICTRESPONSE']._serialized_end=214
-  _globals['_PREDICTION']._serialized_start=216
-  _globals['_PREDICTION']._serialized_end=270
-  _globals['_SCOREDLABEL']._serialized_start=272
-  _globals['_SCOREDLABEL']._serialized_end=330
-  _globals['_CLASSIFIER']._serialized_start=332
-  _globals['_CLASSIFIER']._serialized_end=414
+  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._loaded_options = None
+  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=38
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=160
+  _globals['_REFUSAL']._serialized_start=162
+  _globals['_REFUSAL']._serialized_end=202
+  _globals['_LISTMODELSREQUEST']._serialized_start=204
+  _globals['_LISTMODELSREQUEST']._serialized_end=223
+  _globals['_LISTMODELSRESPONSE']._serialized_start=225
+  _globals['_LISTMODELSRESPONSE']._serialized_end=288
+  _globals['_MODELVERSION']._serialized_start=290
+  _globals['_MODELVERSION']._serialized_end=366
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=368
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=422
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=425
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=754
+  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_start=690
+  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_end=736
+  _globals['_PREDICTREQUEST']._serialized_start=756
+  _globals['_PREDICTREQUEST']._serialized_end=835
+  _globals['_PREDICTRESPONSE']._serialized_start=837
+  _globals['_PREDICTRESPONSE']._serialized_end=932
+  _globals['_PREDICTION']._serialized_start=934
+  _globals['_PREDICTION']._serialized_end=988
+  _globals['_SCOREDLABEL']._serialized_start=990
+  _globals['_SCOREDLABEL']._serialized_end=1048
+  _globals['_CLASSIFIER']._serialized_start=1051
+  _globals['_CLASSIFIER']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

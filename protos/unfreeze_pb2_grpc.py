@@ -39,6 +39,21 @@ class ClassifierStub:
                 request_serializer=protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
                 response_deserializer=protos_dot_unfreeze__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/unfreeze.v1.Classifier/PredictStream',
+                request_serializer=protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
+                response_deserializer=protos_dot_unfreeze__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/unfreeze.v1.Classifier/ListModels',
+                request_serializer=protos_dot_unfreeze__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=protos_dot_unfreeze__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.DescribeModel = channel.unary_unary(
+                '/unfreeze.v1.Classifier/DescribeModel',
+                request_serializer=protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
+                response_deserializer=protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
+                _registered_method=True)
 
 
 class ClassifierServicer:
@@ -52,6 +67,28 @@ class ClassifierServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictStream(self, request_iterator, context):
+        """The same for whole folders: requests are answered in their order, several at a time. One that is refused is answered
+        by an error and does not end the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Names the models that can be asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeModel(self, request, context):
+        """Tells what is known of one model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +96,21 @@ def add_ClassifierServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=protos_dot_unfreeze__pb2.PredictRequest.FromString,
                     response_serializer=protos_dot_unfreeze__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=protos_dot_unfreeze__pb2.PredictRequest.FromString,
+                    response_serializer=protos_dot_unfreeze__pb2.PredictStreamResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=protos_dot_unfreeze__pb2.ListModelsRequest.FromString,
+                    response_serializer=protos_dot_unfreeze__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'DescribeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeModel,
+                    request_deserializer=protos_dot_unfreeze__pb2.DescribeModelRequest.FromString,
+                    response_serializer=protos_dot_unfreeze__pb2.DescribeModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +140,87 @@ class Classifier:
             '/unfreeze.v1.Classifier/Predict',
             protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
             protos_dot_unfreeze__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/unfreeze.v1.Classifier/PredictStream',
+            protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
+            protos_dot_unfreeze__pb2.PredictStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unfreeze.v1.Classifier/ListModels',
+            protos_dot_unfreeze__pb2.ListModelsRequest.SerializeToString,
+            protos_dot_unfreeze__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unfreeze.v1.Classifier/DescribeModel',
+            protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
+            protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,22 +1,28 @@
-"""Admission: how much may be inside a model's queue at once."""
+"""Admission: how much may be inside a model at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from contract.errors import InvalidRequestError, QueueFullError
 
+_AGAIN_S, _LEAST_S, _MOST_S = 0.1, 0.01, 5.0
 
-class Queue:
+
+class Admission:
     """Counts the pictures and the bytes that are inside, from their request's arrival to its answer.
 
     Args:
         name: of the model, for messages.
         max_pictures: more are refused.
         max_bytes: of encoded pictures and of prepared ones; more are refused.
+        seconds: estimates when what is inside will be done, as a hint to those who are refused.
     """
 
-    def __init__(self, name: str, max_pictures: int, max_bytes: int) -> None:
+    def __init__(
+        self, name: str, max_pictures: int, max_bytes: int, seconds: Callable[[], float] = lambda: _AGAIN_S
+    ) -> None:
         self._name = name
+        self._seconds = seconds
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
         self._pictures = 0
@@ -37,6 +43,15 @@ class Queue:
                 f"{self._name}: send fewer at a time"
             )
 
+    def _hint(self) -> float:
+        """Say when about a half of what is inside will be done."""
+        return min(max(self._seconds() / 2, _LEAST_S), _MOST_S)
+
+    @property
+    def pictures(self) -> int:
+        """How many are inside."""
+        return self._pictures
+
     @contextmanager
     def admit(self, pictures: int, size: int) -> Iterator[None]:
         """Take a request in for as long as the body runs.
@@ -55,12 +70,14 @@ class Queue:
         if self._pictures + pictures > self._max_pictures:
             raise QueueFullError(
                 f"{self._pictures} pictures are waiting for {self._name}; no more than {self._max_pictures} may: "
-                "try later"
+                "try later",
+                self._hint(),
             )
         if self._pictures and self._bytes + size > self._max_bytes:
             raise QueueFullError(
                 f"{self._bytes / 2**20:.0f} MiB of pictures are waiting for {self._name}; no more than "
-                f"{self._max_bytes / 2**20:.0f} may: try later"
+                f"{self._max_bytes / 2**20:.0f} may: try later",
+                self._hint(),
             )
         self._pictures += pictures
         self._bytes += size

@@ -1,154 +1,237 @@
-"""Dynamic batching: what is waiting leaves the moment the runtime is free."""
+"""Dynamic batching: batches form while the runtime is busy, and leave the moment that an instance is free."""
 
-import asyncio
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from contract.arrays import Float32, UInt8
-from contract.errors import DeadlineError, DrainingError
+from contract.errors import DeadlineError, DrainingError, InvalidRequestError, PictureError
+from serve.plan import Plan
+from serve.queue import WaitingParts
+from serve.work import Part, Work, finish_from_thread, parts_of
 
 Run = Callable[[np.ndarray], np.ndarray]
+Prepare = Callable[[bytes], np.ndarray]
+_SMOOTHING = 0.05
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Item:
-    """Some pictures of one request; it owns the future that its caller waits for."""
+@dataclass(eq=False)
+class _Batch:
+    """Pictures that go through the runtime together."""
 
     pixels: np.ndarray
-    deadline: float | None
-    since: float = field(default_factory=time.monotonic)
-    answer: "asyncio.Future[np.ndarray]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    parts: list[tuple[Part, int]] = field(default_factory=list)
+    decodes: "list[Future[None]]" = field(default_factory=list)
+    rows: int = 0
+    since: float = 0.0
 
 
 class Batcher:
-    """Collects pictures of many callers into batches for one runtime.
+    """The instances of one version of a model: threads that take what waits, decode and classify it.
 
-    `start` and `close` it in the event loop that uses it.
+    One instance at a time forms a batch. Where the plan is fused it takes its share of what waits and leaves, and
+    decodes what it took; otherwise a pool decodes each picture straight into its row while the other instances are
+    busy, and the batch leaves when one of them is free.
 
     Args:
-        run: from pictures, uint8 [N, H, W, 3], to probabilities, float32 [N, C]; called in a thread of its own.
-        max_batch: the largest N.
+        run: from pictures, uint8 [N, H, W, 3], to probabilities, float32 [N, C]; called from several threads.
+        prepare: from an encoded picture to uint8 [H, W, 3].
+        shape: of a prepared picture.
+        plan: how many instances, and the largest batch.
+        decoders: decode for plans that are not fused.
         max_delay_ms: how long the first picture of a batch waits for others.
+        on_batch: told of each batch: whether encoded pictures, prepared ones or both were in it, how many, and the
+            seconds that the runtime took.
     """
 
-    def __init__(self, run: Run, *, max_batch: int, max_delay_ms: float = 0.0) -> None:
-        self._run = run
-        self._max_batch = max_batch
-        self._max_delay_s = max_delay_ms / 1000
-        self._waiting: deque[_Item] = deque()
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
-        self._task: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        run: Run,
+        prepare: Prepare,
+        shape: tuple[int, int, int],
+        plan: Plan,
+        decoders: ThreadPoolExecutor,
+        *,
+        max_delay_ms: float = 0.0,
+        on_batch: Callable[[AbstractSet[bool], int, float], None] = lambda _kinds, _pictures, _seconds: None,
+    ) -> None:
+        self.plan = plan
+        self._run, self._prepare, self._shape = run, prepare, shape
+        self._decoders, self._max_delay_s, self._on_batch = decoders, max_delay_ms / 1000, on_batch
+        self._waiting = WaitingParts()
+        # To form a batch. Where instances decode what they take, they need not wait for each other.
+        self._turn: AbstractContextManager[object] = nullcontext() if plan.fused else threading.Lock()
+        self._free = plan.instances
         self._closing = False
+        self._working = 0  # pictures in batches
+        self._picture_s = plan.picture_s / plan.instances
+        count = plan.instances if plan.fused else plan.instances + 1
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"instance-{number}", daemon=True) for number in range(count)
+        ]
 
     def start(self) -> None:
         """Begin to take work."""
-        self._task = asyncio.get_running_loop().create_task(self._work(), name="batcher")
+        for thread in self._threads:
+            thread.start()
 
-    async def close(self) -> None:
-        """Finish what is waiting, then stop."""
-        self._closing = True
-        self._arrived.set()
-        if self._task is not None:
-            await self._task
-        self._thread.shutdown()
+    def close(self) -> None:
+        """Finish what waits, then stop; waits for that."""
+        with self._waiting.changed:
+            self._closing = True
+            self._waiting.changed.notify_all()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
-    async def submit(
-        self, pixels: UInt8[np.ndarray, "n h w 3"], *, deadline: float | None = None
-    ) -> Float32[np.ndarray, "n c"]:
-        """Classify prepared pictures, in one batch with others' or, where they are many, in several.
+    def seconds_until(self, pictures: int) -> float:
+        """Estimate how long a request of so many pictures would take, by what is waiting and how long pictures took."""
+        return (self._waiting.pictures + self._working + pictures) * self._picture_s
+
+    async def submit(self, work: Work) -> Float32[np.ndarray, "n c"]:
+        """Classify pictures, in one batch with others' or, where they are many, in several.
 
         A caller that is cancelled leaves the queue, and its batch-mates are not harmed.
 
         Args:
-            pixels: at least one picture.
-            deadline: on `time.monotonic`'s clock; work whose deadline has passed is not begun.
+            work: the request.
 
         Returns:
             Probabilities.
 
         Raises:
-            DeadlineError: the deadline passed while the pictures waited.
+            InvalidRequestError: a picture cannot be used; the message says which and why.
+            DeadlineError: the deadline will pass, or passed, before the answer.
             DrainingError: the batcher is closing.
         """
-        if self._closing:
-            raise DrainingError("the server is shutting down; ask another one")
-        parts = [pixels[start : start + self._max_batch] for start in range(0, len(pixels), self._max_batch)]
-        items = [_Item(pixels=part, deadline=deadline) for part in parts]
-        self._waiting.extend(items)
-        self._arrived.set()
+        parts = parts_of(work, self.plan.batch)
+        if work.deadline is not None and time.monotonic() + self.seconds_until(len(work.pictures)) > work.deadline:
+            raise DeadlineError(
+                f"the answer would take about {1000 * self.seconds_until(len(work.pictures)):.0f} ms, longer than the "
+                "deadline leaves"
+            )
+        with self._waiting.changed:
+            if self._closing:
+                raise DrainingError("the server is shutting down; ask another one")
+            self._waiting.put(work, parts)
         try:
-            return np.concatenate(await asyncio.gather(*(item.answer for item in items)))
+            return await work.answer
         finally:
-            for item in items:
-                if not item.answer.done():
-                    item.answer.cancel()
-                    with suppress(ValueError):  # it is in a batch already
-                        self._waiting.remove(item)
+            if not work.over:
+                work.give_up()
+                with self._waiting.changed:
+                    self._waiting.forget()
 
-    async def _work(self) -> None:
+    def _serve(self) -> None:
+        buffer = np.empty((self.plan.batch, *self._shape), np.uint8)
         while True:
-            await self._arrived.wait()
-            if not self._waiting:
-                if self._closing:
-                    return
-                self._arrived.clear()
-                continue
-            await self._let_it_fill()
-            batch = self._take()
-            if batch:
-                await self._answer(batch)
-
-    async def _let_it_fill(self) -> None:
-        """Wait for a full batch until the first picture's delay is over."""
-        until = self._waiting[0].since + self._max_delay_s
-        while not self._closing and self._count() < self._max_batch:
-            remaining = until - time.monotonic()
-            if remaining <= 0:
+            with self._turn:
+                batch = self._form(buffer)
+            if batch is None:
                 return
-            self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), remaining)
-            except TimeoutError:
-                self._arrived.set()
+                self._execute(batch)
+            finally:
+                with self._waiting.changed:
+                    self._free += 1
+                    self._working -= batch.rows
+                    self._waiting.changed.notify_all()
 
-    def _count(self) -> int:
-        return sum(len(item.pixels) for item in self._waiting)
+    def _form(self, buffer: np.ndarray) -> _Batch | None:
+        """Collect a batch; gives it when an instance is free, and None when there will be no more."""
+        batch, changed = _Batch(pixels=buffer), self._waiting.changed
+        with changed:
+            while True:
+                self._fill(batch)
+                left = batch.since + self._max_delay_s - time.monotonic() if batch.rows else 0.0
+                ready = batch.rows == self.plan.batch or left <= 0 or self._closing
+                if batch.rows and self._free and ready:
+                    self._free -= 1
+                    return batch
+                if self._closing and not batch.rows and not self._waiting:
+                    return None
+                changed.wait(left if batch.rows and self._free else None)
 
-    def _take(self) -> list[_Item]:
-        """Take as many as fit a batch, in their order; drop those that nobody waits for any more."""
-        batch: list[_Item] = []
-        count = 0
-        while self._waiting and count + len(self._waiting[0].pixels) <= self._max_batch:
-            item = self._waiting.popleft()
-            if item.answer.done():
-                continue
-            if item.deadline is not None and time.monotonic() > item.deadline:
-                item.answer.set_exception(DeadlineError("the deadline passed while the request was waiting"))
-                continue
-            batch.append(item)
-            count += len(item.pixels)
-        return batch
+    def _fill(self, batch: _Batch) -> None:
+        """Take what waits: in a fused plan this instance's share of it, else all that fits."""
+        most = self.plan.batch
+        if self.plan.fused and not self._max_delay_s:
+            most = min(most, max(1, -(-len(self._waiting) // self.plan.instances)))
+        early = not self._free  # what is prepared already can wait, and be overtaken
+        while batch.rows < most and (part := self._waiting.take(self.plan.batch - batch.rows, encoded=early)):
+            batch.since = batch.since or time.monotonic()
+            part.work.times.began = part.work.times.began or batch.since
+            batch.parts.append((part, batch.rows))
+            if part.work.encoded and not self.plan.fused:
+                batch.decodes.append(self._decoders.submit(self._decode, part, batch.pixels, batch.rows))
+            batch.rows += len(part)
+            self._working += len(part)
 
-    async def _answer(self, batch: list[_Item]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([item.pixels for item in batch])
-            answers = await loop.run_in_executor(self._thread, self._run, pixels)
-        except Exception as error:  # noqa: BLE001 - whatever the runtime raises goes to those who wait for it
-            for item in batch:
-                if not item.answer.done():
-                    item.answer.set_exception(error)
+    def _execute(self, batch: _Batch) -> None:
+        started = time.monotonic()
+        for decode in batch.decodes:
+            decode.result()
+        if self.plan.fused:
+            for part, row in batch.parts:
+                if part.work.encoded:
+                    self._decode(part, batch.pixels, row)
+        parts = [(part, row) for part, row in batch.parts if part.work.is_wanted()]
+        if not parts:
             return
-        start = 0
-        for item in batch:
-            end = start + len(item.pixels)
-            if not item.answer.done():
-                item.answer.set_result(answers[start:end])
-            start = end
+        try:
+            pixels = _gathered(batch, parts)
+            before = time.monotonic()
+            answers = self._run(pixels)
+        except Exception as error:  # noqa: BLE001 - whatever the runtime raises goes to those who wait for it
+            for part, _ in parts:
+                part.work.fail_from_thread(error)
+            return
+        now = time.monotonic()
+        self._on_batch({part.work.encoded for part, _ in parts}, len(pixels), now - before)
+        self._deliver(parts, answers, now - before)
+        self._picture_s += _SMOOTHING * ((now - started) / batch.rows / self.plan.instances - self._picture_s)
+
+    def _decode(self, part: Part, pixels: UInt8[np.ndarray, "n h w 3"], row: int) -> None:
+        """Decode a picture into its row; where that cannot be done, its request fails, and only that."""
+        work, number = part.work, part.start
+        if not work.is_wanted():
+            return
+        started = time.monotonic()
+        try:
+            pixels[row] = self._prepare(work.pictures[number])
+        except PictureError as error:
+            work.fail_from_thread(InvalidRequestError(f"picture {number + 1} of {len(work.pictures)}: {error}"))
+        except Exception as error:  # noqa: BLE001 - as above
+            work.fail_from_thread(error)
+        work.times.decode_s += time.monotonic() - started
+
+    def _deliver(self, parts: list[tuple[Part, int]], answers: Float32[np.ndarray, "n c"], infer_s: float) -> None:
+        """Write answers to their requests, and wake up the callers of those that are complete."""
+        finished = []
+        with self._waiting.changed:
+            for part, row in parts:
+                work = part.work
+                work.answers[part.start : part.stop] = answers[row : row + len(part)]
+                work.times.infer_s += infer_s
+                work.left -= len(part)
+                if work.left == 0:
+                    finished.append(work)
+        if finished:
+            finish_from_thread(finished)
+
+
+def _gathered(batch: _Batch, parts: list[tuple[Part, int]]) -> UInt8[np.ndarray, "n h w 3"]:
+    """Put prepared pictures beside the decoded ones; a part that is alone stays where it is."""
+    if len(batch.parts) == 1 and not parts[0][0].work.encoded:
+        part = parts[0][0]
+        return np.asarray(part.work.pictures[part.start : part.stop])
+    for part, row in parts:
+        if not part.work.encoded:
+            batch.pixels[row : row + len(part)] = part.work.pictures[part.start : part.stop]
+    return batch.pixels[: batch.rows]

@@ -25,8 +25,8 @@ class HealthService(HealthServicer):  # type: ignore[misc]  # grpcio-health-chec
         self._closing = False
 
     def set_serving(self, services: Iterable[str]) -> None:
-        """Say SERVING of these; the empty name stands for the server."""
-        self._statuses |= dict.fromkeys(services, SERVING)
+        """Say SERVING of these, and NOT_SERVING of those before them; the empty name stands for the server."""
+        self._statuses = dict.fromkeys(self._statuses, NOT_SERVING) | dict.fromkeys(services, SERVING)
         self._tell()
 
     def close(self) -> None:

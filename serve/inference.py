@@ -4,29 +4,26 @@ Each model of the repository appears twice: `NAME` takes prepared pictures, exac
 folder, and `NAME.encoded` takes encoded pictures of any size.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import grpc
-import numpy as np
 
-from contract.arrays import Float32
-from contract.errors import InvalidRequestError, UnknownModelError
+from contract.errors import ForbiddenError, InvalidRequestError, UnknownModelError
 from contract.manifest import INPUT, OUTPUT
-from contract.repository import ENCODED_SUFFIX
 from protos import open_inference_pb2 as pb
 from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from serve.models import ModelSet, ServedModel
-from serve.refusals import deadline_of, refusing
-from serve.tensors import read_encoded, read_pixels
+from serve.infer import ENCODED_INPUT, infer, model_named
+from serve.model_statistics import model_statistics, shown_name
+from serve.models import ModelSet
+from serve.refusals import deadline_of, refusal_of, refuse
+from serve.served import ServedModel
+from serve.streams import in_order
 
-ENCODED_INPUT = "image"
 _PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
-_LARGE = 2**20
+_EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 _Context: TypeAlias = grpc.aio.ServicerContext
-_T = TypeVar("_T")
 
 
 class InferenceService(GRPCInferenceServiceServicer):
@@ -34,33 +31,36 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     Args:
         models: what is served.
+        admin: whether callers may load and unload models.
     """
 
-    def __init__(self, models: ModelSet) -> None:
-        self._models = models
+    def __init__(self, models: ModelSet, *, admin: bool) -> None:
+        self._models, self._admin = models, admin
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: _Context) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=True)  # the port opens only when every model is warm
+        return pb.ServerReadyResponse(ready=bool(self._models.names))  # the port opens only when models are warm
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: _Context) -> pb.ModelReadyResponse:
-        async with refusing(context):
-            try:
-                self._find(request.name, request.version)
-            except UnknownModelError:
-                return pb.ModelReadyResponse(ready=False)
+        try:
+            self._find(request.name, request.version)
+        except UnknownModelError:
+            return pb.ModelReadyResponse(ready=False)
+        except Exception as error:  # noqa: BLE001 - a server answers whatever happens
+            await refuse(context, error)
         return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: _Context) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(
-            name="unfreeze", version=version("unfreeze"), extensions=["model_configuration"]
-        )
+        return pb.ServerMetadataResponse(name="unfreeze", version=version("unfreeze"), extensions=_EXTENSIONS)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: _Context) -> pb.ModelMetadataResponse:
-        async with refusing(context):
+        try:
             model, encoded = self._find(request.name, request.version)
+        except Exception as error:
+            await refuse(context, error)
+            raise
         tensor = pb.ModelMetadataResponse.TensorMetadata
         takes = (
             tensor(name=ENCODED_INPUT, datatype="BYTES", shape=[-1, 1])
@@ -69,15 +69,20 @@ class InferenceService(GRPCInferenceServiceServicer):
         )
         return pb.ModelMetadataResponse(
             name=request.name,
-            versions=[model.version],
+            versions=[
+                request.version or one for one in self._models.versions(model.name) if request.version in ("", one)
+            ],
             platform=_PLATFORM,
             inputs=[takes],
             outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: _Context) -> pb.ModelConfigResponse:
-        async with refusing(context):
+        try:
             model, encoded = self._find(request.name, request.version)
+        except Exception as error:
+            await refuse(context, error)
+            raise
         takes = (
             pb.ModelInput(name=ENCODED_INPUT, data_type=pb.TYPE_STRING, dims=[1])
             if encoded
@@ -98,58 +103,86 @@ class InferenceService(GRPCInferenceServiceServicer):
         return pb.ModelConfigResponse(config=config)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:
-        async with refusing(context):
-            model, encoded = self._find(request.model_name, request.model_version)
-            _check_outputs(request)
-            deadline = deadline_of(context)
-            model.check_size(_pictures(request))
-            if encoded:
-                pictures = await _off_the_loop(request, read_encoded, ENCODED_INPUT)
-                answers = await model.classify_encoded(pictures, deadline)
-            else:
-                pixels = await _off_the_loop(request, read_pixels, INPUT, model.manifest.preprocess.shape)
-                answers = await model.classify_pixels(pixels, deadline)
-        return _response(request, model, answers)
+        try:
+            return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
+        except Exception as error:
+            await refuse(context, error)
+            raise
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: _Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            try:
+                response = await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
+                return pb.ModelStreamInferResponse(infer_response=response)
+            except Exception as error:  # noqa: BLE001 - one request's error does not end the stream
+                # A response without outputs, beside the message, tells which request it belongs to.
+                return pb.ModelStreamInferResponse(
+                    error_message=refusal_of(error).message,
+                    infer_response=pb.ModelInferResponse(model_name=request.model_name, id=request.id),
+                )
+
+        async for response in in_order(requests, answer):
+            yield response
+
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: _Context
+    ) -> pb.ModelStatisticsResponse:
+        try:
+            if request.name:
+                self._find(request.name, request.version)
+        except Exception as error:  # noqa: BLE001 - as above
+            await refuse(context, error)
+        models = [
+            (model, encoded)
+            for model in self._models
+            for encoded in model.statistics
+            if request.name in ("", shown_name(model, encoded=encoded)) and request.version in ("", model.version)
+        ]
+        return pb.ModelStatisticsResponse(
+            model_stats=[model_statistics(model, encoded=encoded) for model, encoded in models]
+        )
+
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: _Context
+    ) -> pb.RepositoryIndexResponse:
+        entry = pb.RepositoryIndexResponse.ModelIndex
+        return pb.RepositoryIndexResponse(
+            models=[
+                entry(name=one.name, version=one.version, state=one.state, reason=one.reason)
+                for one in self._models.states()
+                if one.state == "READY" or not request.ready
+            ]
+        )
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: _Context
+    ) -> pb.RepositoryModelLoadResponse:
+        try:
+            self._check_admin(request.parameters.keys())
+            await self._models.load(request.model_name)
+        except Exception as error:  # noqa: BLE001 - as above
+            await refuse(context, error)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: _Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        try:
+            self._check_admin(request.parameters.keys() - {"unload_dependents"})
+            await self._models.unload(request.model_name)
+        except Exception as error:  # noqa: BLE001 - as above
+            await refuse(context, error)
+        return pb.RepositoryModelUnloadResponse()
+
+    def _check_admin(self, parameters: object) -> None:
+        if not self._admin:
+            raise ForbiddenError("this server loads and unloads no models for its callers; it was started so")
+        if parameters:
+            raise InvalidRequestError(f"this server takes models from its repository alone, found {parameters!r:.200}")
 
     def _find(self, name: str, wanted: str) -> tuple[ServedModel, bool]:
         """Find a model and whether it was asked for by its name for encoded pictures."""
-        if not name:
-            raise InvalidRequestError("the request names no model")
-        encoded = name.endswith(ENCODED_SUFFIX)
-        if name == ENCODED_SUFFIX:
-            raise UnknownModelError(f"there is no model {name!r}")
-        return self._models.find(name.removesuffix(ENCODED_SUFFIX), wanted), encoded
-
-
-async def _off_the_loop(request: pb.ModelInferRequest, read: Callable[..., _T], *arguments: object) -> _T:
-    """Read a large request in a thread, so that other callers are not kept waiting."""
-    if request.ByteSize() < _LARGE:
-        return read(request, *arguments)
-    return await asyncio.to_thread(read, request, *arguments)
-
-
-def _pictures(request: pb.ModelInferRequest) -> int:
-    """Say how many pictures the request claims to hold, before anything is read; what is malformed is found later."""
-    return request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0
-
-
-def _check_outputs(request: pb.ModelInferRequest) -> None:
-    for output in request.outputs:
-        if output.name != OUTPUT:
-            raise InvalidRequestError(f"the one output is {OUTPUT!r}, found {output.name!r:.200}")
-        unknown = sorted(output.parameters.keys() - {"binary_data"})
-        if unknown:
-            raise InvalidRequestError(f"this server does not know the output parameters {unknown!r:.200}")
-
-
-def _response(
-    request: pb.ModelInferRequest, model: ServedModel, answers: Float32[np.ndarray, "n c"]
-) -> pb.ModelInferResponse:
-    output = pb.ModelInferResponse.InferOutputTensor(name=OUTPUT, datatype="FP32", shape=answers.shape)
-    return pb.ModelInferResponse(
-        model_name=request.model_name,
-        model_version=model.version,
-        id=request.id,
-        outputs=[output],
-        raw_output_contents=[np.ascontiguousarray(answers, "<f4").tobytes()],
-    )
+        plain, encoded = model_named(name)
+        return self._models.find(plain, wanted), encoded

@@ -1,205 +1,238 @@
-"""The models that a server has loaded, and the way of a picture through one of them."""
+"""The models of a repository that are served: found, loaded beside those before them, swapped, and let go."""
 
 import asyncio
 import logging
-import math
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-
-from contract.arrays import Float32, UInt8
-from contract.errors import (
-    DeadlineError,
-    InvalidRequestError,
-    ModelError,
-    PictureError,
-    RepositoryError,
-    UnknownModelError,
-)
-from contract.manifest import Manifest
-from contract.preprocess import prepare
+from contract.errors import ModelError, ModelUnavailableError, RepositoryError, UnfreezeError, UnknownModelError
 from contract.repository import ModelRepository
-from serve.batcher import Batcher
+from serve.loading import load
 from serve.options import ServeOptions
-from serve.queue import Queue
-from serve.runtime import OnnxRuntime
+from serve.plan import cores
+from serve.served import ServedModel
 
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+_Print = tuple[int, int, int]
 _log = logging.getLogger(__name__)
 
 
-class ServedModel:
-    """One version of a model, ready to answer.
+@dataclass(frozen=True, kw_only=True)
+class VersionState:
+    """What is known of one version.
 
     Args:
-        name: in the repository.
+        name: the model's.
         version: its number.
-        runtime: executes it.
-        decoders: decode pictures, off the event loop.
-        options: sizes and limits.
+        state: in Triton's words.
+        reason: why it is in that state.
     """
 
-    def __init__(
-        self, name: str, version: int, runtime: OnnxRuntime, decoders: ThreadPoolExecutor, options: ServeOptions
-    ) -> None:
-        self.name = name
-        self.version = str(version)
-        self.max_batch = options.max_batch or runtime.manifest.max_batch
-        self._runtime = runtime
-        self._decoders = decoders
-        self._max_pixels = options.max_pixels
-        self._queue = Queue(name, options.max_queue, options.max_queue_mib * 2**20)
-        self._batcher = Batcher(runtime.run, max_batch=self.max_batch, max_delay_ms=options.max_delay_ms)
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the model says of itself."""
-        return self._runtime.manifest
-
-    def start(self) -> None:
-        """Run once, so that the first caller does not pay for the runtime's first time, and begin to take work."""
-        self._runtime.run(np.zeros((1, *self.manifest.preprocess.shape), np.uint8))
-        self._batcher.start()
-
-    async def close(self) -> None:
-        """Finish what is waiting and let go of the runtime."""
-        await self._batcher.close()
-        self._runtime.close()
-
-    async def classify_pixels(
-        self, pixels: UInt8[np.ndarray, "n h w 3"], deadline: float | None
-    ) -> Float32[np.ndarray, "n c"]:
-        """Classify prepared pictures.
-
-        Args:
-            pixels: RGB, of the manifest's crop size.
-            deadline: on `time.monotonic`'s clock, if there is one.
-
-        Returns:
-            Probabilities, in the order of the manifest's labels.
-
-        Raises:
-            ServingError: the queue is full, the deadline passed, or the server is going down.
-        """
-        with self._queue.admit(len(pixels), pixels.nbytes):
-            return await self._batcher.submit(pixels, deadline=deadline)
-
-    def check_size(self, pictures: int) -> None:
-        """Refuse a request that can never be taken, however empty the queue is.
-
-        Args:
-            pictures: how many the request says that it holds.
-
-        Raises:
-            InvalidRequestError: more than may wait.
-        """
-        self._queue.check(pictures)
-
-    async def classify_encoded(self, pictures: Sequence[bytes], deadline: float | None) -> Float32[np.ndarray, "n c"]:
-        """Decode, prepare and classify pictures.
-
-        Args:
-            pictures: encoded ones, of any size.
-            deadline: on `time.monotonic`'s clock, if there is one.
-
-        Returns:
-            Probabilities, in the order of the manifest's labels.
-
-        Raises:
-            InvalidRequestError: a picture cannot be used; the message says which and why.
-            ServingError: as for `classify_pixels`.
-        """
-        prepared = len(pictures) * math.prod(self.manifest.preprocess.shape)
-        with self._queue.admit(len(pictures), prepared + sum(map(len, pictures))):
-            return await self._batcher.submit(await self._prepare_all(pictures, deadline), deadline=deadline)
-
-    async def _prepare_all(self, pictures: Sequence[bytes], deadline: float | None) -> UInt8[np.ndarray, "n h w 3"]:
-        """Decode in the pool, a core's worth at a time, so that other requests' pictures come in between."""
-        prepared = np.empty((len(pictures), *self.manifest.preprocess.shape), np.uint8)
-        numbers = iter(range(len(pictures)))
-
-        async def work() -> None:
-            for number in numbers:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise DeadlineError("the deadline passed while the request's pictures were being decoded")
-                await asyncio.get_running_loop().run_in_executor(
-                    self._decoders, self._prepare, pictures, number, prepared
-                )
-
-        workers = [asyncio.ensure_future(work()) for _ in range(min(len(pictures), os.cpu_count() or 1))]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-        return prepared
-
-    def _prepare(self, pictures: Sequence[bytes], number: int, prepared: UInt8[np.ndarray, "n h w 3"]) -> None:
-        try:
-            prepared[number] = prepare(pictures[number], self.manifest.preprocess, max_pixels=self._max_pixels)
-        except PictureError as error:
-            raise InvalidRequestError(f"picture {number + 1} of {len(pictures)}: {error}") from error
+    name: str
+    version: str
+    state: State
+    reason: str = ""
 
 
 class ModelSet:
-    """Every model of a repository, in its newest version.
+    """The models that are served, each in its newest versions.
+
+    Use it in one event loop. `open` loads what there is; `refresh`, `load` and `unload` change it, one at a time.
 
     Args:
         options: what to load, and how.
-
-    Raises:
-        RepositoryError: the repository is no folder, or holds no model.
-        ModelError: a model cannot be loaded.
+        changed: called whenever models have come or gone.
     """
 
-    def __init__(self, options: ServeOptions) -> None:
-        found = ModelRepository(options.repository).models()
-        if not found:
-            raise RepositoryError(f"{options.repository} holds no model; publish one with `unfreeze export`")
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
-        self._models: dict[str, ServedModel] = {}
-        for name, versions in found.items():
-            path = ModelRepository(options.repository).path(name, versions[-1])
-            runtime = OnnxRuntime(path, device=options.device)
-            self._models[name] = ServedModel(name, versions[-1], runtime, self._decoders, options)
-            _log.info("loaded %s version %d (%s)", name, versions[-1], options.device)
+    def __init__(self, options: ServeOptions, changed: Callable[[], None] = lambda: None) -> None:
+        self._options, self._changed = options, changed
+        self._repository = ModelRepository(options.repository)
+        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        self._served: dict[str, dict[int, ServedModel]] = {}
+        self._prints: dict[tuple[str, int], _Print] = {}
+        self._broken: dict[tuple[str, int], tuple[_Print, str]] = {}
+        self._unloaded: set[str] = set()
+        self._states: dict[tuple[str, int], VersionState] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
 
     def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
+        """Go through every version that can be asked."""
+        return (model for versions in self._served.values() for model in versions.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that can be asked."""
+        return tuple(self._served)
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """The versions of a model that can be asked, oldest first."""
+        return tuple(self._served[name][number].version for number in sorted(self._served.get(name, ())))
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """Look a model up.
 
         Args:
             name: in the repository; may be empty where there is only one.
-            version: empty for the one that is loaded.
+            version: empty for the newest that is loaded.
 
         Raises:
             UnknownModelError: there is no such model or version; the message lists those there are.
         """
-        only = next(iter(self._models)) if len(self._models) == 1 else ""
-        model = self._models.get(name or only)
-        if model is None:
-            raise UnknownModelError(f"there is no model {name!r:.200}; there are: {', '.join(self._models)}")
-        if version not in ("", model.version):
-            raise UnknownModelError(f"{model.name} has version {model.version} loaded, not {version!r:.50}")
-        return model
+        only = next(iter(self._served)) if len(self._served) == 1 else ""
+        versions = self._served.get(name or only)
+        if versions is None:
+            raise UnknownModelError(f"there is no model {name!r:.200}; there are: {', '.join(self._served) or 'none'}")
+        if not version:
+            return versions[max(versions)]
+        for model in versions.values():
+            if model.version == version:
+                return model
+        loaded = ", ".join(str(number) for number in sorted(versions))
+        raise UnknownModelError(f"{name or only} has version {loaded} loaded, not {version!r:.50}")
 
-    def start(self) -> None:
-        """Warm every model up and begin to take work.
+    def use(self, name: str, version: str = "") -> AbstractContextManager[ServedModel]:
+        """Look a model up and keep it loaded for as long as the body runs.
 
         Raises:
-            ModelError: a model fails on its first picture.
+            UnknownModelError: see `find`.
         """
-        for model in self:
-            try:
-                model.start()
-            except Exception as error:
-                raise ModelError(f"{model.name} version {model.version} fails on its first picture: {error}") from error
+        return self.find(name, version).used()
+
+    def states(self) -> tuple[VersionState, ...]:
+        """Tell of every version that was ever looked at and is still there."""
+        return tuple(self._states[key] for key in sorted(self._states))
+
+    async def open(self) -> None:
+        """Load what the repository holds.
+
+        Raises:
+            RepositoryError: the repository is no folder, or holds no model.
+            ModelError: not one of its models can be loaded; says why of the first.
+        """
+        if not self._repository.models():
+            raise RepositoryError(f"{self._options.repository} holds no model; publish one with `unfreeze export`")
+        await self.refresh()
+        if not self._served:
+            raise ModelError(next(iter(self._broken.values()))[1])
+
+    async def refresh(self) -> None:
+        """Take what is new in the repository, and let go of what is gone from it.
+
+        A version that cannot be loaded leaves those before it as they are, and is not tried again until its file
+        changes.
+
+        Raises:
+            RepositoryError: the repository is gone.
+        """
+        async with self._lock:
+            there = self._repository.models()
+            for name in {*there, *self._served}:
+                if name not in self._unloaded:
+                    await self._take(name, there.get(name, ()))
+            for key in [
+                key for key in self._states if key[1] not in there.get(key[0], ()) and not self._is_served(key)
+            ]:
+                del self._states[key]
+
+    async def load(self, name: str) -> None:
+        """Load a model that was unloaded, or look for a newer version of one.
+
+        Raises:
+            UnknownModelError: the repository has no such model.
+            ModelUnavailableError: its newest version cannot be loaded.
+        """
+        async with self._lock:
+            versions = self._repository.models().get(name, ())
+            if not versions:
+                raise UnknownModelError(f"the repository has no model {name!r:.200}")
+            self._broken.pop((name, versions[-1]), None)
+            self._unloaded.discard(name)
+            await self._take(name, versions)
+            broken = self._broken.get((name, versions[-1]))
+        if broken is not None:
+            raise ModelUnavailableError(broken[1])
+
+    async def unload(self, name: str) -> None:
+        """Stop to serve a model, until `load`; who asked it before is answered.
+
+        Raises:
+            UnknownModelError: it is not served.
+        """
+        async with self._lock:
+            self.find(name)
+            self._unloaded.add(name)
+            self._swap(name, {}, "unloaded")
 
     async def close(self) -> None:
         """Finish what is waiting and let go of everything."""
-        await asyncio.gather(*(model.close() for model in self))
+        for name in self.names:
+            self._swap(name, {}, "the server is going down")
+        await asyncio.gather(*self._closing)
         self._decoders.shutdown()
+
+    async def _take(self, name: str, versions: tuple[int, ...]) -> None:
+        """Serve the newest versions of a model that can be loaded, and no others."""
+        wanted: dict[int, ServedModel] = {}
+        for number in reversed(versions):
+            if self._options.versions and len(wanted) == self._options.versions:
+                break
+            model = await self._loaded(name, number)
+            if model is not None:
+                wanted[number] = model
+        self._swap(name, wanted, "a newer version is served" if wanted else "gone from the repository")
+
+    async def _loaded(self, name: str, number: int) -> ServedModel | None:
+        """Give a version that is served already, or load it; None where that fails."""
+        key, path = (name, number), self._repository.path(name, number)
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        fingerprint = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if self._is_served(key) and self._prints[key] == fingerprint:
+            return self._served[name][number]
+        if key in self._broken and self._broken[key][0] == fingerprint:
+            return None
+        self._say(key, "LOADING")
+        try:
+            model = await asyncio.to_thread(load, name, number, path, self._decoders, self._options)
+        except UnfreezeError as error:
+            _log.error("%s version %d cannot be served: %s", name, number, error)
+            reason = str(error).replace(f"{self._repository.root}{os.sep}", "")  # callers need not know where we are
+            self._broken[key] = fingerprint, reason
+            self._say(key, "UNAVAILABLE", reason)
+            return None
+        self._broken.pop(key, None)
+        self._prints[key] = fingerprint
+        model.start()
+        return model
+
+    def _swap(self, name: str, wanted: dict[int, ServedModel], why: str) -> None:
+        """Put versions in the place of those before; these finish what they have and are closed."""
+        before = self._served.get(name, {})
+        if wanted:
+            self._served[name] = wanted
+        else:
+            self._served.pop(name, None)
+        for number in wanted:
+            self._say((name, number), "READY")
+        for number, model in before.items():
+            if wanted.get(number) is not model:
+                if number not in wanted:
+                    self._say((name, number), "UNAVAILABLE", why)
+                task = asyncio.create_task(model.close(), name=f"close {name} {number}")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+        if before != wanted:
+            self._changed()
+
+    def _is_served(self, key: tuple[str, int]) -> bool:
+        return key[1] in self._served.get(key[0], {})
+
+    def _say(self, key: tuple[str, int], state: State, reason: str = "") -> None:
+        self._states[key] = VersionState(name=key[0], version=str(key[1]), state=state, reason=reason)

@@ -17,7 +17,11 @@ class ServeOptions:
         repository: the model repository's folder.
         host: the address to listen on; 127.0.0.1 is this machine alone.
         port: to listen on; 0 for any free one, which is then printed.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or "tensorrt" for the engines beside the models.
+        versions: of each model are served, the newest; 0 for all.
+        poll_s: how often the repository is looked at for new versions, in seconds; 0 for never.
+        instances: batches of a model that are executed at once; 0 for what is measured to be fastest.
+        threads: of the runtime for each of them, on a CPU; 0 for what is measured to be fastest.
         max_batch: the largest batch; 0 for what each model's manifest says.
         max_delay_ms: how long a batch may wait to fill; at 0 it leaves the moment the runtime is free.
         max_queue: pictures that may wait, for each model; more are refused.
@@ -33,7 +37,11 @@ class ServeOptions:
     repository: Path
     host: str = "127.0.0.1"
     port: int = 8001
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    versions: int = 1
+    poll_s: float = 5.0
+    instances: int = 0
+    threads: int = 0
     max_batch: int = 0
     max_delay_ms: float = 0.0
     max_queue: int = 1024
@@ -46,6 +54,10 @@ class ServeOptions:
         """Validate once, where it is built."""
         ranges = {
             "port": (0, 65_535),
+            "versions": (0, 1000),
+            "poll_s": (0, 86_400),
+            "instances": (0, 256),
+            "threads": (0, 1024),
             "max_batch": (0, 4096),
             "max_delay_ms": (0, 10_000),
             "max_queue": (1, 10_000_000),

@@ -1,71 +1,64 @@
-"""Admission: how much may be inside a model's queue at once."""
+"""What waits for one version of a model: by priority, then by arrival, bounded by what admission lets in."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import heapq
+import itertools
+import threading
 
-from contract.errors import InvalidRequestError, QueueFullError
+from serve.work import Part, Work
+
+_FEW = 64
 
 
-class Queue:
-    """Counts the pictures and the bytes that are inside, from their request's arrival to its answer.
+class WaitingParts:
+    """Parts of requests that no batch has taken yet.
 
-    Args:
-        name: of the model, for messages.
-        max_pictures: more are refused.
-        max_bytes: of encoded pictures and of prepared ones; more are refused.
+    Not safe by itself: hold `changed` around every call. It is told whenever something is put in.
     """
 
-    def __init__(self, name: str, max_pictures: int, max_bytes: int) -> None:
-        self._name = name
-        self._max_pictures = max_pictures
-        self._max_bytes = max_bytes
-        self._pictures = 0
-        self._bytes = 0
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self._heap: list[tuple[int, int, Part]] = []
+        self._numbers = itertools.count()
+        self._given_up = 0
+        self.pictures = 0
 
-    def check(self, pictures: int) -> None:
-        """Refuse what can never be taken.
+    def __len__(self) -> int:
+        return len(self._heap)
 
-        Args:
-            pictures: of one request.
+    def put(self, work: Work, parts: list[Part]) -> None:
+        """Let a request wait."""
+        for part in parts:
+            heapq.heappush(self._heap, (work.priority, next(self._numbers), part))
+            self.pictures += len(part)
+        self.changed.notify(len(parts))
 
-        Raises:
-            InvalidRequestError: more than may wait altogether.
-        """
-        if pictures > self._max_pictures:
-            raise InvalidRequestError(
-                f"the request holds {pictures:,} pictures; no more than {self._max_pictures:,} may wait for "
-                f"{self._name}: send fewer at a time"
-            )
-
-    @contextmanager
-    def admit(self, pictures: int, size: int) -> Iterator[None]:
-        """Take a request in for as long as the body runs.
+    def take(self, room: int, *, encoded: bool) -> Part | None:
+        """Take the first part that is worth its work; what is late is refused on the way.
 
         Args:
-            pictures: of the request, at least one.
-            size: in bytes, of what it keeps in memory.
-
-        Raises:
-            InvalidRequestError: the request holds no picture, or more than can ever be taken.
-            QueueFullError: too much is inside already.
+            room: None is given where the first part has more pictures.
+            encoded: None is given where its pictures are prepared already.
         """
-        if pictures == 0:
-            raise InvalidRequestError("the request holds no picture")
-        self.check(pictures)
-        if self._pictures + pictures > self._max_pictures:
-            raise QueueFullError(
-                f"{self._pictures} pictures are waiting for {self._name}; no more than {self._max_pictures} may: "
-                "try later"
-            )
-        if self._pictures and self._bytes + size > self._max_bytes:
-            raise QueueFullError(
-                f"{self._bytes / 2**20:.0f} MiB of pictures are waiting for {self._name}; no more than "
-                f"{self._max_bytes / 2**20:.0f} may: try later"
-            )
-        self._pictures += pictures
-        self._bytes += size
-        try:
-            yield
-        finally:
-            self._pictures -= pictures
-            self._bytes -= size
+        while self._heap:
+            part = self._heap[0][2]
+            wanted = part.work.is_wanted()
+            if wanted and (len(part) > room or (encoded and not part.work.encoded)):
+                return None
+            heapq.heappop(self._heap)
+            self.pictures -= len(part)
+            if wanted:
+                return part
+        return None
+
+    def requests(self) -> set[Work]:
+        """Give those that wait."""
+        return {entry[2].work for entry in self._heap}
+
+    def forget(self) -> None:
+        """Note that a request was given up; after some, what is left of them is swept out."""
+        self._given_up += 1
+        if self._given_up > _FEW:
+            self._heap = [entry for entry in self._heap if not entry[2].work.over]
+            heapq.heapify(self._heap)
+            self.pictures = sum(len(entry[2]) for entry in self._heap)
+            self._given_up = 0

@@ -2,15 +2,20 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from contract.errors import (
     DeadlineError,
     DrainingError,
+    ForbiddenError,
     InvalidRequestError,
+    ModelUnavailableError,
     PictureError,
     QueueFullError,
     UnfreezeError,
@@ -24,37 +29,77 @@ STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
+    ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    ModelUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
 }
+_AGAIN_S = 0.1
+_RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+_INTERNAL = "the server failed; its log says why"
 _log = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def refusing(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-    """Answer errors of ours with their status and text, and any other as a bare INTERNAL, logged whole.
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """What a caller is told.
 
     Args:
-        context: of the call that the body answers.
+        status: gRPC's.
+        message: with no trace of this machine.
+        retry_s: when to try again, in seconds; None where that would not help.
     """
-    try:
-        yield
-    except UnfreezeError as error:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
-        if status is None:
-            await _internal(context)
-        else:
-            await context.abort(status, str(error))
-    except grpc.aio.AbortError:
-        raise
-    except Exception:  # noqa: BLE001 - a server answers whatever happens
-        await _internal(context)
+
+    status: grpc.StatusCode
+    message: str
+    retry_s: float | None = None
+
+    @property
+    def code(self) -> int:
+        """The status's number on the wire."""
+        return int(self.status.value[0])
+
+    @property
+    def trailing(self) -> tuple[tuple[str, str | bytes], ...]:
+        """GRPC's own hint, which its clients follow when they retry, and google.rpc.RetryInfo, for people's."""
+        if self.retry_s is None:
+            return ()
+        detail = Any()
+        detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(1e9 * self.retry_s))))
+        status = Status(code=self.code, message=self.message, details=[detail])
+        return (
+            ("grpc-retry-pushback-ms", str(int(1000 * self.retry_s))),
+            ("grpc-status-details-bin", status.SerializeToString()),
+        )
 
 
-def deadline_of(context: grpc.aio.ServicerContext) -> float | None:
-    """Say when the caller stops waiting, on `time.monotonic`'s clock; None where it waits for ever."""
+def refusal_of(error: BaseException) -> Refusal:
+    """Say what a caller is told of an error; one that is not its caller's fault is logged whole, and told bare."""
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        _log.error("a request failed for a reason of ours", exc_info=error)
+        return Refusal(status=grpc.StatusCode.INTERNAL, message=_INTERNAL)
+    retry_s = error.retry_s if isinstance(error, QueueFullError) else _AGAIN_S if status in _RETRYABLE else None
+    return Refusal(status=status, message=str(error), retry_s=retry_s)
+
+
+async def refuse(context: grpc.aio.ServicerContext, error: Exception) -> None:
+    """End a call with what `refusal_of` says; never returns.
+
+    Args:
+        context: of the call.
+        error: why.
+    """
+    refusal = refusal_of(error)
+    await context.abort(refusal.status, refusal.message, refusal.trailing)
+
+
+def deadline_of(context: grpc.aio.ServicerContext, timeout_us: int = 0) -> float | None:
+    """Say when the caller stops waiting, on `time.monotonic`'s clock; None where it waits for ever.
+
+    Args:
+        context: of the call.
+        timeout_us: of the request itself, in microseconds; 0 for none.
+    """
     remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + float(remaining)
-
-
-async def _internal(context: grpc.aio.ServicerContext) -> None:
-    _log.exception("a request failed for a reason of ours")
-    await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says why")
+    limits = [float(remaining)] if remaining is not None else []
+    limits += [timeout_us / 1e6] if timeout_us else []
+    return time.monotonic() + min(limits) if limits else None

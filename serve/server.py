@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from contract.errors import ServingError
+from contract.errors import ServingError, UnfreezeError
 from contract.repository import ENCODED_SUFFIX
 from protos import open_inference_pb2, unfreeze_pb2
 from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
@@ -42,9 +42,10 @@ class Server:
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
-        self._models = ModelSet(options)
+        self._models = ModelSet(options, self._tell_health)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -53,23 +54,38 @@ class Server:
         Raises:
             ServingError: the address cannot be listened on.
         """
-        self._models.start()
+        await self._models.open()
         self._server = grpc.aio.server(options=_channel_options(self._options))
-        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._models), self._server)
+        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._models, admin=True), self._server)
         add_ClassifierServicer_to_server(ClassifierService(self._models), self._server)
         add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_service_names(), self._server, pool=_whole_pool())
         self.port = await self._listen(self._server)
-        models = [name for model in self._models for name in (model.name, model.name + ENCODED_SUFFIX)]
-        self._health.set_serving(["", *_service_names(), *models])
+        self._tell_health()
+        if self._options.poll_s:
+            self._watcher = asyncio.create_task(self._watch(), name="watch the repository")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Say that it is going, finish what is in flight, then let go."""
         self._health.close()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._server is not None:
             await self._server.stop(self._options.drain_s)
         await self._models.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.poll_s)
+            try:
+                await self._models.refresh()
+            except UnfreezeError as error:
+                _log.warning("the repository cannot be looked at: %s", error)
+
+    def _tell_health(self) -> None:
+        models = [name + suffix for name in self._models.names for suffix in ("", ENCODED_SUFFIX)]
+        self._health.set_serving(["", *_service_names(), *models])
 
     async def _listen(self, server: grpc.aio.Server) -> int:
         host = self._options.host

@@ -2,16 +2,25 @@
 
 import asyncio
 import functools
+import itertools
 import operator
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from contract.errors import DeadlineError, DrainingError
+from contract.errors import DamagedPictureError, DeadlineError, DrainingError, InvalidRequestError
 from serve.batcher import Batcher
+from serve.plan import Plan
+from serve.work import Work
+
+DAMAGED = 255
+PLAN = Plan(instances=1, threads=1, batch=4, fused=False)
+FUSED = Plan(instances=2, threads=1, batch=4, fused=True)
 
 
 class HeldRuntime:
@@ -21,14 +30,23 @@ class HeldRuntime:
         self.batches: list[list[int]] = []
         self.let_go = threading.Event()
         self.fail_on: int | None = None
+        self.decoded: list[int] = []
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Wait, then answer."""
         self.batches.append(pixels[:, 0, 0, 0].tolist())
+        batch = self.batches[-1]
         assert self.let_go.wait(10)
-        if self.fail_on in self.batches[-1]:
+        if self.fail_on in batch:
             raise RuntimeError("out of memory at 0xdeadbeef")
         return np.repeat(pixels[:, 0, 0, 0].astype(np.float32)[:, None], 2, 1)
+
+    def prepare(self, encoded: bytes) -> np.ndarray:
+        """Decode a picture, whose only byte is its value; 255 is damaged."""
+        self.decoded.append(encoded[0])
+        if encoded[0] == DAMAGED:
+            raise DamagedPictureError("the picture is truncated or damaged")
+        return pictures(encoded[0])[0]
 
 
 def pictures(*values: int) -> np.ndarray:
@@ -36,20 +54,26 @@ def pictures(*values: int) -> np.ndarray:
     return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
 
+async def submit(batcher: Batcher, pixels: np.ndarray | list[bytes], **limits: float) -> np.ndarray:
+    """Ask for an answer."""
+    return await batcher.submit(Work(pixels, 2, **limits))
+
+
 def run(
-    scenario: Callable[[Batcher, HeldRuntime], Awaitable[None]], *, max_batch: int = 4, max_delay_ms: float = 0
+    scenario: Callable[[Batcher, HeldRuntime], Awaitable[None]], plan: Plan = PLAN, *, max_delay_ms: float = 0
 ) -> HeldRuntime:
     """Run a scenario on a started batcher."""
     runtime = HeldRuntime()
 
     async def whole() -> None:
-        batcher = Batcher(runtime.run, max_batch=max_batch, max_delay_ms=max_delay_ms)
-        batcher.start()
-        try:
-            await scenario(batcher, runtime)
-        finally:
-            runtime.let_go.set()
-            await batcher.close()
+        with ThreadPoolExecutor(2) as decoders:
+            batcher = Batcher(runtime.run, runtime.prepare, (2, 2, 3), plan, decoders, max_delay_ms=max_delay_ms)
+            batcher.start()
+            try:
+                await scenario(batcher, runtime)
+            finally:
+                runtime.let_go.set()
+                await asyncio.to_thread(batcher.close)
 
     asyncio.run(whole())
     return runtime
@@ -67,7 +91,7 @@ def test_what_waits_leaves_as_one_batch_when_the_runtime_is_free() -> None:
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
         calls = []
         for value in range(6):
-            calls.append(asyncio.create_task(batcher.submit(pictures(value))))
+            calls.append(asyncio.create_task(submit(batcher, pictures(value))))
             await settled()
         assert runtime.batches == [[0]]
         runtime.let_go.set()
@@ -83,9 +107,9 @@ def test_a_delay_fills_the_batch() -> None:
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
         runtime.let_go.set()
         begun = time.monotonic()
-        await asyncio.gather(*(batcher.submit(pictures(value)) for value in range(4)))
+        await asyncio.gather(*(submit(batcher, pictures(value)) for value in range(4)))
         assert time.monotonic() - begun < 5
-        await asyncio.gather(batcher.submit(pictures(7)), batcher.close())
+        await asyncio.gather(submit(batcher, pictures(7)), asyncio.to_thread(batcher.close))
 
     assert run(scenario, max_delay_ms=10_000).batches == [[0, 1, 2, 3], [7]]
 
@@ -95,7 +119,7 @@ def test_a_lone_request_leaves_when_its_delay_is_over() -> None:
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
         runtime.let_go.set()
-        answer = await asyncio.wait_for(batcher.submit(pictures(3)), 5)
+        answer = await asyncio.wait_for(submit(batcher, pictures(3)), 5)
         assert answer.tolist() == [[3, 3]]
 
     assert run(scenario, max_delay_ms=50).batches == [[3]]
@@ -106,7 +130,7 @@ def test_many_pictures_of_one_caller_go_in_several_batches() -> None:
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
         runtime.let_go.set()
-        answer = await batcher.submit(pictures(*range(10)))
+        answer = await submit(batcher, pictures(*range(10)))
         assert answer[:, 0].tolist() == list(range(10))
 
     assert run(scenario).batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -116,19 +140,20 @@ def test_a_cancelled_caller_leaves_the_queue_and_harms_nobody() -> None:
     """Work of a caller that has gone is not run, and its batch-mates are answered."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
-        calls = [asyncio.create_task(batcher.submit(pictures(value))) for value in range(4)]
+        calls = [asyncio.create_task(submit(batcher, pictures(value))) for value in range(4)]
         await settled()
         calls[2].cancel()
         calls[0].cancel()
         await settled()
-        assert len(batcher._waiting) == 2, "what nobody waits for keeps no memory"
+        kept = [len(work.pictures) for work in batcher._waiting.requests()]
+        assert sum(kept) == 1, "what nobody waits for keeps no memory"
         runtime.let_go.set()
         assert (await calls[1])[0, 0] == 1
         assert (await calls[3])[0, 0] == 3
         assert calls[0].cancelled()
         assert calls[2].cancelled()
 
-    batches = run(scenario, max_batch=2).batches
+    batches = run(scenario, replace(PLAN, batch=2)).batches
     assert [2] not in batches
     assert functools.reduce(operator.iadd, batches, []).count(2) == 0
 
@@ -137,9 +162,9 @@ def test_work_whose_deadline_passed_is_dropped_before_it_costs_anything() -> Non
     """A request that waited past its deadline gets DeadlineError and never reaches the runtime."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
-        first = asyncio.create_task(batcher.submit(pictures(0)))
+        first = asyncio.create_task(submit(batcher, pictures(0)))
         await settled()
-        late = asyncio.create_task(batcher.submit(pictures(1), deadline=time.monotonic() + 0.01))
+        late = asyncio.create_task(submit(batcher, pictures(1), deadline=time.monotonic() + 0.01))
         await asyncio.sleep(0.05)
         runtime.let_go.set()
         with pytest.raises(DeadlineError, match="deadline passed while the request was waiting"):
@@ -156,8 +181,8 @@ def test_a_failing_batch_fails_its_callers_alone() -> None:
         runtime.fail_on = 1
         runtime.let_go.set()
         with pytest.raises(RuntimeError, match="out of memory"):
-            await batcher.submit(pictures(1))
-        assert (await batcher.submit(pictures(2)))[0, 0] == 2
+            await submit(batcher, pictures(1))
+        assert (await submit(batcher, pictures(2)))[0, 0] == 2
 
     run(scenario)
 
@@ -166,14 +191,99 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
     """After close begins nothing is accepted, and all that was accepted is answered."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
-        calls = [asyncio.create_task(batcher.submit(pictures(value))) for value in range(6)]
+        calls = [asyncio.create_task(submit(batcher, pictures(value))) for value in range(6)]
         await settled()
-        closing = asyncio.create_task(batcher.close())
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
         await settled()
         with pytest.raises(DrainingError, match="shutting down"):
-            await batcher.submit(pictures(9))
+            await submit(batcher, pictures(9))
         runtime.let_go.set()
         await closing
         assert [(await call)[0, 0] for call in calls] == list(range(6))
 
     run(scenario)
+
+
+def test_encoded_pictures_are_decoded_while_the_runtime_is_busy() -> None:
+    """They are ready when it is free, and leave as one batch with prepared ones, in their order."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        first = asyncio.create_task(submit(batcher, pictures(0)))
+        await settled()
+        others = [asyncio.create_task(submit(batcher, work)) for work in ([b"\1", b"\2"], pictures(3))]
+        await settled()
+        assert sorted(runtime.decoded) == [1, 2]
+        assert runtime.batches == [[0]]
+        runtime.let_go.set()
+        assert [answer[:, 0].tolist() for answer in await asyncio.gather(first, *others)] == [[0], [1, 2], [3]]
+
+    assert run(scenario).batches == [[0], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("plan", [PLAN, FUSED])
+def test_a_damaged_picture_fails_its_request_alone(plan: Plan) -> None:
+    """It is named by its place, and those in the same batch are answered."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        held = [asyncio.create_task(submit(batcher, pictures(0))) for _ in range(plan.instances)]
+        await settled()
+        good = asyncio.create_task(submit(batcher, [b"\1", b"\2"]))
+        bad = asyncio.create_task(submit(batcher, [b"\3", bytes([DAMAGED])]))
+        await settled()
+        runtime.let_go.set()
+        with pytest.raises(InvalidRequestError, match=r"^picture 2 of 2: the picture is truncated or damaged$"):
+            await bad
+        assert (await good)[:, 0].tolist() == [1, 2]
+        await asyncio.gather(*held)
+
+    run(scenario, plan)
+
+
+def test_instances_share_what_waits() -> None:
+    """Where each decodes what it takes, none takes more than its share, so that all work at the same time."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        held = [asyncio.create_task(submit(batcher, pictures(0))) for _ in range(2)]
+        await settled()
+        call = asyncio.create_task(submit(batcher, [bytes([value]) for value in range(1, 5)]))
+        await settled()
+        assert runtime.decoded == []
+        runtime.let_go.set()
+        assert (await call)[:, 0].tolist() == [1, 2, 3, 4]
+        await asyncio.gather(*held)
+
+    batches = run(scenario, FUSED).batches
+    assert batches[:2] == [[0], [0]]
+    assert all(len(batch) <= 2 for batch in batches)
+    assert sorted(itertools.chain(*batches[2:])) == [1, 2, 3, 4]
+
+
+def test_what_is_urgent_goes_first() -> None:
+    """A lower number overtakes; among equals the first to come is the first to go."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        calls = [asyncio.create_task(submit(batcher, pictures(0)))]
+        await settled()
+        for value, priority in ((1, 1000), (2, 1), (3, 1000), (4, 1), (5, 2000)):
+            calls.append(asyncio.create_task(submit(batcher, pictures(value), priority=priority)))
+            await settled()
+        runtime.let_go.set()
+        await asyncio.gather(*calls)
+
+    assert run(scenario, replace(PLAN, batch=1)).batches == [[0], [2], [4], [1], [3], [5]]
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    """By what pictures took until now, and how many wait: it costs nobody anything."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        await refused(batcher)
+        call = asyncio.create_task(submit(batcher, pictures(1), deadline=time.monotonic() + 60))
+        runtime.let_go.set()
+        assert (await call)[0, 0] == 1
+
+    async def refused(batcher: Batcher) -> None:
+        with pytest.raises(DeadlineError, match="would take about 2000 ms, longer than the deadline leaves"):
+            await submit(batcher, pictures(0, 0), deadline=time.monotonic() + 0.5)
+
+    assert run(scenario, replace(PLAN, picture_s=1.0)).batches == [[1]]

@@ -77,7 +77,7 @@ def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
         file = FileDescriptorProto.FromString(content)
         methods |= {f"{file.package}.{one.name}": {method.name for method in one.method} for one in file.service}
     assert methods["inference.GRPCInferenceService"] >= {"ServerLive", "ModelReady", "ModelConfig", "ModelInfer"}
-    assert methods["unfreeze.v1.Classifier"] == {"Predict"}
+    assert methods["unfreeze.v1.Classifier"] == {"Predict", "PredictStream", "ListModels", "DescribeModel"}
 
 
 def test_a_taken_port_is_an_error_that_says_so(server: RunningServer, repository: Path) -> None:

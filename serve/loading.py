@@ -1,0 +1,63 @@
+"""Load a version of a model: see that it is what was exported and answers so here, and find out how to execute it."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from serve.options import ServeOptions
+from serve.plan import Plan, pictures_per_second, possible_plans
+from serve.runtime import read_checked
+from serve.runtimes import Runtime, open_runtime
+from serve.served import ServedModel
+from serve.verify import verify_answers
+
+_BETTER = 1.2  # a plan that decodes in a pool has to be this much faster in the runtime
+_ROUNDS = 3
+_log = logging.getLogger(__name__)
+
+
+def load(name: str, version: int, path: Path, decoders: ThreadPoolExecutor, options: ServeOptions) -> ServedModel:
+    """Load a version of a model and warm it up; blocks, so keep it off the event loop.
+
+    Args:
+        name: in the repository.
+        version: its number.
+        path: of its `model.onnx`.
+        decoders: decode pictures.
+        options: the runtime, and sizes and limits.
+
+    Raises:
+        ModelError: it cannot be loaded, was changed, or does not answer here what it was exported with.
+    """
+    runtime, plan = _planned(path, options)
+    try:
+        if runtime.manifest.golden:
+            verify_answers(runtime, str(path))
+        runtime.run(np.zeros((plan.batch, *runtime.manifest.preprocess.shape), np.uint8))
+    except BaseException:
+        runtime.close()
+        raise
+    _log.info("loaded %s version %d on %s: %s", name, version, options.device, plan)
+    return ServedModel(name, version, path, runtime, plan, decoders, options)
+
+
+def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, Plan]:
+    """Open the runtime as it was asked to be executed, or else as is fastest here."""
+    plans = possible_plans(options, read_checked(path)[1].max_batch)
+    runtimes = [open_runtime(path, options.device, threads=plan.threads) for plan in plans]
+    if len(plans) == 1:
+        return runtimes[0], plans[0]
+    # In turn, and the best of several: what else the machine does meanwhile only slows down.
+    rounds = [
+        [pictures_per_second(runtime.run, plan, runtime.manifest.preprocess.shape) for runtime, plan in both]
+        for both in [tuple(zip(runtimes, plans, strict=True))] * _ROUNDS
+    ]
+    speeds = [max(measured) for measured in zip(*rounds, strict=True)]
+    chosen = max(range(len(plans)), key=lambda number: speeds[number] * (_BETTER if number == 0 else 1))
+    for runtime in runtimes:
+        if runtime is not runtimes[chosen]:
+            runtime.close()
+    return runtimes[chosen], replace(plans[chosen], picture_s=plans[chosen].instances / speeds[chosen])
