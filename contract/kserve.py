@@ -31,7 +31,8 @@ spec:
     - name: kserve-container
       image: unfreeze:latest
       command: [unfreeze, serve]
-      args: [--repository, /mnt/models, --host, 0.0.0.0, --port, "8081"]
+      # --insecure: TLS ends in the mesh, at the sidecar; without a mesh, give --tls-cert and --tls-key in its place
+      args: [--repository, /mnt/models, --host, 0.0.0.0, --port, "8081", --insecure]
       ports:
         - name: h2c
           containerPort: 8081

@@ -20,6 +20,7 @@ from contract.errors import (
     PictureTooLargeError,
     UnsupportedPictureError,
 )
+from contract.jpeg import check_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
@@ -176,6 +177,7 @@ def _resized(height: float, width: float, resize: tuple[int, ...]) -> tuple[int,
 
 
 def _open(data: bytes) -> Image.Image:
+    check_jpeg(data)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:

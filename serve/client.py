@@ -1,65 +1,55 @@
-"""Ask a server: `unfreeze.v1.Classifier` from Python."""
+"""Ask a server from Python: `unfreeze.v1.Classifier`, call by call. `serve.aio_client` has the same for asyncio."""
 
-import os
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeAlias, Unpack
 
 import grpc
 
-from contract.errors import (
-    DeadlineError,
-    DrainingError,
-    InvalidRequestError,
-    PictureError,
-    QueueFullError,
-    ServingError,
-    UnknownModelError,
-)
-from contract.prediction import MOST_LABELS, Prediction
+from contract.prediction import Prediction
 from protos import unfreeze_pb2 as pb
 from protos.unfreeze_pb2_grpc import ClassifierStub
+from serve.asking import PICTURES_A_REQUEST, Encoded, Picture, Reply, Round, Rounds, batches, listed, rounds
+from serve.calls import Answer, ModelDescription, ModelVersion, Question, description_of, error_of, models_of
+from serve.connection import Connection, ConnectionKeywords
 
-Encoded = bytes | str | os.PathLike[str]
-_PICTURES_A_REQUEST = 32
-_BYTES_A_REQUEST = 32 * 2**20
-_MESSAGE_BYTES = 64 * 2**20
-_NUMBERED = re.compile(r"picture (\d+) of \d+: ")
-_ERRORS: dict[grpc.StatusCode, type[ServingError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
-    grpc.StatusCode.NOT_FOUND: UnknownModelError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFullError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
-    grpc.StatusCode.UNAVAILABLE: DrainingError,
-}
+_Asked: TypeAlias = pb.PredictRequest | grpc.Future
 
 
 class Client:
-    """A connection to a server; a context manager.
+    """A connection to a server; a context manager. Threads may share it.
+
+    The first call fails soon where no server answers. Once one has answered, calls wait for it to come back, as long as
+    their deadline allows.
 
     Args:
         target: "host:port".
-        timeout_s: for each request, in seconds.
+        options: as `Connection` takes them: `timeout_s`, `attempts`, `in_flight`, `tls`, `tls_ca`, `token` and more.
+
+    Raises:
+        OptionsError: see `Connection`.
     """
 
-    def __init__(self, target: str, *, timeout_s: float = 30.0) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
-        sizes = [("grpc.max_send_message_length", _MESSAGE_BYTES), ("grpc.max_receive_message_length", _MESSAGE_BYTES)]
-        self._channel = grpc.insecure_channel(target, options=sizes)
+    def __init__(self, target: str, **options: Unpack[ConnectionKeywords]) -> None:
+        self._connection = how = Connection(target=target, **options)
+        self._channel = (
+            grpc.secure_channel(target, how.credentials(), options=how.channel_options())
+            if how.secure
+            else grpc.insecure_channel(target, options=how.channel_options())
+        )
         self._stub = ClassifierStub(self._channel)
+        self._met = False
 
     def predict(
-        self, pictures: Sequence[Encoded], *, model: str = "", version: str = "", top: int = 5
+        self, pictures: Encoded | Iterable[Encoded], *, model: str = "", version: str = "", top: int = 5
     ) -> list[tuple[Prediction, ...]]:
-        """Name the most probable labels of each picture.
-
-        Many pictures go in several requests.
+        """Name the most probable labels of each picture, all or none.
 
         Args:
-            pictures: encoded ones (bytes), or files' paths.
+            pictures: encoded ones (bytes), or files' paths; or one of them, or a folder.
             model: its name; may be empty where the server has only one.
             version: of the model; empty for the newest.
             top: how many labels to name, at least 1.
@@ -73,20 +63,69 @@ class Client:
             UnknownModelError: there is no such model.
             ServingError: the server refused, or there is none.
         """
-        if not 1 <= top <= MOST_LABELS:
-            raise InvalidRequestError(f"top goes from 1 to {MOST_LABELS:,}, found {top}")
-        answers: list[tuple[Prediction, ...]] = []
-        for part in _requests([_read(picture) for picture in pictures]):
-            request = pb.PredictRequest(model=model, version=version, pictures=part, top=top)
-            try:
-                response = self._stub.Predict(request, timeout=self._timeout_s)
-            except grpc.RpcError as error:
-                raise self._error(error, pictures[len(answers) : len(answers) + len(part)]) from error
-            answers += [_predictions(prediction) for prediction in response.predictions]
-        return answers
+        answers = self.classify(pictures, model=model, version=version, top=top, strict=True)
+        return [answer.predictions for answer in answers]
+
+    def classify(
+        self,
+        pictures: Encoded | Iterable[Encoded],
+        *,
+        model: str = "",
+        version: str = "",
+        top: int = 5,
+        strict: bool = False,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> Iterator[Answer]:
+        """Name the most probable labels of many pictures, in their order; one that cannot be used harms no other.
+
+        Files are read as their turn comes, and several requests are at work at a time.
+
+        Args:
+            pictures: as in `predict`.
+            model: likewise.
+            version: likewise.
+            top: likewise.
+            strict: raise where a picture cannot be used, in place of an answer that says so.
+            progress: told how many pictures are done since it was told last.
+
+        Yields:
+            An answer for each picture.
+
+        Raises:
+            PictureError: a file cannot be read, and `strict`.
+            InvalidRequestError: a picture cannot be used, and `strict`; or `top` is out of its range.
+            UnknownModelError: there is no such model.
+            ServingError: the server refused, or there is none.
+        """
+        question = Question(model=model, version=version, top=top)
+        begin = partial(rounds, question=question, attempts=self._connection.attempts, strict=strict)
+        return self._classify(listed(pictures), begin, progress)
+
+    def list_models(self) -> tuple[ModelVersion, ...]:
+        """Name the models of the server, and say in what state each version is.
+
+        Raises:
+            ServingError: the server refused, or there is none.
+        """
+        return models_of(self._call(self._stub.ListModels, pb.ListModelsRequest()))
+
+    def describe_model(self, model: str = "", version: str = "") -> ModelDescription:
+        """Tell what the server knows of one model.
+
+        Args:
+            model: its name; may be empty where the server has only one.
+            version: empty for the newest.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            ServingError: the server refused, or there is none.
+        """
+        return description_of(
+            self._call(self._stub.DescribeModel, pb.DescribeModelRequest(model=model, version=version))
+        )
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up; what is at work is cancelled."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -97,39 +136,72 @@ class Client:
     ) -> None:
         self.close()
 
-    def _error(self, error: grpc.RpcError, asked: Sequence[Encoded]) -> ServingError:
-        code, details = error.code(), error.details() or ""
-        if code == grpc.StatusCode.UNAVAILABLE:
-            details = f"no server answers at {self._target}; `unfreeze serve` starts one ({details})"
-        if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-            return InvalidRequestError(f"the server takes no message of this size: {details}")
-        named = _NUMBERED.match(details)
-        picture = asked[int(named[1]) - 1] if named and int(named[1]) <= len(asked) else b""
-        name = "" if isinstance(picture, bytes) else f"{picture}: "
-        return _ERRORS.get(code, ServingError)(name + details)
+    def _classify(
+        self,
+        pictures: Iterable[Encoded],
+        begin: Callable[[list[Picture]], Rounds],
+        progress: Callable[[int], object],
+    ) -> Iterator[Answer]:
+        how, at_work = self._connection, deque[tuple[Rounds, list[_Asked]]]()
+        few = isinstance(pictures, Sized) and len(pictures) <= PICTURES_A_REQUEST
+        most = 1 if few else how.in_flight
+        try:
+            for batch in batches(pictures, how.max_message_bytes):
+                steps = begin(batch)
+                at_work.append((steps, self._ask(next(steps), wait=most == 1)))
+                if len(at_work) == most:
+                    yield from self._finished(*at_work.popleft(), progress)
+            while at_work:
+                yield from self._finished(*at_work.popleft(), progress)
+        finally:
+            for _, asked in at_work:
+                _cancel(asked)
+
+    def _finished(self, steps: Rounds, asked: list[_Asked], progress: Callable[[int], object]) -> list[Answer]:
+        """Go on until all pictures of a request have their answers."""
+        while True:
+            try:
+                following = steps.send([self._reply(one) for one in asked])
+            except StopIteration as done:
+                answers: list[Answer] = done.value
+                progress(len(answers))
+                return answers
+            finally:
+                _cancel(asked)
+            time.sleep(following.pause_s)
+            asked = self._ask(following, wait=len(following.requests) == 1)
+
+    def _ask(self, what: Round, *, wait: bool) -> list[_Asked]:
+        """Send requests; where there is nothing to do meanwhile, they wait for `_reply`: that takes half the time."""
+        if wait:
+            return [*what.requests]
+        return [self._stub.Predict.future(request, **self._call_options()) for request in what.requests]
+
+    def _reply(self, asked: _Asked) -> Reply:
+        try:
+            if isinstance(asked, pb.PredictRequest):
+                reply: Reply = self._stub.Predict(asked, **self._call_options())
+            else:
+                reply = asked.result()
+        except grpc.RpcError as error:
+            return error_of(error, self._connection)
+        self._met = True
+        return reply
+
+    def _call(self, method: grpc.UnaryUnaryMultiCallable, request: Any) -> Any:
+        try:
+            response = method(request, **self._call_options())
+        except grpc.RpcError as error:
+            raise error_of(error, self._connection) from error
+        self._met = True
+        return response
+
+    def _call_options(self) -> dict[str, Any]:
+        how = self._connection
+        return {"timeout": how.timeout_s, "metadata": how.metadata, "wait_for_ready": self._met or None}
 
 
-def _read(picture: Encoded) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
-    try:
-        return Path(picture).read_bytes()
-    except OSError as error:
-        raise PictureError(f"{picture} cannot be read: {error.strerror}") from error
-
-
-def _requests(pictures: Sequence[bytes]) -> Iterator[list[bytes]]:
-    part: list[bytes] = []
-    size = 0
-    for picture in pictures:
-        if part and (len(part) == _PICTURES_A_REQUEST or size + len(picture) > _BYTES_A_REQUEST):
-            yield part
-            part, size = [], 0
-        part.append(picture)
-        size += len(picture)
-    if part:
-        yield part
-
-
-def _predictions(prediction: pb.Prediction) -> tuple[Prediction, ...]:
-    return tuple(Prediction(label=one.label, score=one.score, index=one.index) for one in prediction.labels)
+def _cancel(asked: list[_Asked]) -> None:
+    for one in asked:
+        if isinstance(one, grpc.Future):
+            one.cancel()

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -72,17 +73,20 @@ def _read(request: pb.ModelInferRequest, *, encoded: bool, model: ServedModel) -
 
 async def _off_the_loop(request: pb.ModelInferRequest, read: Callable[[pb.ModelInferRequest], _T]) -> _T:
     """Read a large request in a thread, so that other callers are not kept waiting."""
-    size = sum(map(len, request.raw_input_contents))
+    size = len(request.raw_input_contents[0]) if request.raw_input_contents else 0
     return read(request) if 0 < size < _LARGE else await asyncio.to_thread(read, request)
 
 
 def _classes_asked_for(request: pb.ModelInferRequest) -> int:
     """Say how many labels are wanted instead of probabilities; 0 for probabilities."""
+    if len(request.outputs) > 1:
+        raise InvalidRequestError(f"there is one output, {OUTPUT!r}; the request asks for {len(request.outputs):,}")
     classes = 0
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidRequestError(f"the one output is {OUTPUT!r}, found {output.name!r:.200}")
-        unknown = sorted(output.parameters.keys() - _OUTPUT_PARAMETERS)
+        few = islice(output.parameters, len(_OUTPUT_PARAMETERS) + 1)  # enough to find one that is unknown
+        unknown = sorted(set(few) - _OUTPUT_PARAMETERS)
         if unknown:
             raise InvalidRequestError(f"this server does not know the output parameters {unknown!r:.200}")
         classes = _whole_number(output.parameters, "classification")

@@ -19,7 +19,14 @@ _ROUNDS = 3
 _log = logging.getLogger(__name__)
 
 
-def load(name: str, version: int, path: Path, decoders: ThreadPoolExecutor, options: ServeOptions) -> ServedModel:
+def load(
+    name: str,
+    version: int,
+    path: Path,
+    decoders: ThreadPoolExecutor,
+    options: ServeOptions,
+    plan: Plan | None = None,
+) -> ServedModel:
     """Load a version of a model and warm it up; blocks, so keep it off the event loop.
 
     Args:
@@ -28,11 +35,14 @@ def load(name: str, version: int, path: Path, decoders: ThreadPoolExecutor, opti
         path: of its `model.onnx`.
         decoders: decode pictures.
         options: the runtime, and sizes and limits.
+        plan: of the version before; measuring anew would take the cores from those who ask it.
 
     Raises:
         ModelError: it cannot be loaded, was changed, or does not answer here what it was exported with.
     """
-    runtime, plan = _planned(path, options)
+    runtime, plan = (
+        _planned(path, options) if plan is None else (open_runtime(path, options.device, threads=plan.threads), plan)
+    )
     try:
         if runtime.manifest.golden:
             verify_answers(runtime, str(path))

@@ -1,7 +1,9 @@
 """Prometheus metrics over HTTP: NVIDIA Triton's names where it has one, so that its dashboards work, and histograms."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
@@ -15,6 +17,7 @@ from serve.models import ModelSet
 from serve.served import ServedModel
 from serve.statistics import BUCKETS, STAGES, Histogram, Statistics
 
+_log = logging.getLogger(__name__)
 _TYPE = "unknown"  # the client library writes counters with a suffix that Triton's do not have
 _COUNTERS: dict[str, tuple[str, Callable[[Statistics], float]]] = {
     "nv_inference_request_success": ("Requests that were answered", lambda told: told.success.count),
@@ -39,11 +42,8 @@ class ModelCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric of every version that is served or was, as long as its counts are known."""
-        models = [
-            (_of(model, encoded=encoded), told)
-            for model in tuple(self._models)
-            for encoded, told in model.statistics.items()
-        ]
+        served = _seen(lambda: tuple(self._models))
+        models = [(_of(model, encoded=encoded), told) for model in served for encoded, told in model.statistics.items()]
         for name, (text, value) in _COUNTERS.items():
             counter = Metric(name, text, _TYPE)
             for labels, told in models:
@@ -51,11 +51,11 @@ class ModelCollector(Collector):
             yield counter
         yield _failures(models)
         pending = Metric("nv_inference_pending_request_count", "Pictures that wait", "gauge")
-        for model in self._models:
+        for model in served:
             pending.add_sample(pending.name, _of(model, encoded=False), model.pending)
         yield pending
         ready = Metric("unfreeze_model_ready", "1 for a version that can be asked, 0 for one that cannot", "gauge")
-        for state in self._models.states():
+        for state in _seen(self._models.states):
             ready.add_sample(ready.name, {"model": state.name, "version": state.version}, state.state == "READY")
         yield ready
         for stage in STAGES:
@@ -78,11 +78,14 @@ def start_metrics(models: ModelSet, host: str, port: int) -> "MetricsServer":
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     try:
-        return MetricsServer(*start_http_server(port, host, registry))
+        server = MetricsServer(*start_http_server(port, host, registry))
     except OSError as error:
         raise ServingError(
-            f"cannot listen for metrics on {host}:{port}: {error.strerror}; choose --metrics-port"
+            f"cannot listen for metrics on {host}:{port}: {error.strerror}; choose another --metrics-port or "
+            "--metrics-host, or --no-metrics"
         ) from None
+    _log.info("metrics on http://%s:%d/metrics", f"[{host}]" if ":" in host else host, server.port)
+    return server
 
 
 class MetricsServer:
@@ -109,6 +112,16 @@ class MetricsServer:
 
 
 _Told = tuple[dict[str, str], Statistics]
+_T = TypeVar("_T")
+
+
+def _seen(look: Callable[[], _T]) -> _T:
+    """Look at what the event loop's thread may change meanwhile; then look again."""
+    while True:
+        try:
+            return look()
+        except RuntimeError:  # a dictionary changed its size
+            continue
 
 
 def _of(model: ServedModel, *, encoded: bool) -> dict[str, str]:

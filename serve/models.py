@@ -200,7 +200,9 @@ class ModelSet:
             return None
         self._say(key, "LOADING")
         try:
-            model = await asyncio.to_thread(load, name, number, path, self._decoders, self._options)
+            before = next(iter(self._served.get(name, {}).values()), None)
+            plan = None if before is None else before.plan
+            model = await asyncio.to_thread(load, name, number, path, self._decoders, self._options, plan)
         except UnfreezeError as error:
             _log.error("%s version %d cannot be served: %s", name, number, error)
             reason = str(error).replace(f"{self._repository.root}{os.sep}", "")  # callers need not know where we are

@@ -7,6 +7,7 @@ from typing import Literal
 from contract.errors import OptionsError
 from contract.options import check_ranges
 from contract.preprocess import LARGEST_MAX_PIXELS, MAX_PIXELS
+from serve.binding import is_this_machine_alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,19 @@ class ServeOptions:
         max_message_mib: the largest request, in MiB.
         max_pixels: of one picture; larger ones are refused.
         drain_s: how long work in flight may take after SIGTERM, in seconds.
+        tls_cert: PEM file of the server's certificate and of those between it and its authority; re-read as it changes.
+        tls_key: PEM file of its key, without a passphrase.
+        tls_client_ca: PEM file of authorities; clients must present a certificate of one of them.
+        token_file: a file of tokens, one a line; callers must send one of them.
+        admin: whether callers may load and unload models.
+        insecure: listen without TLS where other machines can reach it, and take tokens without TLS.
+        metrics: whether Prometheus can ask for metrics, over HTTP at /metrics.
+        metrics_host: the address that it asks; they are in the clear, so 127.0.0.1 unless said otherwise.
+        metrics_port: the port that it asks; 0 for any free one, which is then logged.
+        tracing: send OpenTelemetry traces, as the OTEL_* variables say; needs the extra `tracing`.
 
     Raises:
-        OptionsError: a value is out of its range.
+        OptionsError: a value is out of its range, or others could read along and nobody said that they may.
     """
 
     repository: Path
@@ -49,11 +60,22 @@ class ServeOptions:
     max_message_mib: int = 64
     max_pixels: int = MAX_PIXELS
     drain_s: float = 30.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    token_file: Path | None = None
+    admin: bool = True
+    insecure: bool = False
+    metrics: bool = True
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 8002
+    tracing: bool = False
 
     def __post_init__(self) -> None:
         """Validate once, where it is built."""
         ranges = {
             "port": (0, 65_535),
+            "metrics_port": (0, 65_535),
             "versions": (0, 1000),
             "poll_s": (0, 86_400),
             "instances": (0, 256),
@@ -69,3 +91,25 @@ class ServeOptions:
         check_ranges(vars(self), ranges)
         if not self.host or self.host.startswith("unix:"):
             raise OptionsError(f"--host is a name or an address to listen on, found {self.host!r}")
+        _check_exposure(self)
+
+
+def _check_exposure(options: ServeOptions) -> None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        missing = "--tls-key" if options.tls_key is None else "--tls-cert"
+        raise OptionsError(f"--tls-cert and --tls-key go together, a certificate and its key; give {missing} too")
+    if options.tls_client_ca is not None and options.tls_cert is None:
+        raise OptionsError("--tls-client-ca asks clients for certificates: give --tls-cert and --tls-key too")
+    if options.tls_cert is not None or options.insecure:
+        return
+    if options.token_file is not None:
+        raise OptionsError(
+            "--token-file without TLS sends tokens in the clear: give --tls-cert and --tls-key, or --insecure where "
+            "something else encrypts"
+        )
+    for option, host in {"--host": options.host, "--metrics-host": options.metrics_host}.items():
+        if not is_this_machine_alone(host):
+            raise OptionsError(
+                f"other machines can reach {option} {host}, and without TLS read along: give --tls-cert and "
+                "--tls-key, or --insecure where something else encrypts; 127.0.0.1 is this machine alone"
+            )

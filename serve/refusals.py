@@ -77,6 +77,7 @@ def refusal_of(error: BaseException) -> Refusal:
     if status is None:
         _log.error("a request failed for a reason of ours", exc_info=error)
         return Refusal(status=grpc.StatusCode.INTERNAL, message=_INTERNAL)
+    _log.debug("refused with %s: %s", status.name, error)
     retry_s = error.retry_s if isinstance(error, QueueFullError) else _AGAIN_S if status in _RETRYABLE else None
     return Refusal(status=status, message=str(error), retry_s=retry_s)
 
@@ -89,7 +90,7 @@ async def refuse(context: grpc.aio.ServicerContext, error: Exception) -> None:
         error: why.
     """
     refusal = refusal_of(error)
-    await context.abort(refusal.status, refusal.message, refusal.trailing)
+    await context.abort(refusal.status, refusal.message, (*context.trailing_metadata(), *refusal.trailing))
 
 
 def deadline_of(context: grpc.aio.ServicerContext, timeout_us: int = 0) -> float | None:

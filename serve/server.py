@@ -19,13 +19,22 @@ from contract.repository import ENCODED_SUFFIX
 from protos import open_inference_pb2, unfreeze_pb2
 from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
+from serve.auth import TokenCheck, read_tokens
 from serve.classifier import ClassifierService
 from serve.health import HealthService
 from serve.inference import InferenceService
+from serve.metrics import MetricsServer, start_metrics
 from serve.models import ModelSet
+from serve.notify import Notifier
 from serve.options import ServeOptions
+from serve.request_ids import RequestIds
+from serve.tls import TlsFiles, tls_credentials
+from serve.tracing import Tracing
+from serve.wire import ReadableMessages
 
 _FILES = (open_inference_pb2, unfreeze_pb2, health_pb2, reflection_pb2)
+_NEVER = 2**31 - 1
+_TURNS = 50
 _log = logging.getLogger(__name__)
 
 
@@ -36,12 +45,17 @@ class Server:
         options: what to serve, and how.
 
     Raises:
+        OptionsError: a certificate or a file of tokens cannot be used.
         RepositoryError: the repository holds no model.
         ModelError: a model cannot be loaded.
     """
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
+        self._credentials = _credentials(options)
+        self._tracing = Tracing() if options.tracing else None
+        self._interceptors = _interceptors(options, self._tracing)
+        self._metrics: MetricsServer | None = None
         self._models = ModelSet(options, self._tell_health)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
@@ -54,9 +68,21 @@ class Server:
         Raises:
             ServingError: the address cannot be listened on.
         """
+        if self._options.metrics:
+            host = self._options.metrics_host
+            self._metrics = start_metrics(self._models, host.strip("[]"), self._options.metrics_port)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop_telling()
+            raise
+        return self
+
+    async def _start(self) -> None:
         await self._models.open()
-        self._server = grpc.aio.server(options=_channel_options(self._options))
-        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._models, admin=True), self._server)
+        self._server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(self._options))
+        inference = InferenceService(self._models, admin=self._options.admin)
+        add_GRPCInferenceServiceServicer_to_server(inference, self._server)
         add_ClassifierServicer_to_server(ClassifierService(self._models), self._server)
         add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_service_names(), self._server, pool=_whole_pool())
@@ -64,7 +90,6 @@ class Server:
         self._tell_health()
         if self._options.poll_s:
             self._watcher = asyncio.create_task(self._watch(), name="watch the repository")
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Say that it is going, finish what is in flight, then let go."""
@@ -72,8 +97,19 @@ class Server:
         if self._watcher is not None:
             self._watcher.cancel()
         if self._server is not None:
+            await _take_what_has_come()
             await self._server.stop(self._options.drain_s)
+        told = [told for model in self._models for told in model.statistics.values()]
+        answered = sum(one.success.count for one in told)
+        failed = sum(duration.count for one in told for duration in one.failures.values())
+        _log.info("drained: %d requests were answered, %d refused", answered, failed)
         await self._models.close()
+        await self._stop_telling()
+
+    async def _stop_telling(self) -> None:
+        for teller in (self._metrics, self._tracing):
+            if teller is not None:
+                await asyncio.to_thread(teller.close)
 
     async def _watch(self) -> None:
         while True:
@@ -92,7 +128,11 @@ class Server:
         plain_ipv6 = ":" in host and not host.startswith("[")
         address = f"[{host}]:{self._options.port}" if plain_ipv6 else f"{host}:{self._options.port}"
         try:
-            port: int = server.add_insecure_port(address)
+            port: int = (
+                server.add_insecure_port(address)
+                if self._credentials is None
+                else server.add_secure_port(address, self._credentials)
+            )
             await server.start()
         except RuntimeError as error:
             await server.stop(0)
@@ -119,10 +159,26 @@ async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda 
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):  # Windows has no handlers in its loop
             loop.add_signal_handler(number, stop.set)
-    async with Server(options) as server:
+    notifier = Notifier()
+    async with notifier.alive(), Server(options) as server:
         ready(server)
+        notifier.tell("READY=1")
         await stop.wait()
+        notifier.tell("STOPPING=1")
         _log.info("draining")
+
+
+def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
+    if options.tls_cert is None or options.tls_key is None:
+        return None
+    return tls_credentials(TlsFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca))
+
+
+def _interceptors(options: ServeOptions, tracing: Tracing | None) -> list[grpc.aio.ServerInterceptor]:
+    """Give what calls pass through, the first of it first: nothing is read of those that carry no token."""
+    checks = [TokenCheck(read_tokens(options.token_file))] if options.token_file is not None else []
+    traces = [tracing.interceptor] if tracing is not None else []
+    return [RequestIds(), *checks, *traces, ReadableMessages()]
 
 
 def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:
@@ -131,7 +187,18 @@ def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
         ("grpc.max_receive_message_length", size),
         ("grpc.max_send_message_length", size),
+        ("grpc.keepalive_time_ms", 60_000),  # devices vanish without a word, and routers forget what is long silent
+        ("grpc.keepalive_timeout_ms", 20_000),  # a mobile network may be away for seconds
+        ("grpc.keepalive_permit_without_calls", 1),  # a device that classifies now and then keeps its connection
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # by default 5 minutes, too rare for devices
+        ("grpc.max_connection_idle_ms", _NEVER),  # a new TLS handshake costs a small device more than we pay to wait
     ]
+
+
+async def _take_what_has_come() -> None:
+    """Let the loop take calls that gRPC has received: those it has not taken when it stops, gRPC cancels."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 def _service_names() -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from contract.errors import InvalidRequestError
 from protos import open_inference_pb2 as pb
 
 _LENGTH = struct.Struct("<I")
+_SHARED_MEMORY = "shared_memory_region"
+_FEW = 8  # of what may come in millions, only these are looked at and shown
 
 
 def the_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.ModelInferRequest.InferInputTensor:
@@ -24,13 +26,13 @@ def the_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.Mod
         InvalidRequestError: another number of inputs, another name or type, raw contents that do not match the inputs,
             or contents in shared memory.
     """
-    if [tensor.name for tensor in request.inputs] != [name]:
-        found = [tensor.name for tensor in request.inputs]
+    if len(request.inputs) != 1 or request.inputs[0].name != name:
+        found = [tensor.name for tensor in request.inputs[:_FEW]]
         raise InvalidRequestError(f"{request.model_name} takes one input, {name!r}, found {found!r:.200}")
     tensor = request.inputs[0]
     if tensor.datatype != datatype:
         raise InvalidRequestError(f"{name} is of type {datatype}, found {tensor.datatype!r:.50}")
-    if any(key.startswith("shared_memory") for key in tensor.parameters):
+    if _SHARED_MEMORY in tensor.parameters:
         raise InvalidRequestError("this server has no shared memory; send the contents in the request")
     if request.raw_input_contents and (len(request.raw_input_contents) != 1 or tensor.HasField("contents")):
         raise InvalidRequestError(
@@ -52,7 +54,7 @@ def read_pixels(request: pb.ModelInferRequest, name: str, shape: tuple[int, int,
         InvalidRequestError: see `the_input`; or the shape is another, or the contents do not fill it.
     """
     tensor = the_input(request, name, "UINT8")
-    found = tuple(tensor.shape)
+    found = tuple(tensor.shape[:_FEW])
     if len(found) != 4 or found[1:] != shape or found[0] < 1:  # noqa: PLR2004
         raise InvalidRequestError(f"{name} has the shape [N, {', '.join(map(str, shape))}], found {list(found)!s:.100}")
     expected = math.prod(found)
@@ -79,13 +81,13 @@ def read_encoded(request: pb.ModelInferRequest, name: str) -> list[bytes]:
         InvalidRequestError: see `the_input`; or the shape is another, or the contents do not fill it.
     """
     tensor = the_input(request, name, "BYTES")
-    found = tuple(tensor.shape)
+    found = tuple(tensor.shape[:_FEW])
     if len(found) not in (1, 2) or found[0] < 1 or found[1:] not in ((), (1,)):
         raise InvalidRequestError(f"{name} has the shape [N] or [N, 1], found {list(found)!s:.100}")
     if request.raw_input_contents:
         elements = _split(name, request.raw_input_contents[0], found[0])
     else:
-        elements = list(tensor.contents.bytes_contents)
+        elements = list(tensor.contents.bytes_contents[: found[0] + 1])
     _check_count(name, "elements", len(elements), found[0])
     return elements
 

@@ -3,7 +3,7 @@
     unfreeze.tune("pictures/", "run/")                     # needs unfreeze[tune]
     unfreeze.export("run/", "models/", "flowers")          # needs unfreeze[tune] and unfreeze[cpu]
     unfreeze.load("models/flowers/1/model.onnx").predict([...])   # needs numpy, Pillow and ONNX Runtime
-    unfreeze.Client("localhost:8001").predict([...])       # needs grpcio
+    unfreeze.Client("localhost:8001").predict([...])       # needs grpcio; AsyncClient is the same for asyncio
 
 What each name needs is imported when the name is first used.
 """
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from contract.prediction import Prediction
     from contract.preprocess import PreprocessSpec, prepare
     from export.run import export
+    from serve.aio_client import AsyncClient
+    from serve.calls import Answer
     from serve.client import Client
     from serve.local import LocalClassifier
     from serve.local import LocalClassifier as load  # noqa: N813
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from tune.run import tune
 
 _HOMES = {
+    "Answer": ("serve.calls", "Answer"),
+    "AsyncClient": ("serve.aio_client", "AsyncClient"),
     "Client": ("serve.client", "Client"),
     "LocalClassifier": ("serve.local", "LocalClassifier"),
     "Manifest": ("contract.manifest", "Manifest"),
@@ -38,6 +42,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
+    "AsyncClient",
     "Client",
     "LocalClassifier",
     "Manifest",

@@ -19,7 +19,8 @@ app = App(
 )
 for _module in (plan, tune, export, info, verify, bench, serve, predict, demo):
     _name = _module.__name__.rpartition(".")[2]
-    app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES)
+    _config = getattr(_module, "CONFIG", None)
+    app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES, config=_config)
 
 
 def main() -> None:

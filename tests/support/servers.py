@@ -26,7 +26,7 @@ class RunningServer:
 def serve_command(repository: Path, port: int | str = 0) -> list[str]:
     """Give the command that serves a repository, on a free port unless one is named."""
     command = [sys.executable, "-m", "unfreeze.command", "serve"]
-    return [*command, "--repository", str(repository), "--port", str(port)]
+    return [*command, "--repository", str(repository), "--port", str(port), "--metrics-port", "0"]
 
 
 @contextmanager

@@ -1,76 +1,129 @@
 """`unfreeze predict`."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 from rich.table import Column, Table
 from rich.text import Text
 
-from contract.errors import OptionsError, UnfreezeError
+from contract.errors import OptionsError, PictureError, UnfreezeError
 from contract.files import visible_files
-from contract.prediction import MOST_LABELS, Prediction
-from unfreeze.console import RESULTS, print_json
+from contract.prediction import MOST_LABELS
+from contract.reporting import Silent
+from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
+from unfreeze.predicted import Predicted, written_to
+
+if TYPE_CHECKING:
+    from serve.local import LocalClassifier
 
 EXAMPLES = """Examples:
 
     unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
+    unfreeze predict photographs/ --server localhost:8001 --csv labels.csv --top 1
+    unfreeze predict photographs/ --server models.example.org:8001 --tls --token-file token.txt --csv labels.csv
     unfreeze predict ant.jpg --file models/insects/1/model.onnx --top 1 --json
 """
+_AT_ONCE = 32  # pictures in this process; and for more than that there is a bar
+_ATTEMPTS = 100  # some minutes: a busy server must not cost what a long folder has so far
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How to ask a server.
+
+    Args:
+        model: name of the model on the server; not needed where it has only one.
+        timeout_s: for each call, in seconds.
+        token_file: a file whose first line is sent as the token.
+        tls: encrypt, and trust this machine's root certificates; --tls-ca and --tls-cert imply it.
+        tls_ca: PEM file of root certificates to trust in their place.
+        tls_cert: PEM file of this client's certificate, for servers that ask for one.
+        tls_key: PEM file of its key.
+        insecure: send the token to another machine without TLS, where something else encrypts.
+    """
+
+    model: str = ""
+    timeout_s: float = 30.0
+    token_file: Path | None = None
+    tls: Annotated[bool, Parameter(negative="")] = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure: Annotated[bool, Parameter(negative="")] = False
+
+
+_BY_DEFAULT = ServerOptions()
 
 
 def predict(
     pictures: Annotated[list[Path], Parameter(negative="")],
     *,
     server: str | None = None,
-    model: str = "",
     file: Path | None = None,
+    options: Annotated[ServerOptions, Parameter(name="*")] = _BY_DEFAULT,
     top: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST_LABELS))] = 5,
     json: Annotated[bool, Parameter(negative="")] = False,
+    csv: Path | None = None,
 ) -> None:
     """Name the most probable labels of pictures, by a server or by a model file in this process.
 
-    A model that was tuned for a precision marks what it is unsure of. The file says so; a server does not tell.
+    A picture that cannot be used is named on standard error and harms no other; the exit code is then 1. A model that
+    was tuned for a precision marks what it is unsure of. The file says so; a server does not tell.
 
     Args:
         pictures: files, or folders whose files are taken.
         server: HOST:PORT of a server.
-        model: name of the model on the server; not needed where it has only one.
         file: a `model.onnx`, instead of a server.
+        options: how to ask the server.
         top: how many labels to name.
         json: print one JSON list on standard output; "unsure" is null where a server answered.
+        csv: write path, label, score, further labels and scores, and error to this file, whole or not at all.
     """
     if (server is None) == (file is None):
         raise OptionsError("say either --server HOST:PORT or --file model.onnx")
-    paths = _files(pictures)
-    answers = _ask_server(paths, server, model, top) if server is not None else _ask_file(paths, file, top)
+    paths = [path for path in _files(pictures) if path != csv]
+    asked = _ask_server(paths, server, options, top) if server is not None else _ask_file(paths, file, top)
+    answers, failed = [], 0
+    with (
+        TerminalReporter() if len(paths) > _AT_ONCE else nullcontext(Silent()) as reporter,
+        closing(asked if csv is None else written_to(csv, asked)) as rows,
+    ):
+        advance = reporter.track("pictures", len(paths))
+        for answer in rows:
+            advance(1)
+            failed += answer.error is not None
+            if csv is None and answer.error is not None:
+                REMARKS.print(answer.error, markup=False)
+            if csv is None or json:
+                answers.append(answer)
     if json:
-        print_json(
-            [
-                {
-                    "picture": str(path),
-                    "predictions": [dataclasses.asdict(one) for one in answer.predictions],
-                    "unsure": answer.unsure,
-                }
-                for path, answer in zip(paths, answers, strict=True)
-            ]
-        )
-    else:
-        RESULTS.print(_table(paths, answers))
+        print_json([_document(answer) for answer in answers])
+    elif csv is None:
+        RESULTS.print(_table(answers))
+    if failed:
+        where = "" if csv is None else f"; {csv} says why"
+        raise PictureError(f"{failed:,} of {len(paths):,} pictures could not be used{where}")
 
 
-class _Answer(NamedTuple):
-    predictions: tuple[Prediction, ...]
-    unsure: bool | None  # None: nobody told
+def _document(answer: Predicted) -> dict[str, object]:
+    return {
+        "picture": answer.name,
+        "predictions": [dataclasses.asdict(one) for one in answer.predictions],
+        "unsure": answer.unsure,
+        "error": answer.error,
+    }
 
 
-def _table(paths: list[Path], answers: list[_Answer]) -> Table:
+def _table(answers: list[Predicted]) -> Table:
     table = Table(Column("picture", overflow="fold"), "label", "score")
-    for path, answer in zip(paths, answers, strict=True):
+    for answer in answers:
         for rank, one in enumerate(answer.predictions):
             mark = " unsure" if answer.unsure and not rank else ""
-            table.add_row(Text("" if rank else str(path)), Text(one.label), f"{one.score:.4f}{mark}")
+            table.add_row(Text("" if rank else answer.name), Text(one.label), f"{one.score:.4f}{mark}")
     return table
 
 
@@ -81,15 +134,36 @@ def _files(pictures: list[Path]) -> list[Path]:
     return paths
 
 
-def _ask_server(paths: list[Path], server: str, model: str, top: int) -> list[_Answer]:
+def _ask_server(paths: list[Path], server: str, options: ServerOptions, top: int) -> Iterator[Predicted]:
+    from serve.auth import read_tokens
     from serve.client import Client
 
-    with Client(server) as client:
-        return [_Answer(found, None) for found in client.predict(paths, model=model, top=top)]
+    told = dataclasses.asdict(options)
+    model, token_file = told.pop("model"), told.pop("token_file")
+    token = None if token_file is None else read_tokens(token_file)[0]
+    with Client(server, token=token, attempts=_ATTEMPTS, **told) as client:
+        for answer in client.classify(paths, model=model, top=top):
+            yield Predicted(answer.name, answer.predictions, None, answer.error)
 
 
-def _ask_file(paths: list[Path], file: Path, top: int) -> list[_Answer]:
+def _ask_file(paths: list[Path], file: Path, top: int) -> Iterator[Predicted]:
     from serve.local import LocalClassifier
 
     with LocalClassifier(file) as classifier:
-        return [_Answer(found, classifier.is_unsure(found)) for found in classifier.predict(paths, top=top)]
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            try:
+                found = classifier.predict(some, top=top)
+            except PictureError:  # one of them cannot be used: which, and are there more?
+                yield from (_ask_one(path, classifier, top) for path in some)
+            else:
+                for path, predictions in zip(some, found, strict=True):
+                    yield Predicted(str(path), predictions, classifier.is_unsure(predictions), None)
+
+
+def _ask_one(path: Path, classifier: "LocalClassifier", top: int) -> Predicted:
+    try:
+        (found,) = classifier.predict([path], top=top)
+    except PictureError as error:
+        return Predicted(str(path), (), None, str(error))
+    return Predicted(str(path), found, classifier.is_unsure(found), None)

@@ -100,11 +100,12 @@ def tuning(options: DemoOptions, weights: str = "builtin") -> TuneOptions:
 
 
 @contextmanager
-def serving(repository: Path) -> Iterator[str]:
+def serving(repository: Path, *arguments: str) -> Iterator[str]:
     """Run `unfreeze serve` in a process of its own, on a free port.
 
     Args:
         repository: folder of models.
+        arguments: more of what `unfreeze serve` takes.
 
     Yields:
         "host:port".
@@ -112,8 +113,9 @@ def serving(repository: Path) -> Iterator[str]:
     Raises:
         ServingError: it does not start.
     """
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository)]
+    command += ["--port", "0", "--no-metrics"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith(_ANSWERING):

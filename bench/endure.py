@@ -1,0 +1,285 @@
+"""What a server goes through in production: overload, new versions, shutdowns, crashes, and hours of work.
+
+python -m bench.endure overload|swaps|shutdowns|crash|soak --pictures photographs/
+
+Each starts a real server of mobilenet_v3_small with random weights, in a process of its own, prints what it saw, and
+exits with 1 where a promise was broken.
+"""
+
+import asyncio
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import cyclopts
+import grpc
+import psutil
+
+from bench.load import at_a_rate, callers, percentile_ms, requests_of
+from bench.models import publish_random
+from protos import unfreeze_pb2 as pb
+from protos.unfreeze_pb2_grpc import ClassifierStub
+from serve.plan import cores
+from unfreeze.console import REMARKS, print_json
+
+app = cyclopts.App(help=__doc__)
+_MODEL = "random"
+_DRAINED = re.compile(r"drained: (\d+) requests were answered, (\d+) refused")
+_READY_S, _IDLE_MB, _WARM_S = 2, 200, 10
+
+
+class _Served:
+    """A server's process and where it answers."""
+
+    def __init__(self, process: "subprocess.Popen[str]", target: str) -> None:
+        self.process, self.target = process, target
+        self.seen = psutil.Process(process.pid)
+
+    @property
+    def rss_mb(self) -> float:
+        return self.seen.memory_info().rss / 1e6
+
+
+@contextmanager
+def _serving(repository: Path, *arguments: str, port: int = 0, log: IO[str] | None = None) -> Iterator[_Served]:
+    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", repository, "--port", str(port)]
+    command += ["--no-metrics"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        line = process.stdout.readline() if process.stdout else ""
+        try:
+            yield _Served(process, line.split()[-1])
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def _repository() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield publish_random("mobilenet_v3_small", Path(folder), _MODEL)
+
+
+def _requests(pictures: Path, each: int = 1) -> list[pb.PredictRequest]:
+    return requests_of([file.read_bytes() for file in sorted(pictures.rglob("*.jpg"))], each)
+
+
+def _best(target: str, requests: list[pb.PredictRequest], seconds: float = 6) -> float:
+    """Measure what the server can do, with enough callers to keep it busy."""
+    asyncio.run(callers(target, requests, 8, 2))
+    calls = asyncio.run(callers(target, requests, 8, seconds))
+    return len([call for call in calls if call.status == "OK"]) / seconds
+
+
+def _report(what: str, facts: dict[str, Any], promises: dict[str, bool]) -> None:
+    print_json({"what": what, **facts, "promises": promises})
+    broken = [promise for promise, kept in promises.items() if not kept]
+    if broken:
+        REMARKS.print(f"broken: {', '.join(broken)}", markup=False)
+        sys.exit(1)
+
+
+@app.command
+def overload(*, pictures: Path, seconds: float = 60, times: float = 5, timeout_s: float = 1.0, each: int = 16) -> None:
+    """Ask for more than the server can do: what it takes on it finishes in time, the rest it refuses at once.
+
+    The load generator runs on the server's cores: requests of many pictures leave the server most of them.
+
+    Args:
+        pictures: folder of JPEG files.
+        seconds: for so long.
+        times: so many times what it can do.
+        timeout_s: every request's deadline.
+        each: pictures a request.
+    """
+    requests = _requests(pictures, each)
+    with _repository() as repository, _serving(repository, "--max-queue", "128") as server:
+        best = _best(server.target, requests)
+        asyncio.run(at_a_rate(server.target, requests, times * best, _WARM_S, timeout=timeout_s))
+        before = server.rss_mb
+        calls = asyncio.run(at_a_rate(server.target, requests, times * best, seconds, timeout=timeout_s))
+        after = server.rss_mb
+    good = [call for call in calls if call.status == "OK"]
+    refused = [call for call in calls if call.status != "OK" and call.took_s < timeout_s / 2]
+    facts = {
+        "best_per_s": best,
+        "asked_per_s": len(calls) / seconds,
+        "answered_per_s": len(good) / seconds,
+        "statuses": dict(Counter(call.status for call in calls)),
+        "answered_p50_ms": percentile_ms(good, 50),
+        "answered_p99_ms": percentile_ms(good, 99),
+        "refused_p50_ms": percentile_ms(refused, 50),
+        "refused_p99_ms": percentile_ms(refused, 99),
+        "rss_mb": [before, after],
+    }
+    promises = {
+        "goodput is above 90 % of the best": len(good) / seconds > 0.9 * best,
+        "refused within 50 ms": percentile_ms(refused, 99) < 50,  # noqa: PLR2004
+        "what is taken on is answered in time": len(good) + len(refused) >= 0.99 * len(calls),
+        "memory is flat": after < 1.1 * before,
+    }
+    _report("overload", facts, promises)
+
+
+@app.command
+def swaps(*, pictures: Path, count: int = 100, load: float = 0.5) -> None:
+    """Publish version after version under load: no request fails, and none waits much longer.
+
+    Args:
+        pictures: folder of JPEG files.
+        count: of versions.
+        load: as a part of what the server can do.
+    """
+    requests = _requests(pictures)
+    with _repository() as repository, _serving(repository, "--poll-s", "0.05") as server:
+        best = _best(server.target, requests)
+        seconds = 10 + 0.5 * count
+
+        def publish() -> None:
+            time.sleep(10)
+            for version in range(2, count + 2):
+                staged = repository / ".staging"
+                shutil.copytree(repository / _MODEL / "1", staged)
+                staged.rename(repository / _MODEL / str(version))
+                time.sleep(0.5)
+
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(publish)
+            calls = asyncio.run(at_a_rate(server.target, requests, load * best, seconds, timeout=5))
+            publishing.result()
+    normal = [call for call in calls if 1 < call.began < 10]  # noqa: PLR2004
+    during = [call for call in calls if call.began >= 10]  # noqa: PLR2004
+    facts = {
+        "best_per_s": best,
+        "requests": len(calls),
+        "statuses": dict(Counter(call.status for call in calls)),
+        "versions": len({call.version for call in calls if call.version}),
+        "normal_p99_ms": percentile_ms(normal, 99),
+        "during_p99_ms": percentile_ms(during, 99),
+    }
+    promises = {
+        "no request failed": all(call.status == "OK" for call in calls),
+        "p99 at most doubles": percentile_ms(during, 99) <= 2 * percentile_ms(normal, 99),
+    }
+    _report("swaps", facts, promises)
+
+
+@app.command
+def shutdowns(*, pictures: Path, count: int = 20) -> None:
+    """Send SIGTERM under load: every request that the server took on is answered, and the exit code is 0.
+
+    gRPC itself cancels a call that arrives in the moment in which it stops; the server never hears of that one.
+
+    Args:
+        pictures: folder of JPEG files.
+        count: how often.
+    """
+    requests = _requests(pictures)
+    statuses: Counter[str] = Counter()
+    codes: Counter[int] = Counter()
+    told = Counter({"answered": 0, "refused": 0})
+    with _repository() as repository:
+        for number in range(count):
+            with tempfile.TemporaryFile("w+") as log, _serving(repository, log=log) as server:
+                with ThreadPoolExecutor(1) as pool:
+                    load = pool.submit(asyncio.run, callers(server.target, requests, 8, 2.5))
+                    time.sleep(1 + number % 5 / 10)
+                    server.process.send_signal(signal.SIGTERM)
+                    codes[server.process.wait(60)] += 1
+                    statuses.update(call.status for call in load.result())
+                log.seek(0)
+                found = _DRAINED.search(" ".join(log.read().split()))
+                told.update(
+                    dict(zip(("answered", "refused"), map(int, found.groups()) if found else (0, 1), strict=True))
+                )
+    facts = {
+        "statuses": dict(statuses),
+        "told_by_the_server": dict(told),
+        "exit_codes": {str(code): times for code, times in codes.items()},
+    }
+    promises = {
+        "what was taken on was answered": told == Counter(answered=statuses["OK"], refused=0),
+        "it went in peace": set(codes) == {0},
+    }
+    _report("shutdowns", facts, promises)
+
+
+@app.command
+def crash(*, pictures: Path, count: int = 5) -> None:
+    """Kill the server with SIGKILL and start it again: how long until it answers, and what it takes idle.
+
+    Args:
+        pictures: folder of JPEG files.
+        count: how often.
+    """
+    request = _requests(pictures)[0]
+    ready: list[float] = []
+    rss: list[float] = []
+    with _repository() as repository:
+        port = 0
+        for _ in range(count):
+            started = time.monotonic()
+            with _serving(repository, port=port) as server:
+                with grpc.insecure_channel(server.target) as channel:
+                    ClassifierStub(channel).Predict(request, wait_for_ready=True)
+                    ready.append(time.monotonic() - started)
+                rss.append(server.rss_mb)
+                port = int(server.target.rpartition(":")[2])
+                server.process.kill()
+                server.process.wait()
+    _report(
+        "crash",
+        {"ready_s": ready, "rss_mb": rss},
+        {"answers within 2 s": max(ready) < _READY_S, "below 200 MB": max(rss) < _IDLE_MB},
+    )
+
+
+@app.command
+def soak(*, pictures: Path, minutes: float = 10, load: float = 0.8) -> None:
+    """Ask for most of what the server can do, for long: memory, descriptors, threads and tasks do not grow.
+
+    Args:
+        pictures: folder of JPEG files.
+        minutes: for so long, after a tenth of it to warm up.
+        load: as a part of what the server can do.
+    """
+    requests = _requests(pictures)
+    with _repository() as repository, _serving(repository) as server:
+        best = _best(server.target, requests)
+        statuses: Counter[str] = Counter()
+        samples: list[dict[str, float]] = []
+        slices = 11
+        for _ in range(slices):
+            calls = asyncio.run(
+                at_a_rate(server.target, requests, load * best, 60 * minutes / (slices - 1), timeout=10)
+            )
+            statuses.update(call.status for call in calls)
+            samples.append(
+                {
+                    "rss_mb": server.rss_mb,
+                    "descriptors": server.seen.num_fds(),
+                    "threads": server.seen.num_threads(),
+                    "p99_ms": percentile_ms(calls, 99),
+                }
+            )
+            REMARKS.print(samples[-1])
+    first, last = samples[0], samples[-1]
+    promises = {
+        "memory grows by less than 1 %": last["rss_mb"] < 1.01 * first["rss_mb"],
+        "no more descriptors": last["descriptors"] <= first["descriptors"],
+        "no more threads": last["threads"] <= first["threads"],
+        "no request failed": set(statuses) == {"OK"},
+    }
+    _report("soak", {"best_per_s": best, "cores": cores(), "statuses": dict(statuses), "samples": samples}, promises)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,131 @@
+"""Pictures and messages that mean harm, against a real server: it answers all of them, says why, and stays as it was.
+
+python -m bench.fuzz --pictures 20000 --messages 20000 --seed 0
+"""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import cyclopts
+from rich.table import Table
+
+from bench.hostile.attack import Tally, attack, save
+from bench.hostile.jobs import Job, message_jobs, picture_jobs
+from bench.hostile.messages import MODEL
+from bench.hostile.model import publish_colours
+from bench.hostile.pictures import COLOURS, draw, encode
+from serve.client import Client
+from unfreeze.console import RESULTS, TerminalReporter
+
+_OUT = Path(__file__).parent / "out" / "fuzz"
+_MOST_MIB = 64
+
+
+def main(
+    *, pictures: int = 20_000, messages: int = 20_000, seed: int = 0, repository: Path | None = None, out: Path = _OUT
+) -> None:
+    """Send changed pictures in three ways each, and changed messages to every method; exit with 1 where it harms.
+
+    Every call is to be answered in time, with a status that docs/refusals.md has for it, in words that tell nothing of
+    the machine; the server is to live, to keep its memory, and to answer right in the end.
+
+    Args:
+        pictures: how many.
+        messages: how many.
+        seed: of chance; the same one sends the same.
+        repository: folder that holds a model `colours`; one is made where none is given.
+        out: folder that gets the server's log, and what broke a promise.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
+        models = repository or publish_colours(Path(folder) / "models")
+        with _server(models, out / "server.log") as (process, target):
+            jobs = {"pictures": picture_jobs(pictures, seed), "messages": message_jobs(messages, seed)}
+            counts = {"pictures": pictures, "messages": messages}
+            tallies = {
+                kind: fuzz(target, process.pid, models, each, reporter.track(kind, counts[kind]))
+                for kind, each in jobs.items()
+            }
+            right = process.poll() is None and answers_right(target)
+    for kind, tally in tallies.items():
+        save(tally.violations, out / kind)
+    if not _verdict(tallies, right=right, out=out):
+        raise SystemExit(1)
+
+
+def fuzz(
+    target: str, server: int, repository: Path, jobs: Iterable[Job], advance: Callable[[int], None] = lambda _: None
+) -> Tally:
+    """Send jobs and tell what was seen.
+
+    Args:
+        target: "host:port".
+        server: its process.
+        repository: that it serves.
+        jobs: what is sent.
+        advance: called with 1 after each job.
+    """
+    secrets = str(repository), str(Path.cwd()), sys.prefix
+    return asyncio.run(attack(target, server, secrets, jobs, advance))
+
+
+def answers_right(target: str) -> bool:
+    """Tell whether a server knows the colours of good pictures."""
+    pictures = [encode(draw(colour), "PNG") for colour in COLOURS.values()]
+    with Client(target) as client:
+        return [answer[0].label for answer in client.predict(pictures, model=MODEL)] == list(COLOURS)
+
+
+def grown_mib(tally: Tally) -> float:
+    """Say by how much the server's memory has grown since it was warm: the medians of two tenths of the time."""
+    tenth = max(1, len(tally.rss_mib) // 10)
+    warm, last = tally.rss_mib[2 * tenth : 4 * tenth] or tally.rss_mib, tally.rss_mib[-2 * tenth :]
+    return median(last) - median(warm)
+
+
+@contextmanager
+def _server(repository: Path, log: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen([*command, "--no-metrics"], stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        line = process.stdout.readline() if process.stdout else ""
+        if not line.startswith("serving "):
+            raise SystemExit(f"the server did not start; {log} says why")
+        try:
+            yield process, line.split()[-1]
+        finally:
+            process.terminate()
+
+
+def _verdict(tallies: dict[str, Tally], *, right: bool, out: Path) -> bool:
+    table = Table("what", "status", "calls", title="answers")
+    facts = Table("what", "calls", "calls per s", "slowest (s)", "RSS at first", "warm", "last (MiB)", "violations")
+    for kind, tally in tallies.items():
+        for (_, status), count in tally.statuses.most_common():
+            table.add_row(kind, status, f"{count:,}")
+        rss = tally.rss_mib
+        warm = rss[-1] - grown_mib(tally)
+        numbers = f"{tally.calls:,}", f"{tally.calls / tally.seconds:.0f}", f"{tally.slowest_s:.2f}"
+        facts.add_row(kind, *numbers, *(f"{one:.0f}" for one in (rss[0], warm, rss[-1])), f"{len(tally.violations):,}")
+    RESULTS.print(table, facts)
+    broken = sum(len(tally.violations) for tally in tallies.values())
+    growth = max(grown_mib(tally) for tally in tallies.values())
+    whole = broken == 0 and right and growth <= _MOST_MIB
+    RESULTS.print(
+        f"{'held' if whole else 'BROKEN'}: {broken} violations{f', kept in {out}' if broken else ''}; memory grew by "
+        f"{growth:.0f} MiB; good pictures are answered {'right' if right else 'WRONG'} in the end",
+        markup=False,
+    )
+    return whole
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,1 @@
+"""What means harm to a server: pictures, messages, and how they are sent and judged."""

@@ -1,0 +1,217 @@
+"""Send calls that mean harm, several at a time, and hold each answer against what a server promises."""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import grpc
+import psutil
+from google.protobuf.message import DecodeError, Message
+
+from bench.hostile.jobs import Call, Job
+from protos import open_inference_pb2, unfreeze_pb2
+
+AT_ONCE, HANGS_S = 8, 30.0
+_ANY = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"})
+_CODES = {status.value[0]: status.name for status in grpc.StatusCode}
+_LEAK = re.compile(r"Traceback|site-packages|\.py\b|object at 0x|<class |Errno|the server failed")
+_SAMPLE_EVERY = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back of a call.
+
+    Args:
+        status: gRPC's name for it, or "HANGS".
+        details: the status's message.
+        responses: serialised.
+        seconds: until it ended.
+    """
+
+    status: str
+    details: str = ""
+    responses: tuple[bytes, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A promise that was broken.
+
+    Args:
+        number: of the job.
+        what: was broken.
+        call: that did it.
+    """
+
+    number: int
+    what: str
+    call: Call
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What was seen.
+
+    Args:
+        statuses: how many calls of each kind had each status; within streams, "OK" may hold refusals.
+        violations: promises that were broken.
+        rss_mib: the server's resident memory, from time to time.
+        slowest_s: the longest that a call took.
+        calls: how many.
+        seconds: that all of them took.
+    """
+
+    statuses: Counter[tuple[str, str]] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+    rss_mib: list[float] = field(default_factory=list)
+    slowest_s: float = 0.0
+    calls: int = 0
+    seconds: float = 0.0
+
+
+async def attack(
+    target: str, server: int, secrets: Iterable[str], jobs: Iterable[Job], advance: Callable[[int], None]
+) -> Tally:
+    """Send jobs, eight at a time, until they end or the server does.
+
+    Args:
+        target: "host:port".
+        server: its process.
+        secrets: what no answer may hold, such as the repository's path.
+        jobs: what is sent.
+        advance: called with 1 after each job.
+
+    Returns:
+        What was seen.
+    """
+    process, left, told = psutil.Process(server), enumerate(jobs), tuple(secrets)
+    tally, started = Tally(), time.monotonic()
+
+    async def work(channels: _Channels) -> None:
+        for number, job in left:
+            answers = [await ask(channels, call) for call in job.calls]
+            _note(tally, job, number, answers, told)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                tally.violations.append(Violation(number=number, what="the server is dead", call=job.calls[-1]))
+                return
+            if number % _SAMPLE_EVERY == 0:
+                tally.rss_mib.append(process.memory_info().rss / 2**20)
+            advance(1)
+
+    async with _Channels(target) as channels:
+        await asyncio.gather(*(work(channels) for _ in range(AT_ONCE)))
+    tally.seconds = time.monotonic() - started
+    return tally
+
+
+class _Channels:
+    """Connections for single calls and for streams.
+
+    Where a server ends a stream while the caller still writes, gRPC's asynchronous client reports an error of its own
+    instead of the server's status; the other one does not.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._single, self._streams = grpc.aio.insecure_channel(target), grpc.insecure_channel(target)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._single.close()
+        self._streams.close()
+
+    async def call(self, call: Call) -> list[bytes]:
+        """Send bytes as they are."""
+        if not call.method.streams:
+            return [await self._single.unary_unary(call.method.path)(call.messages[0])]
+        return await asyncio.to_thread(lambda: list(self._streams.stream_stream(call.method.path)(iter(call.messages))))
+
+
+async def ask(channels: _Channels, call: Call) -> Answer:
+    """Make a call.
+
+    Args:
+        channels: to the server.
+        call: what is sent.
+    """
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(HANGS_S):
+            responses = await channels.call(call)
+    except TimeoutError:
+        return Answer(status="HANGS", seconds=HANGS_S)
+    except grpc.RpcError as error:
+        seconds = time.monotonic() - started
+        return Answer(status=error.code().name, details=error.details() or "", seconds=seconds)
+    return Answer(status="OK", responses=tuple(responses), seconds=time.monotonic() - started)
+
+
+def _note(tally: Tally, job: Job, number: int, answers: list[Answer], secrets: tuple[str, ...]) -> None:
+    for call, answer in zip(job.calls, answers, strict=True):
+        tally.calls += 1
+        tally.statuses[job.kind, answer.status] += 1
+        tally.slowest_s = max(tally.slowest_s, answer.seconds)
+        for what in _faults(call, answer, secrets):
+            tally.violations.append(Violation(number=number, what=what, call=call))
+    if job.kind != "picture":
+        return
+    if len({(answer.status, answer.details) for answer in answers}) > 1:
+        what = f"ways to send a picture differ: {[(answer.status, answer.details) for answer in answers]}"
+        tally.violations.append(Violation(number=number, what=what, call=job.calls[0]))
+    elif answers[0].status != "OK" and not answers[0].details.startswith(job.named):
+        what = f"a refusal does not name the picture: {answers[0].status}, {answers[0].details}"
+        tally.violations.append(Violation(number=number, what=what, call=job.calls[0]))
+
+
+def _faults(call: Call, answer: Answer, secrets: tuple[str, ...]) -> list[str]:
+    """Say what is wrong with an answer."""
+    faults = [] if answer.status in _ANY | call.may else [f"{call.method.path} is {answer.status}: {answer.details}"]
+    texts = [answer.details]
+    for data in answer.responses:
+        try:
+            response = call.method.gives.FromString(data)
+        except DecodeError:
+            faults.append(f"{call.method.path} answers what is no {call.method.gives.DESCRIPTOR.full_name}")
+            continue
+        status, text = refused_within(response)
+        texts.append(text)
+        if status not in _ANY | call.may:
+            faults.append(f"{call.method.path} holds {status}: {text}")
+    return faults + [f"an answer tells of the machine: {text}" for text in texts if leaks(text, secrets)]
+
+
+def leaks(text: str, secrets: tuple[str, ...]) -> bool:
+    """Tell whether a message says more than callers are to know: traces, types, paths."""
+    return _LEAK.search(text) is not None or any(secret in text for secret in secrets)
+
+
+def refused_within(response: Message) -> tuple[str, str]:
+    """Give the status and the message of a refusal within a stream; "OK" where there is none."""
+    if isinstance(response, unfreeze_pb2.PredictStreamResponse) and response.HasField("error"):
+        return _CODES[response.error.code], response.error.message
+    if isinstance(response, open_inference_pb2.ModelStreamInferResponse):
+        return "OK", response.error_message
+    return "OK", ""
+
+
+def save(violations: Iterable[Violation], folder: Path) -> None:
+    """Write what broke promises: its bytes, and beside them what it broke.
+
+    Args:
+        violations: what was found.
+        folder: is made where it is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for violation in violations:
+        for index, message in enumerate(violation.call.messages):
+            (folder / f"{violation.number:06}-{index}.bin").write_bytes(message)
+        text = f"{violation.call.method.path}\n{violation.what}\n"
+        (folder / f"{violation.number:06}.txt").write_text(text, encoding="utf-8")

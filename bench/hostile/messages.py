@@ -1,0 +1,174 @@
+"""Messages of every method, nearly right: fields with odd values, and bytes that do not quite parse."""
+
+import random
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from bench.hostile.mutate import mutate
+from protos import open_inference_pb2 as inference
+from protos import unfreeze_pb2 as classifier
+
+MODEL = "colours"
+_FILES = (inference, classifier, health_pb2, reflection_pb2)
+_ENDLESS = ("Watch",)
+_STRINGS = ("", MODEL, "nobody", "../../etc/passwd", "\0", "é" * 300, "a" * 5000, "1", "-1", "[red]%s{0}\n")
+_BYTES = (b"", b"\0", b"\xff" * 9, bytes(5000))
+_REALS = (0.0, -1.0, 1e308, float("inf"), float("nan"))
+_WHOLE = (0, 1, 2, -1, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, -(2**31), -(2**63))
+_BITS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method of the server.
+
+    Args:
+        path: by which it is called.
+        takes: the class of its requests.
+        gives: the class of its responses.
+        streams: whether requests and responses come in streams.
+    """
+
+    path: str
+    takes: type[Message]
+    gives: type[Message]
+    streams: bool
+
+    @property
+    def administers(self) -> bool:
+        """Whether it loads or unloads models."""
+        return "RepositoryModel" in self.path
+
+
+def methods() -> tuple[Method, ...]:
+    """Give every method of every service, but those that never end by themselves."""
+    services = [service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()]
+    found = [method for service in services for method in service.methods if method.name not in _ENDLESS]
+    return tuple(_method(descriptor) for descriptor in found)
+
+
+def _method(descriptor: MethodDescriptor) -> Method:
+    return Method(
+        path=f"/{descriptor.containing_service.full_name}/{descriptor.name}",
+        takes=GetMessageClass(descriptor.input_type),
+        gives=GetMessageClass(descriptor.output_type),
+        streams=descriptor.client_streaming,
+    )
+
+
+def seed_messages(pictures: Sequence[bytes]) -> dict[type[Message], tuple[Message, ...]]:
+    """Make good requests for every method."""
+    seeds = {method.takes: (_named(method.takes(), MODEL),) for method in methods()}
+    for method in methods():
+        if method.administers:  # the model is to be there when all is over
+            seeds[method.takes] = (_named(method.takes(), "nobody"),)
+    asked = tuple(classifier.PredictRequest(model=MODEL, pictures=[one], top=3) for one in pictures)
+    several = classifier.PredictRequest(model=MODEL, version="1", pictures=pictures)
+    reflected = reflection_pb2.ServerReflectionRequest
+    return seeds | {
+        classifier.PredictRequest: (*asked, several),
+        inference.ModelInferRequest: tuple(_infer_requests(pictures)),
+        reflected: (
+            reflected(list_services=""),
+            reflected(file_containing_symbol="unfreeze.v1.Classifier"),
+            reflected(file_by_filename="protos/unfreeze.proto"),
+        ),
+    }
+
+
+def _named(message: Message, name: str) -> Message:
+    for field in ("name", "model", "model_name", "service"):
+        if field in message.DESCRIPTOR.fields_by_name:
+            setattr(message, field, name)
+    return message
+
+
+def _infer_requests(pictures: Sequence[bytes]) -> Iterator[inference.ModelInferRequest]:
+    yield from (encoded_request([picture]) for picture in pictures)
+    yield encoded_request(pictures, typed=True)
+    pixels = inference.ModelInferRequest(model_name=MODEL, raw_input_contents=[bytes(2 * 32 * 32 * 3)], id="seven")
+    pixels.inputs.add(name="pixels", datatype="UINT8", shape=[2, 32, 32, 3])
+    pixels.outputs.add(name="probabilities").parameters["classification"].int64_param = 2
+    yield pixels
+    limited = inference.ModelInferRequest.FromString(pixels.SerializeToString())
+    limited.parameters["timeout"].int64_param = 10_000_000
+    limited.parameters["priority"].uint64_param = 1
+    yield limited
+
+
+def encoded_request(pictures: Sequence[bytes], *, typed: bool = False) -> inference.ModelInferRequest:
+    """Make a request of encoded pictures, in raw or typed contents."""
+    request = inference.ModelInferRequest(model_name=f"{MODEL}.encoded")
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures), 1])
+    if typed:
+        tensor.contents.bytes_contents.extend(pictures)
+    else:
+        request.raw_input_contents.append(b"".join(struct.pack("<I", len(one)) + one for one in pictures))
+    return request
+
+
+def mutate_message(seed: Message, others: Sequence[bytes], chance: random.Random) -> bytes:
+    """Change a message by its fields, by its bytes, or both.
+
+    Args:
+        seed: a good one.
+        others: serialised ones that parts are taken from.
+        chance: decides.
+    """
+    message, way = type(seed).FromString(seed.SerializeToString()), chance.randrange(10)
+    for _ in range(chance.randint(1, 3) if way < 6 else 0):  # noqa: PLR2004
+        _change_field(message, chance)
+    data = message.SerializeToString()
+    if way == 9:  # noqa: PLR2004 - groups that begin and never end
+        return data + b"\x0b" * chance.choice((1, 50, 5000))
+    return mutate(data, others, chance) if way > 3 else data  # noqa: PLR2004
+
+
+def _change_field(message: Any, chance: random.Random) -> None:
+    """Give one field of a message, or of what it holds, another value."""
+    if not message.DESCRIPTOR.fields:
+        return
+    field = chance.choice(message.DESCRIPTOR.fields)
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        _change_field(value[chance.choice((*_STRINGS, "timeout", "priority", "classification"))], chance)
+    elif field.is_repeated:
+        _change_repeated(value, field, chance)
+    elif field.message_type is not None:
+        _change_field(value, chance)
+    else:
+        setattr(message, field.name, _odd(field, chance))
+
+
+def _change_repeated(values: Any, field: FieldDescriptor, chance: random.Random) -> None:
+    if chance.random() < 0.2:  # noqa: PLR2004
+        del values[:]
+    elif field.message_type is None:
+        values.extend(_odd(field, chance) for _ in range(chance.choice((1, 2, 2000))))
+    elif values and chance.random() < 0.7:  # noqa: PLR2004
+        _change_field(chance.choice(values), chance)
+    else:
+        _change_field(values.add(), chance)
+
+
+def _odd(field: FieldDescriptor, chance: random.Random) -> Any:
+    kind = field.cpp_type
+    if kind in _BITS:
+        low, high = _BITS[kind]
+        return chance.choice([number for number in _WHOLE if low <= number < high])
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        return chance.choice(_BYTES if field.type == FieldDescriptor.TYPE_BYTES else _STRINGS)
+    return chance.choice(_REALS) if kind != FieldDescriptor.CPPTYPE_BOOL else chance.random() < 0.5  # noqa: PLR2004

@@ -1,0 +1,99 @@
+"""A load generator for `unfreeze.v1.Classifier`: some callers without a pause, or a rate whatever the server does."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+
+from protos import unfreeze_pb2 as pb
+from protos.unfreeze_pb2_grpc import ClassifierStub
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request.
+
+    Args:
+        began: seconds after the load began.
+        took_s: until its answer.
+        status: gRPC's, "OK" where it was answered.
+        version: of the model that answered.
+    """
+
+    began: float
+    took_s: float
+    status: str
+    version: str
+
+
+def requests_of(pictures: Sequence[bytes], each: int = 1) -> list[pb.PredictRequest]:
+    """Make requests of so many pictures each."""
+    groups = (pictures[start : start + each] for start in range(0, len(pictures) - each + 1, each))
+    return [pb.PredictRequest(pictures=group) for group in groups]
+
+
+async def callers(
+    target: str, requests: Sequence[pb.PredictRequest], count: int, seconds: float, **limits: float
+) -> list[Call]:
+    """Let callers ask one request after the other, each without a pause.
+
+    Args:
+        target: "host:port".
+        requests: sent in turn.
+        count: of callers.
+        seconds: for so long.
+        limits: what gRPC takes, like `timeout`.
+    """
+    calls: list[Call] = []
+    numbers = itertools.count()
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub, begun = ClassifierStub(channel), time.monotonic()
+
+        async def ask() -> None:
+            while time.monotonic() - begun < seconds:
+                calls.append(await _call(stub, requests[next(numbers) % len(requests)], begun, limits))
+
+        await asyncio.gather(*(ask() for _ in range(count)))
+    return calls
+
+
+async def at_a_rate(
+    target: str, requests: Sequence[pb.PredictRequest], rate: float, seconds: float, **limits: float
+) -> list[Call]:
+    """Send requests at the times of a Poisson process, whether or not those before are answered.
+
+    Args:
+        target: "host:port".
+        requests: sent in turn.
+        rate: requests a second.
+        seconds: for so long.
+        limits: what gRPC takes, like `timeout`.
+    """
+    times = np.cumsum(np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)))
+    tasks: list[asyncio.Task[Call]] = []
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub, begun = ClassifierStub(channel), time.monotonic()
+        for number, at in enumerate(times):
+            if (pause := at - (time.monotonic() - begun)) > 0:
+                await asyncio.sleep(pause)
+            tasks.append(asyncio.create_task(_call(stub, requests[number % len(requests)], begun, limits)))
+        return list(await asyncio.gather(*tasks))
+
+
+async def _call(stub: ClassifierStub, request: pb.PredictRequest, begun: float, limits: dict[str, float]) -> Call:
+    started = time.monotonic()
+    status, version = "OK", ""
+    try:
+        version = (await stub.Predict(request, **limits)).version
+    except grpc.aio.AioRpcError as error:
+        status = error.code().name
+    return Call(began=started - begun, took_s=time.monotonic() - started, status=status, version=version)
+
+
+def percentile_ms(calls: Sequence[Call], percent: float) -> float:
+    """Give a percentile of the latencies, in milliseconds; NaN where there are none."""
+    return 1000 * float(np.percentile([call.took_s for call in calls], percent)) if calls else float("nan")

@@ -1,0 +1,53 @@
+"""A published model of any builder, with random weights: for benches that ask how fast, and not how good."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from contract.manifest import Provenance
+from contract.repository import ModelRepository
+from export.options import ExportOptions
+from export.run import export
+from tune.checkpoint import LabelledFile, RunFacts, save_run
+from tune.weights import load_pretrained
+
+_LABELS = ("ant", "bee", "wasp")
+
+
+def publish_random(backbone: str, folder: Path, name: str = "random") -> Path:
+    """Export a network with random weights, at the size that it was made for.
+
+    Args:
+        backbone: torchvision's name of the builder.
+        folder: gets `models`, the repository, and what it is made from; what is there is taken as it is.
+        name: the model's.
+
+    Returns:
+        The repository.
+    """
+    repository = folder / "models"
+    if ModelRepository(repository).versions(name):
+        return repository
+    torch.manual_seed(0)
+    pretrained = load_pretrained(backbone, "none")
+    network = pretrained.network(backbone, len(_LABELS), torch.device("cpu")).eval()
+    facts = RunFacts(
+        labels=_LABELS,
+        preprocess=pretrained.spec,
+        temperature=1.0,
+        provenance=Provenance(
+            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=0, pictures=0, versions={}
+        ),
+        metrics={},
+        data=str(folder),
+        val=tuple(LabelledFile(path=f"{number}.png", label=number) for number in range(len(_LABELS))),
+    )
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for file in facts.val:
+        Image.fromarray(rng.integers(0, 256, (300, 400, 3), np.uint8)).save(folder / file.path)
+    save_run(folder / "run", network, facts, {})
+    export(folder / "run", repository, name, ExportOptions(max_batch=32))
+    return repository

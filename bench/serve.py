@@ -1,0 +1,201 @@
+"""Our server against NVIDIA Triton, both driven by NVIDIA's own perf_analyzer, and against a plain loop in one process.
+
+python -m bench.serve --pictures photographs/ --perf-analyzer path/to/perf_analyzer --triton path/to/start
+
+mobilenet_v3_small at 224 with random weights, unless --repository names a model. The load generator shares the
+machine's cores with the server. Servers are measured in turn, each in a process of its own, for several rounds.
+`--triton` is a program that serves `model.onnx` on a gRPC port (`start model.onnx PORT`) as the models `pixels` and
+`jpeg`. perf_analyzer comes with NVIDIA's tritonclient wheels for Linux.
+"""
+
+import base64
+import csv
+import json as jsons
+import os
+import resource
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import cyclopts
+import grpc
+from rich.table import Table
+
+from bench.models import publish_random
+from contract.preprocess import prepare
+from contract.repository import ENCODED_SUFFIX, ModelRepository
+from serve.plan import cores
+from serve.runtime import OnnxRuntime
+from unfreeze.console import REMARKS, RESULTS, print_json
+from unfreeze.demo.run import serving
+
+_PORT = 18001
+_LOOP_S = 4.0
+
+
+def main(
+    *,
+    pictures: Path,
+    perf_analyzer: str = "perf_analyzer",
+    triton: Path | None = None,
+    repository: Path | None = None,
+    model: str = "random",
+    concurrency: tuple[int, ...] = (1, 8, 32),
+    rounds: int = 3,
+    interval_ms: int = 4000,
+    json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+) -> None:
+    """Drive both servers in turn and compare.
+
+    Args:
+        pictures: folder whose JPEG files are sent encoded.
+        perf_analyzer: NVIDIA's program.
+        triton: starts the peer; without it only ours is measured.
+        repository: folder of models.
+        model: in there.
+        concurrency: requests in flight.
+        rounds: how often each is measured; medians are shown.
+        interval_ms: of one measurement.
+        json: print JSON instead of a table.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        repository = repository or publish_random("mobilenet_v3_small", Path(folder), model)
+        found = ModelRepository(repository)
+        path = found.path(model, found.versions(model)[-1])
+        load = Path(folder) / "load.json"
+        encoded = [file.read_bytes() for file in sorted(pictures.rglob("*.jpg"))]
+        load.write_text(jsons.dumps({"data": [{"image": {"b64": _element(data)}} for data in encoded]}))
+        ours = {"pixels": (model, []), "jpeg": (model + ENCODED_SUFFIX, ["--input-data", load])}
+        theirs = {"pixels": ("pixels", []), "jpeg": ("jpeg", ["--input-data", load])}
+        rows: list[dict[str, Any]] = []
+        for number in range(rounds):
+            sides = [("triton", _triton(triton, path), theirs)] if triton else []
+            for side, server, models in [*sides, ("ours", serving(repository, "--poll-s", "0"), ours)]:
+                with server as target:
+                    for kind, (name, extra) in models.items():
+                        for count in concurrency:
+                            command = [perf_analyzer, "-m", name, "-u", target, *extra]
+                            row = _measure(command, count, interval_ms, Path(folder) / "out.csv")
+                            rows.append({"round": number, "side": side, "kind": kind, "concurrency": count, **row})
+                            REMARKS.print(jsons.dumps(rows[-1]), markup=False)
+            rows += [{"round": number, "side": "loop", "kind": kind, **row} for kind, row in _loops(path, encoded)]
+    if json:
+        print_json(rows)
+    else:
+        RESULTS.print(_table(rows, concurrency))
+
+
+def _element(data: bytes) -> str:
+    """perf_analyzer wants BYTES elements as they go over the wire: their length, then the bytes."""
+    return base64.b64encode(struct.pack("<I", len(data)) + data).decode()
+
+
+@contextmanager
+def _triton(start: Path, model: Path) -> Iterator[str]:
+    """Run the peer until the body ends."""
+    target = f"127.0.0.1:{_PORT}"
+    command = [str(start), str(model), str(_PORT)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            with grpc.insecure_channel(target) as channel:
+                grpc.channel_ready_future(channel).result(timeout=120)
+            time.sleep(3)  # its port opens before its models answer
+            yield target
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _measure(command: list[Any], concurrency: int, interval_ms: int, out: Path) -> dict[str, float]:
+    """Run the load generator; gives pictures a second, latencies, and what it cost itself."""
+    common = ["-i", "grpc", "-f", out, "--percentile", "99", "--max-trials", "3", "--stability-percentage", "50"]
+    timed = ["--concurrency-range", f"{concurrency}:{concurrency}", "--measurement-interval", str(interval_ms)]
+    before = _children_s()
+    started = time.monotonic()
+    subprocess.run([*command, *common, *timed], check=True, capture_output=True)
+    took, spent = time.monotonic() - started, _children_s() - before
+    with out.open() as file:
+        row = next(csv.DictReader(file))
+    return {
+        "per_s": float(row["Inferences/Second"]),
+        "p50_ms": float(row["p50 latency"]) / 1000,
+        "p99_ms": float(row["p99 latency"]) / 1000,
+        "client_cpu_ms": 1000 * spent / (float(row["Inferences/Second"]) * took),
+    }
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _loops(path: Path, encoded: list[bytes]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Time what no server could beat: decode, resize and model in a plain loop on every core."""
+    with OnnxRuntime(path, threads=1) as runtime:
+        spec = runtime.manifest.preprocess
+        prepared = [prepare(data, spec)[None] for data in encoded[:64]]
+
+        def pixels(number: int) -> None:
+            runtime.run(prepared[number % len(prepared)])
+
+        def jpeg(number: int) -> None:
+            runtime.run(prepare(encoded[number % len(encoded)], spec)[None])
+
+        for kind, step in (("pixels", pixels), ("jpeg", jpeg)):
+            counts, until = [0] * cores(), time.monotonic() + _LOOP_S
+
+            def work(worker: int, step: Any = step, counts: list[int] = counts, until: float = until) -> None:
+                while time.monotonic() < until:
+                    step(worker * 31 + counts[worker])
+                    counts[worker] += 1
+
+            threads = [threading.Thread(target=work, args=(worker,)) for worker in range(cores())]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            yield kind, {"per_s": sum(counts) / _LOOP_S}
+
+
+def _table(rows: list[dict[str, Any]], concurrency: tuple[int, ...]) -> Table:
+    def typical(side: str, kind: str, what: str, count: int | None = None) -> float:
+        values = [
+            row[what] for row in rows if (row["side"], row["kind"], row.get("concurrency")) == (side, kind, count)
+        ]
+        return median(values) if values else float("nan")
+
+    title = f"perf_analyzer, gRPC, {cores()} of {os.cpu_count()} cores shared with it; medians"
+    table = Table(
+        "input",
+        "in flight",
+        "ours /s",
+        "Triton /s",
+        "ratio",
+        "p99 ms",
+        "Triton p99",
+        "ratio",
+        "of the limit",
+        title=title,
+    )
+    for kind in ("pixels", "jpeg"):
+        loop_ms = 1000 / typical("loop", kind, "per_s")
+        for count in concurrency:
+            mine, peer = (typical(side, kind, "per_s", count) for side in ("ours", "triton"))
+            p99, peer_p99 = (typical(side, kind, "p99_ms", count) for side in ("ours", "triton"))
+            # With the client's own work on the same cores, a loop could do no more than this.
+            limit = 1000 / (loop_ms + typical("ours", kind, "client_cpu_ms", count) / cores())
+            figures = (mine, peer, mine / peer, p99, peer_p99, p99 / peer_p99, mine / limit)
+            forms = ("{:.0f}", "{:.0f}", "{:.2f}", "{:.1f}", "{:.1f}", "{:.2f}", "{:.2f}")
+            table.add_row(kind, str(count), *(form.format(value) for form, value in zip(forms, figures, strict=True)))
+    return table
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,85 @@
+"""JPEG files that say little and cost much: refused before they are decoded, and no others."""
+
+import time
+
+import pytest
+from PIL import Image
+from support.pictures import draw_picture, encode
+
+from contract.errors import DamagedPictureError
+from contract.jpeg import check_jpeg
+from contract.preprocess import PreprocessSpec, prepare
+
+SPEC = PreprocessSpec(resize=(16,), crop=(16, 16))
+PICTURE = draw_picture((200, 90, 40), 0, (40, 30))
+PROGRESSIVE = encode(PICTURE, progressive=True)
+SCAN = b"\xff\xda"
+
+
+def _with_scans(data: bytes, more: int) -> bytes:
+    """Repeat the last scan, with its tables."""
+    last = data[data.rindex(b"\xff\xc4") : -2]
+    return data[:-2] + last * more + data[-2:]
+
+
+def _sequential(size: int, more: int) -> bytes:
+    """Make a JPEG of three scans of one component each, and repeat the first of them without its content."""
+    data = bytearray(encode(Image.new("RGB", (size, size)), subsampling=0))
+    at = data.index(SCAN)
+    head, content = bytes(data[:at]), bytes(data[at + 14 : -2])
+    scans = [SCAN + bytes([0, 8, 1, number, 0x11 * (number > 1), 0, 63, 0]) for number in (1, 2, 3)]
+    return head + b"".join(scan + content for scan in scans) + scans[0] * more + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"progressive": True, "subsampling": 0}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_what_encoders_write_passes(mode: str, options: dict[str, object]) -> None:
+    """Grey, colour and CMYK, in one scan and progressive, with metadata of many segments."""
+    data = encode(PICTURE.convert(mode), icc_profile=bytes(5_000_000), **options)
+    check_jpeg(data)
+    assert prepare(data, SPEC).shape == (16, 16, 3)
+
+
+def test_scans_of_pictures_within_the_picture_do_not_count() -> None:
+    """What stands in segments (a thumbnail) or behind the picture's end (a film) is not the picture's."""
+    thumbnail = b"\xff\xe5" + (2 + 2 * 1000).to_bytes(2, "big") + SCAN * 1000
+    data = PROGRESSIVE[:2] + thumbnail + PROGRESSIVE[2:] + SCAN * 1000
+    assert (prepare(data, SPEC) == prepare(PROGRESSIVE, SPEC)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (_with_scans(PROGRESSIVE, 100), "64 scans"),
+        (_sequential(40, 100), "64 scans"),
+        (PROGRESSIVE[:2] + b"\xff\xe5\0\2" * 2000 + PROGRESSIVE[2:], "1,000 segments"),
+        (PROGRESSIVE[:2] + b"\xff\xe1\0\x0cExif\0\0abcd" * 2000 + PROGRESSIVE[2:], "1,000 segments"),
+    ],
+)
+def test_more_than_any_encoder_writes_is_refused(data: bytes, what: str) -> None:
+    """Hundreds of scans, progressive or of one component each, or thousands of segments."""
+    with pytest.raises(DamagedPictureError, match=f"a JPEG of more than {what}, as no encoder writes it"):
+        prepare(data, SPEC)
+
+
+@pytest.mark.parametrize("data", [_with_scans(PROGRESSIVE, 50), _sequential(40, 0), _sequential(40, 50)])
+def test_scans_below_the_limit_are_decoded(data: bytes) -> None:
+    """More scans than usual are no reason to refuse, progressive or of one component each."""
+    assert prepare(data, SPEC).shape == (16, 16, 3)
+
+
+def test_a_small_file_of_many_scans_takes_no_time() -> None:
+    """Twenty megapixels and ten thousand scans would take minutes; refusing them takes next to none."""
+    bomb = _with_scans(encode(Image.new("L", (5000, 4000), 128), progressive=True), 10_000)
+    started = time.monotonic()
+    with pytest.raises(DamagedPictureError, match="64 scans"):
+        prepare(bomb, SPEC)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff\xd8\xff\xda", b"\xff\xd8\xff\xda\0\0\0"]
+)
+def test_what_is_cut_off_passes_to_the_decoder(data: bytes) -> None:
+    """Markers at the very end of a file are no reason to fail."""
+    check_jpeg(data)

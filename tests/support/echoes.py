@@ -1,0 +1,54 @@
+"""Servers of `unfreeze.v1.Classifier` that have no model: they call every picture by its own bytes."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+
+from contract.errors import UnfreezeError
+from protos import unfreeze_pb2 as pb
+from protos.unfreeze_pb2_grpc import ClassifierServicer, add_ClassifierServicer_to_server
+from serve.refusals import refusal_of
+
+
+class Echo(ClassifierServicer):
+    """Calls every picture by its own bytes, after `before` has had its say; notes what came."""
+
+    def __init__(self, before: Callable[[int, list[bytes]], None] = lambda _number, _pictures: None) -> None:
+        self.before = before
+        self.times: list[float] = []
+        self.sizes: list[int] = []
+        self.metadata: list[dict[str, str]] = []
+
+    def Predict(self, request: pb.PredictRequest, context: grpc.ServicerContext) -> pb.PredictResponse:  # noqa: N802
+        """Answer, or refuse as the server does."""
+        self.times.append(time.monotonic())
+        self.sizes.append(len(request.pictures))
+        self.metadata.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
+        try:
+            self.before(len(self.times), list(request.pictures))
+        except UnfreezeError as error:
+            refusal = refusal_of(error)
+            context.set_trailing_metadata(refusal.trailing)
+            context.abort(refusal.status, refusal.message)
+        labels = [pb.ScoredLabel(label=picture[:20].decode(), score=1) for picture in request.pictures]
+        return pb.PredictResponse(predictions=[pb.Prediction(labels=[label]) for label in labels])
+
+
+@contextmanager
+def echoing(
+    servicer: Echo, credentials: grpc.ServerCredentials | None = None, max_bytes: int = 64 * 2**20, port: int = 0
+) -> Iterator[str]:
+    """Serve it, and give its target."""
+    options = [("grpc.max_receive_message_length", max_bytes), ("grpc.so_reuseport", 0)]
+    server = grpc.server(ThreadPoolExecutor(16), options=options)
+    add_ClassifierServicer_to_server(servicer, server)
+    address = f"127.0.0.1:{port}"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
