@@ -234,7 +234,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         with_alpha = picture.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # Pillow would copy it
 
 
 def _first_line(error: Exception) -> str:

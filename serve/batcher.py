@@ -165,8 +165,9 @@ class Batcher:
             most = min(most, max(1, -(-len(self._waiting) // self.plan.instances)))
         early = not self._free  # what is prepared already can wait, and be overtaken
         while batch.rows < most and (part := self._waiting.take(self.plan.batch - batch.rows, encoded=early)):
-            batch.since = batch.since or time.monotonic()
-            part.work.times.began = part.work.times.began or batch.since
+            now = time.monotonic()
+            batch.since = batch.since or now
+            part.work.times.began = part.work.times.began or now
             batch.parts.append((part, batch.rows))
             if part.work.encoded and not self.plan.fused:
                 batch.decodes.append(self._decoders.submit(self._decode, part, batch.pixels, batch.rows))

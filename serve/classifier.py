@@ -1,4 +1,4 @@
-"""`unfreeze.v1.Classifier`, translated: encoded pictures in, labels out."""
+"""`unfreeze.v1.Classifier`, translated: encoded pictures in, labels out; `serve.wire` answers what is raised here."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ from contract.prediction import top_predictions
 from protos import unfreeze_pb2 as pb
 from protos.unfreeze_pb2_grpc import ClassifierServicer
 from serve.models import ModelSet
-from serve.refusals import deadline_of, refusal_of, refuse
+from serve.refusals import deadline_of, refusal_of
 from serve.streams import in_order
 
 _DEFAULT_TOP = 5
@@ -28,11 +28,7 @@ class ClassifierService(ClassifierServicer):
         self._models = models
 
     async def Predict(self, request: pb.PredictRequest, context: grpc.aio.ServicerContext) -> pb.PredictResponse:
-        try:
-            return await self._predict(request, deadline_of(context))
-        except Exception as error:
-            await refuse(context, error)
-            raise
+        return await self._predict(request, deadline_of(context))
 
     async def PredictStream(
         self, requests: AsyncIterator[pb.PredictRequest], context: grpc.aio.ServicerContext
@@ -62,11 +58,7 @@ class ClassifierService(ClassifierServicer):
     async def DescribeModel(
         self, request: pb.DescribeModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.DescribeModelResponse:
-        try:
-            model = self._models.find(self._named(request.model), request.version)
-        except Exception as error:
-            await refuse(context, error)
-            raise
+        model = self._models.find(self._named(request.model), request.version)
         manifest = model.manifest
         height, width, _ = manifest.preprocess.shape
         return pb.DescribeModelResponse(

@@ -1,7 +1,7 @@
 """The Open Inference Protocol, translated.
 
 Each model of the repository appears twice: `NAME` takes prepared pictures, exactly as NVIDIA Triton shows the same
-folder, and `NAME.encoded` takes encoded pictures of any size.
+folder, and `NAME.encoded` takes encoded pictures of any size. What is raised here is answered by `serve.wire`.
 """
 
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.infer import ENCODED_INPUT, infer, model_named
 from serve.model_statistics import model_statistics, shown_name
 from serve.models import ModelSet
-from serve.refusals import deadline_of, refusal_of, refuse
+from serve.refusals import deadline_of, refusal_of
 from serve.served import ServedModel
 from serve.streams import in_order
 
@@ -48,19 +48,13 @@ class InferenceService(GRPCInferenceServiceServicer):
             self._find(request.name, request.version)
         except UnknownModelError:
             return pb.ModelReadyResponse(ready=False)
-        except Exception as error:  # noqa: BLE001 - a server answers whatever happens
-            await refuse(context, error)
         return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: _Context) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="unfreeze", version=version("unfreeze"), extensions=_EXTENSIONS)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: _Context) -> pb.ModelMetadataResponse:
-        try:
-            model, encoded = self._find(request.name, request.version)
-        except Exception as error:
-            await refuse(context, error)
-            raise
+        model, encoded = self._find(request.name, request.version)
         tensor = pb.ModelMetadataResponse.TensorMetadata
         takes = (
             tensor(name=ENCODED_INPUT, datatype="BYTES", shape=[-1, 1])
@@ -69,20 +63,14 @@ class InferenceService(GRPCInferenceServiceServicer):
         )
         return pb.ModelMetadataResponse(
             name=request.name,
-            versions=[
-                request.version or one for one in self._models.versions(model.name) if request.version in ("", one)
-            ],
+            versions=[one for one in self._models.versions(model.name) if request.version in ("", one)],
             platform=_PLATFORM,
             inputs=[takes],
             outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: _Context) -> pb.ModelConfigResponse:
-        try:
-            model, encoded = self._find(request.name, request.version)
-        except Exception as error:
-            await refuse(context, error)
-            raise
+        model, encoded = self._find(request.name, request.version)
         takes = (
             pb.ModelInput(name=ENCODED_INPUT, data_type=pb.TYPE_STRING, dims=[1])
             if encoded
@@ -103,11 +91,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         return pb.ModelConfigResponse(config=config)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:
-        try:
-            return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
-        except Exception as error:
-            await refuse(context, error)
-            raise
+        return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: _Context
@@ -129,11 +113,8 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: _Context
     ) -> pb.ModelStatisticsResponse:
-        try:
-            if request.name:
-                self._find(request.name, request.version)
-        except Exception as error:  # noqa: BLE001 - as above
-            await refuse(context, error)
+        if request.name:
+            self._find(request.name, request.version)
         models = [
             (model, encoded)
             for model in self._models
@@ -159,21 +140,15 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: _Context
     ) -> pb.RepositoryModelLoadResponse:
-        try:
-            self._check_admin(request.parameters.keys())
-            await self._models.load(request.model_name)
-        except Exception as error:  # noqa: BLE001 - as above
-            await refuse(context, error)
+        self._check_admin(request.parameters.keys())
+        await self._models.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: _Context
     ) -> pb.RepositoryModelUnloadResponse:
-        try:
-            self._check_admin(request.parameters.keys() - {"unload_dependents"})
-            await self._models.unload(request.model_name)
-        except Exception as error:  # noqa: BLE001 - as above
-            await refuse(context, error)
+        self._check_admin(request.parameters.keys() - {"unload_dependents"})
+        await self._models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _check_admin(self, parameters: object) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,7 @@ def start_logging(options: LogOptions) -> None:
         handler.setFormatter(_HUMAN)
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    warnings.filterwarnings("ignore", module="PIL")  # each text that a hostile picture provokes would be kept for ever
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
 

@@ -86,7 +86,7 @@ class ModelSet:
         only = next(iter(self._served)) if len(self._served) == 1 else ""
         versions = self._served.get(name or only)
         if versions is None:
-            raise UnknownModelError(f"there is no model {name!r:.200}; there are: {', '.join(self._served) or 'none'}")
+            raise UnknownModelError(f"there is no model {name!r:.200}; there are: {self._list()}")
         if not version:
             return versions[max(versions)]
         for model in versions.values():
@@ -131,7 +131,7 @@ class ModelSet:
         """
         async with self._lock:
             there = self._repository.models()
-            for name in {*there, *self._served}:
+            for name in sorted({*there, *self._served}):
                 if name not in self._unloaded:
                     await self._take(name, there.get(name, ()))
             for key in [
@@ -164,7 +164,8 @@ class ModelSet:
             UnknownModelError: it is not served.
         """
         async with self._lock:
-            self.find(name)
+            if name not in self._served:
+                raise UnknownModelError(f"{name!r:.200} is not served; there are: {self._list()}")
             self._unloaded.add(name)
             self._swap(name, {}, "unloaded")
 
@@ -232,6 +233,9 @@ class ModelSet:
                 task.add_done_callback(self._closing.discard)
         if before != wanted:
             self._changed()
+
+    def _list(self) -> str:
+        return ", ".join(sorted(self._served)) or "none"
 
     def _is_served(self, key: tuple[str, int]) -> bool:
         return key[1] in self._served.get(key[0], {})

@@ -273,6 +273,24 @@ def test_what_is_urgent_goes_first() -> None:
     assert run(scenario, replace(PLAN, batch=1)).batches == [[0], [2], [4], [1], [3], [5]]
 
 
+def test_waiting_is_counted_from_arrival_to_being_taken() -> None:
+    """Also of what joins a batch that is forming already: nobody waits for less than nothing."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        works = [Work(pictures(0), 2)]
+        calls = [asyncio.create_task(batcher.submit(works[0]))]
+        for value in (b"\1", b"\2"):
+            await settled()
+            works.append(Work([value], 2))
+            calls.append(asyncio.create_task(batcher.submit(works[-1])))
+        await settled()
+        runtime.let_go.set()
+        await asyncio.gather(*calls)
+        assert all(work.times.began >= work.times.arrived for work in works)
+
+    assert run(scenario).batches == [[0], [1, 2]]
+
+
 def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     """By what pictures took until now, and how many wait: it costs nobody anything."""
 
