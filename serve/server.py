@@ -47,7 +47,7 @@ class Server:
     Raises:
         OptionsError: a certificate or a file of tokens cannot be used.
         RepositoryError: the repository holds no model.
-        ModelError: a model cannot be loaded.
+        ModelError: not one model can be loaded.
     """
 
     def __init__(self, options: ServeOptions) -> None:
