@@ -37,3 +37,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Give what changes when a file does: its time, its size and its place on the disk; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

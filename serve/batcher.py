@@ -12,11 +12,10 @@ import numpy as np
 
 from contract.arrays import Float32, UInt8
 from contract.errors import DeadlineError, DrainingError, InvalidRequestError, PictureError
-from serve.plan import Plan
+from serve.plan import Plan, Run
 from serve.queue import WaitingParts
 from serve.work import Part, Work, finish_from_thread, parts_of
 
-Run = Callable[[np.ndarray], np.ndarray]
 Prepare = Callable[[bytes], np.ndarray]
 _SMOOTHING = 0.05
 

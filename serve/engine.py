@@ -11,7 +11,7 @@ import numpy as np
 from contract.arrays import Float32, UInt8
 from contract.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, check_engine, load_tensorrt
 from contract.errors import ManifestError, ModelError
-from contract.manifest import INPUT, OUTPUT
+from contract.manifest import INPUT, OUTPUT, Manifest
 from contract.repository import read_published
 from contract.schema import decode, loads
 from serve.runtime import read_checked
@@ -25,15 +25,16 @@ class EngineRuntime:
 
     Args:
         path: of the `model.onnx` beside which the engine lies.
+        checked: what `read_checked` gave of it, where that was asked before.
 
     Raises:
         ModelError: there is no engine, it cannot be loaded here, or it is not this model's, this library's and this
             device's; the message says what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, checked: tuple[bytes, Manifest] | None = None) -> None:
         self.path = Path(path)
-        model, self.manifest = read_checked(self.path)
+        model, self.manifest = checked or read_checked(self.path)
         facts, plan = read_engine(self.path)
         trt = load_tensorrt(facts.flavour)
         self._cuda = _Cuda()

@@ -51,19 +51,21 @@ def load(
         runtime.close()
         raise
     _log.info("loaded %s version %d on %s: %s", name, version, options.device, plan)
-    return ServedModel(name, version, path, runtime, plan, decoders, options)
+    return ServedModel(name, version, runtime, plan, decoders, options)
 
 
 def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, Plan]:
     """Open the runtime as it was asked to be executed, or else as is fastest here."""
-    plans = possible_plans(options, read_checked(path)[1].max_batch)
-    runtimes = [open_runtime(path, options.device, threads=plan.threads) for plan in plans]
+    checked = read_checked(path)  # once, for all
+    plans = possible_plans(options, checked[1].max_batch)
+    runtimes = [open_runtime(path, options.device, threads=plan.threads, checked=checked) for plan in plans]
     if len(plans) == 1:
         return runtimes[0], plans[0]
     # In turn, and the best of several: what else the machine does meanwhile only slows down.
+    shape = checked[1].preprocess.shape
     rounds = [
-        [pictures_per_second(runtime.run, plan, runtime.manifest.preprocess.shape) for runtime, plan in both]
-        for both in [tuple(zip(runtimes, plans, strict=True))] * _ROUNDS
+        [pictures_per_second(runtime.run, plan, shape) for runtime, plan in zip(runtimes, plans, strict=True)]
+        for _ in range(_ROUNDS)
     ]
     speeds = [max(measured) for measured in zip(*rounds, strict=True)]
     chosen = max(range(len(plans)), key=lambda number: speeds[number] * (_BETTER if number == 0 else 1))

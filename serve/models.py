@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.errors import ModelError, ModelUnavailableError, RepositoryError, UnfreezeError, UnknownModelError
+from contract.files import fingerprint
 from contract.repository import ModelRepository
 from serve.loading import load
 from serve.options import ServeOptions
@@ -190,14 +191,12 @@ class ModelSet:
     async def _loaded(self, name: str, number: int) -> ServedModel | None:
         """Give a version that is served already, or load it; None where that fails."""
         key, path = (name, number), self._repository.path(name, number)
-        try:
-            stat = path.stat()
-        except OSError:
+        found = fingerprint(path)
+        if found is None:
             return None
-        fingerprint = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if self._is_served(key) and self._prints[key] == fingerprint:
+        if self._is_served(key) and self._prints[key] == found:
             return self._served[name][number]
-        if key in self._broken and self._broken[key][0] == fingerprint:
+        if key in self._broken and self._broken[key][0] == found:
             return None
         self._say(key, "LOADING")
         try:
@@ -207,11 +206,11 @@ class ModelSet:
         except UnfreezeError as error:
             _log.error("%s version %d cannot be served: %s", name, number, error)
             reason = str(error).replace(f"{self._repository.root}{os.sep}", "")  # callers need not know where we are
-            self._broken[key] = fingerprint, reason
+            self._broken[key] = found, reason
             self._say(key, "UNAVAILABLE", reason)
             return None
         self._broken.pop(key, None)
-        self._prints[key] = fingerprint
+        self._prints[key] = found
         model.start()
         return model
 

@@ -6,16 +6,18 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 import grpc
+
+from serve.handlers import Behaviour, wrapped
 
 HEADER = "x-request-id"
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _MOST = 128
 _STRANGE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
-_Behaviour: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Any]
 _log = logging.getLogger(__name__)
 
 
@@ -44,14 +46,8 @@ class RequestIds(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio ha
         if handler is None:
             return None
         method, given = handler_call_details.method, given_id(handler_call_details.invocation_metadata)
-        codecs = handler.request_deserializer, handler.response_serializer
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(_one(handler.unary_unary, method, given), *codecs)
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(_many(handler.unary_stream, method, given), *codecs)
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, method, given), *codecs)
-        return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, method, given), *codecs)
+        one, many = partial(_one, method=method, given=given), partial(_many, method=method, given=given)
+        return wrapped(handler, one, many, handler.request_deserializer)
 
 
 def given_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
@@ -70,7 +66,7 @@ def given_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     return ""
 
 
-def _one(behave: _Behaviour, method: str, given: str) -> _Behaviour:
+def _one(behave: Behaviour, method: str, given: str) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         started = time.monotonic()
         named = _name(request, context, given)
@@ -82,7 +78,7 @@ def _one(behave: _Behaviour, method: str, given: str) -> _Behaviour:
     return answer
 
 
-def _many(behave: _Behaviour, method: str, given: str) -> _Behaviour:
+def _many(behave: Behaviour, method: str, given: str) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         started = time.monotonic()
         named = _name(request, context, given)

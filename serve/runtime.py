@@ -27,14 +27,22 @@ class OnnxRuntime:
         path: of a `model.onnx` that carries a manifest.
         device: where to run.
         threads: for one batch, on a CPU; 0 for one per core.
+        checked: what `read_checked` gave of it, where that was asked before.
 
     Raises:
         ModelError: the file is missing, is no model of ours, or the device cannot be had.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: Device = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        checked: tuple[bytes, Manifest] | None = None,
+    ) -> None:
         self.path = Path(path)
-        model, self.manifest = read_checked(self.path)
+        model, self.manifest = checked or read_checked(self.path)
         self._session: onnxruntime.InferenceSession | None = _session(
             model, self.path, device, threads or os.cpu_count() or 1, self.manifest.precision
         )

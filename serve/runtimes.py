@@ -34,13 +34,20 @@ class Runtime(Protocol):
     ) -> None: ...
 
 
-def open_runtime(path: str | os.PathLike[str], name: RuntimeName, *, threads: int = 0) -> Runtime:
+def open_runtime(
+    path: str | os.PathLike[str],
+    name: RuntimeName,
+    *,
+    threads: int = 0,
+    checked: tuple[bytes, Manifest] | None = None,
+) -> Runtime:
     """Load a model.
 
     Args:
         path: of a `model.onnx`.
         name: "cpu" and "cuda" are ONNX Runtime's, "tensorrt" is the engine beside the model.
         threads: for one batch, on a CPU; 0 for one per core.
+        checked: what `read_checked` gave of it, where that was asked before.
 
     Raises:
         ModelError: it cannot be had here.
@@ -48,5 +55,5 @@ def open_runtime(path: str | os.PathLike[str], name: RuntimeName, *, threads: in
     if name == "tensorrt":
         from serve.engine import EngineRuntime
 
-        return EngineRuntime(path)
-    return OnnxRuntime(path, device=name, threads=threads)
+        return EngineRuntime(path, checked=checked)
+    return OnnxRuntime(path, device=name, threads=threads, checked=checked)

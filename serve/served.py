@@ -8,7 +8,6 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +30,6 @@ class ServedModel:
     Args:
         name: in the repository.
         version: its number.
-        path: of its `model.onnx`.
         runtime: executes it; closed with this.
         plan: how.
         decoders: decode pictures where the plan does not let instances do that.
@@ -42,13 +40,12 @@ class ServedModel:
         self,
         name: str,
         version: int,
-        path: Path,
         runtime: Runtime,
         plan: Plan,
         decoders: ThreadPoolExecutor,
         options: ServeOptions,
     ) -> None:
-        self.name, self.number, self.path, self.plan = name, version, path, plan
+        self.name, self.plan = name, plan
         self.version = str(version)
         self.max_batch = options.max_batch or runtime.manifest.max_batch
         # NAME and NAME.encoded are two models to those who ask for statistics.

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from contract.errors import OptionsError, first_line
+from contract.files import fingerprint
 
 _Print = tuple[tuple[int, int, int] | None, ...]
 _log = logging.getLogger(__name__)
@@ -71,15 +72,7 @@ class _Certificates:
 
 
 def _fingerprint(files: TlsFiles) -> _Print:
-    return tuple(_one_fingerprint(path) for path in (files.cert, files.key, files.client_ca) if path is not None)
-
-
-def _one_fingerprint(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return tuple(fingerprint(path) for path in (files.cert, files.key, files.client_ca) if path is not None)
 
 
 def _read_checked(files: TlsFiles) -> grpc.ServerCertificateConfiguration:

@@ -4,15 +4,15 @@ gRPC itself would answer both with UNKNOWN and Python's own words, and log a tra
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from contract.errors import InvalidRequestError
+from serve.handlers import Behaviour, wrapped
 from serve.refusals import refuse
 
-_Behaviour: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Any]
 _UNREADABLE = "the message cannot be read; it is no serialised message of the type that this method takes"
 _MOST_FIELDS = 100_000
 _TOO_MANY = f"the message holds more than {_MOST_FIELDS:,} fields; send fewer pictures at a time"
@@ -44,15 +44,7 @@ class ReadableMessages(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        reads = handler.request_deserializer, handler.response_serializer
-        read = _reader(reads[0])
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(_one(handler.unary_unary), read, reads[1])
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(_many(handler.unary_stream), read, reads[1])
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary), read, reads[1])
-        return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream), read, reads[1])
+        return wrapped(handler, _one, _many, _reader(handler.request_deserializer))
 
 
 def _reader(deserialise: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -109,7 +101,7 @@ async def _each_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield _readable(request)
 
 
-def _one(behave: _Behaviour) -> _Behaviour:
+def _one(behave: Behaviour) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             return await behave(_readable(request), context)
@@ -121,7 +113,7 @@ def _one(behave: _Behaviour) -> _Behaviour:
     return answer
 
 
-def _many(behave: _Behaviour) -> _Behaviour:
+def _many(behave: Behaviour) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         try:
             async for response in behave(_readable(request), context):
