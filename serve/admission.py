@@ -67,6 +67,25 @@ class Admission:
         if pictures == 0:
             raise InvalidRequestError("the request holds no picture")
         self.check(pictures)
+        self.check_room(pictures, size)
+        self._pictures += pictures
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._pictures -= pictures
+            self._bytes -= size
+
+    def check_room(self, pictures: int, size: int) -> None:
+        """Refuse what does not fit beside what is inside.
+
+        Args:
+            pictures: of the request.
+            size: in bytes.
+
+        Raises:
+            QueueFullError: too much is inside already.
+        """
         if self._pictures + pictures > self._max_pictures:
             raise QueueFullError(
                 f"{self._pictures} pictures are waiting for {self._name}; no more than {self._max_pictures} may: "
@@ -79,10 +98,3 @@ class Admission:
                 f"{self._max_bytes / 2**20:.0f} may: try later",
                 self._hint(),
             )
-        self._pictures += pictures
-        self._bytes += size
-        try:
-            yield
-        finally:
-            self._pictures -= pictures
-            self._bytes -= size

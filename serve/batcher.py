@@ -93,6 +93,20 @@ class Batcher:
         """Estimate how long a request of so many pictures would take, by what is waiting and how long pictures took."""
         return (self._waiting.pictures + self._working + pictures) * self._picture_s
 
+    def check_time(self, pictures: int, deadline: float | None) -> None:
+        """Refuse what cannot be done in time.
+
+        Args:
+            pictures: of the request.
+            deadline: on `time.monotonic`'s clock, if there is one.
+
+        Raises:
+            DeadlineError: the answer would come too late.
+        """
+        seconds = self.seconds_until(pictures)
+        if deadline is not None and time.monotonic() + seconds > deadline:
+            raise DeadlineError(f"the answer would take about {1000 * seconds:.0f} ms, longer than the deadline leaves")
+
     async def submit(self, work: Work) -> Float32[np.ndarray, "n c"]:
         """Classify pictures, in one batch with others' or, where they are many, in several.
 
@@ -110,11 +124,7 @@ class Batcher:
             DrainingError: the batcher is closing.
         """
         parts = parts_of(work, self.plan.batch)
-        if work.deadline is not None and time.monotonic() + self.seconds_until(len(work.pictures)) > work.deadline:
-            raise DeadlineError(
-                f"the answer would take about {1000 * self.seconds_until(len(work.pictures)):.0f} ms, longer than the "
-                "deadline leaves"
-            )
+        self.check_time(len(work.pictures), work.deadline)
         with self._waiting.changed:
             if self._closing:
                 raise DrainingError("the server is shutting down; ask another one")

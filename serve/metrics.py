@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from contract.errors import ServingError
 from serve.model_statistics import shown_name
 from serve.models import ModelSet
+from serve.refusals import REFUSED
 from serve.served import ServedModel
 from serve.statistics import BUCKETS, STAGES, Histogram, Statistics
 
@@ -50,6 +51,10 @@ class ModelCollector(Collector):
                 counter.add_sample(name, labels, value(told))
             yield counter
         yield _failures(models)
+        refused = Metric("unfreeze_refused", "Requests that were refused, for whatever model, also unread", _TYPE)
+        for status, count in _seen(REFUSED.copy).items():
+            refused.add_sample(refused.name, {"status": status}, count)
+        yield refused
         pending = Metric("nv_inference_pending_request_count", "Pictures that wait", "gauge")
         for model in served:
             pending.add_sample(pending.name, _of(model, encoded=False), model.pending)

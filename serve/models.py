@@ -9,7 +9,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
-from contract.errors import ModelError, ModelUnavailableError, RepositoryError, UnfreezeError, UnknownModelError
+from contract.errors import (
+    ModelError,
+    ModelUnavailableError,
+    RepositoryError,
+    ServingError,
+    UnfreezeError,
+    UnknownModelError,
+)
 from contract.files import fingerprint
 from contract.repository import ModelRepository
 from serve.loading import load
@@ -103,6 +110,31 @@ class ModelSet:
             UnknownModelError: see `find`.
         """
         return self.find(name, version).used()
+
+    def are_busy(self) -> bool:
+        """Tell whether pictures wait for every one of them."""
+        return all(model.pending for model in self)
+
+    def check_room(self, deadline: float | None) -> None:
+        """Refuse a request that none of them could take, whichever it asks for.
+
+        Args:
+            deadline: on `time.monotonic`'s clock, if there is one.
+
+        Raises:
+            QueueFullError: too much is waiting for each.
+            DeadlineError: each would take too long.
+        """
+        refused: ServingError | None = None
+        for model in self:
+            try:
+                model.check_room(deadline)
+            except ServingError as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
 
     def states(self) -> tuple[VersionState, ...]:
         """Tell of every version that was ever looked at and is still there."""

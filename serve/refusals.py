@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import grpc
@@ -36,6 +37,7 @@ _AGAIN_S = 0.1
 _RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 _INTERNAL = "the server failed; its log says why"
 _log = logging.getLogger(__name__)
+REFUSED = Counter({status.name: 0 for status in (*STATUS.values(), grpc.StatusCode.INTERNAL)})  # by this process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,9 @@ class Refusal:
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Say what a caller is told of an error; one that is not its caller's fault is logged whole, and told bare."""
+    """Say what a caller is told of an error, and count it; what is our fault is logged whole and told bare."""
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    REFUSED[(status or grpc.StatusCode.INTERNAL).name] += 1
     if status is None:
         _log.error("a request failed for a reason of ours", exc_info=error)
         return Refusal(status=grpc.StatusCode.INTERNAL, message=_INTERNAL)

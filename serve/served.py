@@ -112,6 +112,19 @@ class ServedModel:
         """
         self._admission.check(pictures)
 
+    def check_room(self, deadline: float | None) -> None:
+        """Refuse a request of which nothing is known but that it would add a picture.
+
+        Args:
+            deadline: on `time.monotonic`'s clock, if there is one.
+
+        Raises:
+            QueueFullError: too much is waiting.
+            DeadlineError: the answer would come too late.
+        """
+        self._admission.check_room(1, self._picture_bytes)
+        self._batcher.check_time(1, deadline)
+
     async def classify(
         self,
         pictures: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],

@@ -27,7 +27,9 @@ from serve.metrics import MetricsServer, start_metrics
 from serve.models import ModelSet
 from serve.notify import Notifier
 from serve.options import ServeOptions
+from serve.refusals import REFUSED
 from serve.request_ids import RequestIds
+from serve.room import RoomCheck
 from serve.tls import TlsFiles, tls_credentials
 from serve.tracing import Tracing
 from serve.wire import ReadableMessages
@@ -35,6 +37,7 @@ from serve.wire import ReadableMessages
 _FILES = (open_inference_pb2, unfreeze_pb2, health_pb2, reflection_pb2)
 _NEVER = 2**31 - 1
 _TURNS = 50
+_LOOKAHEAD_BYTES = 2**18  # a usual picture
 _log = logging.getLogger(__name__)
 
 
@@ -54,9 +57,9 @@ class Server:
         self._options = options
         self._credentials = _credentials(options)
         self._tracing = Tracing() if options.tracing else None
-        self._interceptors = _interceptors(options, self._tracing)
         self._metrics: MetricsServer | None = None
         self._models = ModelSet(options, self._tell_health)
+        self._interceptors = _interceptors(options, self._tracing, self._models)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -101,8 +104,7 @@ class Server:
             await self._server.stop(self._options.drain_s)
         told = [told for model in self._models for told in model.statistics.values()]
         answered = sum(one.success.count for one in told)
-        failed = sum(duration.count for one in told for duration in one.failures.values())
-        _log.info("drained: %d requests were answered, %d refused", answered, failed)
+        _log.info("drained: %d requests were answered, %d refused", answered, REFUSED.total())
         await self._models.close()
         await self._stop_telling()
 
@@ -174,16 +176,19 @@ def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
     return tls_credentials(TlsFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca))
 
 
-def _interceptors(options: ServeOptions, tracing: Tracing | None) -> list[grpc.aio.ServerInterceptor]:
+def _interceptors(options: ServeOptions, tracing: Tracing | None, models: ModelSet) -> list[grpc.aio.ServerInterceptor]:
     """Give what calls pass through, the first of it first: nothing is read of those that carry no token."""
     checks = [TokenCheck(read_tokens(options.token_file))] if options.token_file is not None else []
     traces = [tracing.interceptor] if tracing is not None else []
-    return [RequestIds(), *checks, *traces, ReadableMessages()]
+    return [RequestIds(), *checks, *traces, ReadableMessages(), RoomCheck(models)]
 
 
 def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:
     size = options.max_message_mib * 2**20
     return [
+        # Of a call that is refused unread no more comes than this. Windows that grow with the line let all of it come.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
         ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
         ("grpc.max_receive_message_length", size),
         ("grpc.max_send_message_length", size),

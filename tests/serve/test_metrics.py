@@ -76,6 +76,8 @@ def test_failures_are_counted_by_reason(told: Samples) -> None:
     """Three requests were refused for what was in them, and nothing else failed."""
     failures = {labels: value for (name, labels), value in told.items() if name == "nv_inference_request_failure"}
     assert failures == {tuple(sorted({**ENCODED, "reason": "InvalidRequestError"}.items())): 3}
+    assert _value(told, "unfreeze_refused", status="INVALID_ARGUMENT") == 3
+    assert _value(told, "unfreeze_refused", status="RESOURCE_EXHAUSTED") == 0
 
 
 @pytest.mark.parametrize("stage", ["queue", "decode", "infer", "request"])

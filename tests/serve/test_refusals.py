@@ -120,10 +120,12 @@ def _predict(*pictures: bytes, model: str = "colours") -> pb.PredictRequest:
 def _occupy(stub: ClassifierStub, count: int, room: int) -> grpc.Future:
     """Send large pictures, and come back when they are inside."""
     call = stub.Predict.future(_predict(*[LARGE] * count))
-    while _code(stub.Predict, _predict(*[GOOD] * (room + 1 - count))) != grpc.StatusCode.RESOURCE_EXHAUSTED:
-        if call.done():  # what was asked after it came before it, and left no room
+    while True:
+        time.sleep(0.02)  # it takes longer to come than what is asked next, which would leave it no room
+        if _code(stub.Predict, _predict(*[GOOD] * (room + 1 - count))) == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return call
+        if call.done():
             call = stub.Predict.future(_predict(*[LARGE] * count))
-    return call
 
 
 def _infer(*pictures: bytes) -> inference.ModelInferRequest:
@@ -398,14 +400,14 @@ def test_models_that_cannot_be_loaded(models: Path, protocol: GRPCInferenceServi
 @holds("UNAVAILABLE", "the server is going down")
 def test_a_server_that_goes(models: Path) -> None:
     """While it finishes what it has, new calls are turned away, and the one that was inside is answered."""
-    limits = ("--instances=1", "--threads=1", "--max-batch=4", "--max-queue=8")
+    limits = ("--instances=1", "--threads=1", "--max-batch=4", "--max-queue=32")
     with running_server(models, *limits) as server, grpc.insecure_channel(server.target) as channel:
         stub = ClassifierStub(channel)
-        inside = _occupy(stub, 8, 8)
+        inside = _occupy(stub, 32, 32)
         server.process.terminate()
         _until(lambda: _code(stub.ListModels, pb.ListModelsRequest()) == grpc.StatusCode.UNAVAILABLE)
         assert not inside.done()
-        assert len(inside.result().predictions) == 8
+        assert len(inside.result().predictions) == 32
         assert server.process.wait(30) == 0
 
 
@@ -448,12 +450,9 @@ def test_a_bad_picture_fails_nobody_else(strict: RunningServer, classifier: Clas
 
 def test_cancelled_calls_leave_the_queue(busy: grpc.Future, classifier: ClassifierStub) -> None:
     """Their room is free at once, long before those ahead of them are done."""
-    request = _predict(*[LARGE] * 24)
-    waiting = classifier.Predict.future(request)
-    _until(lambda: _code(classifier.Predict, _predict(GOOD)) == grpc.StatusCode.RESOURCE_EXHAUSTED)
+    waiting = _occupy(classifier, 24, 24)
     waiting.cancel()
-    again = classifier.Predict.future(request)
-    _until(lambda: _code(classifier.Predict, _predict(GOOD)) == grpc.StatusCode.RESOURCE_EXHAUSTED)
+    again = _occupy(classifier, 24, 24)
     assert not again.done(), again.details()
     assert not busy.done()
     again.cancel()
