@@ -3,10 +3,13 @@
 import asyncio
 import logging
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from contract.errors import (
@@ -21,11 +24,12 @@ from contract.files import fingerprint
 from contract.repository import ModelRepository
 from serve.loading import load
 from serve.options import ServeOptions
-from serve.plan import cores
+from serve.plan import Plan, cores
 from serve.served import ServedModel
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 _Print = tuple[int, int, int]
+_LOWEST = 19
 _log = logging.getLogger(__name__)
 
 
@@ -234,7 +238,7 @@ class ModelSet:
         try:
             before = next(iter(self._served.get(name, {}).values()), None)
             plan = None if before is None else before.plan
-            model = await asyncio.to_thread(load, name, number, path, self._decoders, self._options, plan)
+            model = await _aside(partial(load, name, number, path, self._decoders, self._options, plan), plan)
         except UnfreezeError as error:
             _log.error("%s version %d cannot be served: %s", name, number, error)
             reason = str(error).replace(f"{self._repository.root}{os.sep}", "")  # callers need not know where we are
@@ -273,3 +277,20 @@ class ModelSet:
 
     def _say(self, key: tuple[str, int], state: State, reason: str = "") -> None:
         self._states[key] = VersionState(name=key[0], version=str(key[1]), state=state, reason=reason)
+
+
+async def _aside(work: Callable[[], ServedModel], plan: Plan | None) -> ServedModel:
+    """Load in a thread of its own; where a version answers meanwhile, in one that leaves the cores to it."""
+    # Threads that the runtime starts inherit their priority, so there must be none.
+    yields = plan is not None and plan.threads == 1 and sys.platform == "linux"
+    pool = ThreadPoolExecutor(1, thread_name_prefix="load", initializer=_yield_cores if yields else None)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _yield_cores() -> None:
+    """Give this thread, and on Linux it alone, the lowest priority; it cannot be raised again."""
+    with suppress(OSError):  # a sandbox may forbid even that
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)

@@ -149,6 +149,7 @@ def _watch(channel: grpc.Channel) -> tuple[list[int], threading.Thread]:
 
 
 def _refuses_for_want_of_room(stub: ClassifierStub, picture: bytes) -> bool:
+    time.sleep(0.02)  # a large request takes longer to come than this, which would leave it no room
     try:
         stub.Predict(pb.PredictRequest(pictures=[picture]))
     except grpc.RpcError as error:

@@ -1,7 +1,9 @@
 """Models come and go: new versions take the place of old ones, broken ones do not, and nobody who asks is harmed."""
 
 import contextlib
+import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,11 +59,11 @@ def _publish(versions: Path, repository: Path, number: int) -> None:
     staged.rename(repository / "colours" / str(number))
 
 
-def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def _wait_until(condition: Callable[[], bool], timeout_s: float = 20, pause_s: float = 0.01) -> None:
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)
+        time.sleep(pause_s)
 
 
 def _states(channel: grpc.Channel) -> dict[str, tuple[str, str]]:
@@ -97,6 +99,26 @@ def test_new_versions_take_over_and_nobody_is_refused(versions: Path, repository
     for mine in heard:
         assert mine == sorted(mine)
         assert set(mine) == {"1", "2", "3"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_who_answers_has_the_cores(versions: Path, repository: Path, pictures: list[bytes]) -> None:
+    """A version is loaded at the lowest priority beside the one that answers, and answers at the usual one."""
+    with serving(repository, "--threads", "1") as (server, channel):
+        _publish(versions, repository, 2)
+        seen: set[int] = set()
+        _wait_until(lambda: seen.update(_priorities(server)) or _version(channel, pictures[0]) == "2", pause_s=0)
+        assert 19 in seen
+        _wait_until(lambda: set(_priorities(server)) == {os.nice(0)})
+
+
+def _priorities(server: RunningServer) -> list[int]:
+    """The niceness of each of a server's threads."""
+    found = []
+    for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(os.getpriority(os.PRIO_PROCESS, int(thread.name)))
+    return found
 
 
 def _flip_a_bit(path: Path) -> None:
