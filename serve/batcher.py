@@ -41,7 +41,7 @@ class Batcher:
     Args:
         run: from pictures, uint8 [N, H, W, 3], to probabilities, float32 [N, C]; called from several threads.
         prepare: from an encoded picture to uint8 [H, W, 3].
-        shape: of a prepared picture.
+        buffer: allocates memory for so many prepared pictures; each instance's batches form in its own.
         plan: how many instances, and the largest batch.
         decoders: decode for plans that are not fused.
         max_delay_ms: how long the first picture of a batch waits for others.
@@ -53,7 +53,7 @@ class Batcher:
         self,
         run: Run,
         prepare: Prepare,
-        shape: tuple[int, int, int],
+        buffer: Callable[[int], np.ndarray],
         plan: Plan,
         decoders: ThreadPoolExecutor,
         *,
@@ -61,7 +61,7 @@ class Batcher:
         on_batch: Callable[[AbstractSet[bool], int, float], None] = lambda _kinds, _pictures, _seconds: None,
     ) -> None:
         self.plan = plan
-        self._run, self._prepare, self._shape = run, prepare, shape
+        self._run, self._prepare, self._buffer = run, prepare, buffer
         self._decoders, self._max_delay_s, self._on_batch = decoders, max_delay_ms / 1000, on_batch
         self._waiting = WaitingParts()
         # To form a batch. Where instances decode what they take, they need not wait for each other.
@@ -138,7 +138,7 @@ class Batcher:
                     self._waiting.forget()
 
     def _serve(self) -> None:
-        buffer = np.empty((self.plan.batch, *self._shape), np.uint8)
+        buffer = self._buffer(self.plan.batch)
         while True:
             with self._turn:
                 batch = self._form(buffer)

@@ -9,7 +9,7 @@ import numpy as np
 
 from serve.options import ServeOptions
 from serve.plan import Plan, pictures_per_second, possible_plans
-from serve.runtime import read_checked
+from serve.runtime import RuntimeOptions, read_checked
 from serve.runtimes import Runtime, open_runtime
 from serve.served import ServedModel
 from serve.verify import verify_answers
@@ -41,7 +41,7 @@ def load(
         ModelError: it cannot be loaded, was changed, or does not answer here what it was exported with.
     """
     runtime, plan = (
-        _planned(path, options) if plan is None else (open_runtime(path, options.device, threads=plan.threads), plan)
+        _planned(path, options) if plan is None else (open_runtime(path, options.device, _told(options, plan)), plan)
     )
     try:
         if runtime.manifest.golden:
@@ -58,7 +58,7 @@ def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, Plan]:
     """Open the runtime as it was asked to be executed, or else as is fastest here."""
     checked = read_checked(path)  # once, for all
     plans = possible_plans(options, checked[1].max_batch)
-    runtimes = [open_runtime(path, options.device, threads=plan.threads, checked=checked) for plan in plans]
+    runtimes = [open_runtime(path, options.device, _told(options, plan), checked=checked) for plan in plans]
     if len(plans) == 1:
         return runtimes[0], plans[0]
     # In turn, and the best of several: what else the machine does meanwhile only slows down.
@@ -73,3 +73,14 @@ def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, Plan]:
         if runtime is not runtimes[chosen]:
             runtime.close()
     return runtimes[chosen], replace(plans[chosen], picture_s=plans[chosen].instances / speeds[chosen])
+
+
+def _told(options: ServeOptions, plan: Plan) -> RuntimeOptions:
+    return RuntimeOptions(
+        threads=plan.threads,
+        instances=plan.instances,
+        max_batch=plan.batch,
+        memory_mib=options.gpu_memory_mib,
+        graphs=options.cuda_graphs,
+        search=options.cudnn_search,
+    )

@@ -13,7 +13,7 @@ from contract.errors import InvalidRequestError, PictureError
 from contract.manifest import Manifest
 from contract.prediction import Prediction, is_unsure, top_predictions
 from contract.preprocess import MAX_PIXELS, prepare
-from serve.runtime import Device, OnnxRuntime
+from serve.runtimes import RuntimeName, open_runtime
 
 Encoded = bytes | str | os.PathLike[str]
 
@@ -23,15 +23,17 @@ class LocalClassifier:
 
     Args:
         path: of a `model.onnx` that `unfreeze export` wrote.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or "tensorrt" for the engine beside the model.
         max_pixels: larger pictures are refused.
 
     Raises:
         ModelError: the file is no model of ours, or the device cannot be had.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: Device = "cpu", max_pixels: int = MAX_PIXELS) -> None:
-        self._runtime = OnnxRuntime(path, device=device)
+    def __init__(
+        self, path: str | os.PathLike[str], *, device: RuntimeName = "cpu", max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._runtime = open_runtime(path, device)
         self._max_pixels = max_pixels
 
     @property

@@ -23,6 +23,9 @@ class ServeOptions:
         poll_s: how often the repository is looked at for new versions, in seconds; 0 for never.
         instances: batches of a model that are executed at once; 0 for what is measured to be fastest.
         threads: of the runtime for each of them, on a CPU; 0 for what is measured to be fastest.
+        gpu_memory_mib: MiB of the GPU's memory that ONNX Runtime may take for each model; 0 for all there is.
+        cuda_graphs: on "cuda", launch each size of batch as one CUDA graph.
+        cudnn_search: on "cuda", time every algorithm of cuDNN while a model is loaded, which takes longer.
         max_batch: the largest batch; 0 for what each model's manifest says.
         max_delay_ms: how long a batch may wait to fill; at 0 it leaves the moment the runtime is free.
         max_queue: pictures that may wait, for each model; more are refused.
@@ -53,6 +56,9 @@ class ServeOptions:
     poll_s: float = 5.0
     instances: int = 0
     threads: int = 0
+    gpu_memory_mib: int = 0
+    cuda_graphs: bool = False
+    cudnn_search: bool = False
     max_batch: int = 0
     max_delay_ms: float = 0.0
     max_queue: int = 1024
@@ -80,6 +86,7 @@ class ServeOptions:
             "poll_s": (0, 86_400),
             "instances": (0, 256),
             "threads": (0, 1024),
+            "gpu_memory_mib": (0, 16_777_216),
             "max_batch": (0, 4096),
             "max_delay_ms": (0, 10_000),
             "max_queue": (1, 10_000_000),

@@ -15,6 +15,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 _SECONDS = 0.06
 _BATCH = 8  # a usual one, at which batches are timed
 _FUSED_BATCH = 4  # more would keep the first picture waiting and win nothing
+_ON_GPU = 2  # one batch is copied while another is computed
 _CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -63,7 +64,7 @@ def possible_plans(options: ServeOptions, max_batch: int) -> tuple[Plan, ...]:
     """
     batch, count = options.max_batch or max_batch, cores()
     if options.device != "cpu":
-        return (Plan(instances=options.instances or 1, threads=options.threads or 1, batch=batch, fused=False),)
+        return (Plan(instances=options.instances or _ON_GPU, threads=options.threads or 1, batch=batch, fused=False),)
     if options.instances or options.threads:
         instances = options.instances or max(1, count // options.threads)
         threads = options.threads or max(1, count // instances)

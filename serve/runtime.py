@@ -1,9 +1,10 @@
-"""ONNX Runtime: a model file in, a function from pictures to probabilities out."""
+"""ONNX Runtime on a CPU: a model file in, a function from pictures to probabilities out."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import onnxruntime
@@ -16,37 +17,56 @@ from contract.optimizers import disabled_optimizers
 from contract.repository import read_published
 from contract.seal import check_seal
 
-Device = Literal["cpu", "cuda"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How a model is to be executed; not every runtime heeds all of it.
+
+    Args:
+        threads: for one batch, on a CPU; 0 for one per core.
+        instances: batches that are executed at once.
+        max_batch: the largest; 0 for what the manifest says.
+        memory_mib: of a GPU that ONNX Runtime may take, in MiB; 0 for all of it.
+        graphs: capture each size of batch as a CUDA graph, and replay it.
+        search: time every algorithm of cuDNN for every convolution when the model is loaded.
+    """
+
+    threads: int = 0
+    instances: int = 1
+    max_batch: int = 0
+    memory_mib: int = 0
+    graphs: bool = False
+    search: bool = False
 
 
 class OnnxRuntime:
-    """A loaded model; a context manager, for it holds threads and memory.
+    """A loaded model on the CPU; a context manager, for it holds threads and memory.
 
     Args:
         path: of a `model.onnx` that carries a manifest.
-        device: where to run.
-        threads: for one batch, on a CPU; 0 for one per core.
+        threads: for one batch; 0 for one per core.
         checked: what `read_checked` gave of it, where that was asked before.
 
     Raises:
-        ModelError: the file is missing, is no model of ours, or the device cannot be had.
+        ModelError: the file is missing, or is no model of ours.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        device: Device = "cpu",
         threads: int = 0,
         checked: tuple[bytes, Manifest] | None = None,
     ) -> None:
         self.path = Path(path)
         model, self.manifest = checked or read_checked(self.path)
-        self._session: onnxruntime.InferenceSession | None = _session(
-            model, self.path, device, threads or os.cpu_count() or 1, self.manifest.precision
+        self._session: onnxruntime.InferenceSession | None = open_session(
+            model, self.manifest, self.path, "CPUExecutionProvider", threads or os.cpu_count() or 1
         )
-        _check_tensors(self._session, self.manifest, self.path)
+
+    def buffer(self, pictures: int) -> UInt8[np.ndarray, "n h w 3"]:
+        """Allocate memory for prepared pictures."""
+        return np.empty((pictures, *self.manifest.preprocess.shape), np.uint8)
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
         """Classify prepared pictures.
@@ -98,12 +118,21 @@ def read_checked(path: Path) -> tuple[bytes, Manifest]:
     return model, manifest
 
 
-def _session(model: bytes, path: Path, device: Device, threads: int, precision: str) -> onnxruntime.InferenceSession:
-    if _PROVIDERS[device] not in onnxruntime.get_available_providers():
-        raise ModelError(
-            f"this ONNX Runtime ({onnxruntime.__version__}) has no {_PROVIDERS[device]}: "
-            "pip uninstall onnxruntime, then pip install 'unfreeze[gpu]'"
-        )
+def open_session(
+    model: bytes, manifest: Manifest, path: Path, provider: str | tuple[str, dict[str, str]], threads: int = 1
+) -> onnxruntime.InferenceSession:
+    """Load a graph, and see that it is what its manifest says.
+
+    Args:
+        model: the file's content.
+        manifest: that it carries.
+        path: of the file, for messages.
+        provider: of ONNX Runtime, with its options or without.
+        threads: on a CPU.
+
+    Raises:
+        ModelError: it is no such graph, or the provider could not be started.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -112,12 +141,14 @@ def _session(model: bytes, path: Path, device: Device, threads: int, precision: 
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            model, options, providers=[_PROVIDERS[device]], disabled_optimizers=disabled_optimizers(precision)
+            model, options, providers=[provider], disabled_optimizers=disabled_optimizers(manifest.precision)
         )
     except Exception as error:  # ONNX Runtime's errors have no common base of their own
         raise ModelError(f"{path} is no ONNX model that can be loaded: {error}") from error
-    if session.get_providers()[0] != _PROVIDERS[device]:
-        raise ModelError(f"{device} was asked for, but ONNX Runtime could not start {_PROVIDERS[device]}; see its log")
+    name = provider if isinstance(provider, str) else provider[0]
+    if session.get_providers()[0] != name:
+        raise ModelError(f"ONNX Runtime could not start {name}; see its log")
+    _check_tensors(session, manifest, path)
     return session
 
 

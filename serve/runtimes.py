@@ -1,6 +1,7 @@
 """The runtimes that there are, behind one interface."""
 
 import os
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
@@ -8,9 +9,10 @@ import numpy as np
 
 from contract.arrays import Float32, UInt8
 from contract.manifest import Manifest
-from serve.runtime import OnnxRuntime
+from serve.runtime import OnnxRuntime, RuntimeOptions
 
 RuntimeName = Literal["cpu", "cuda", "tensorrt"]
+_USUAL = RuntimeOptions()
 
 
 @runtime_checkable
@@ -20,6 +22,9 @@ class Runtime(Protocol):
     @property
     def manifest(self) -> Manifest:
         """What the model says of itself."""
+
+    def buffer(self, pictures: int) -> UInt8[np.ndarray, "n h w 3"]:
+        """Allocate memory for prepared pictures that `run` is fastest from."""
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
         """Classify prepared pictures."""
@@ -37,8 +42,8 @@ class Runtime(Protocol):
 def open_runtime(
     path: str | os.PathLike[str],
     name: RuntimeName,
+    options: RuntimeOptions = _USUAL,
     *,
-    threads: int = 0,
     checked: tuple[bytes, Manifest] | None = None,
 ) -> Runtime:
     """Load a model.
@@ -46,14 +51,18 @@ def open_runtime(
     Args:
         path: of a `model.onnx`.
         name: "cpu" and "cuda" are ONNX Runtime's, "tensorrt" is the engine beside the model.
-        threads: for one batch, on a CPU; 0 for one per core.
+        options: how it is to be executed.
         checked: what `read_checked` gave of it, where that was asked before.
 
     Raises:
         ModelError: it cannot be had here.
     """
     if name == "tensorrt":
-        from serve.engine import EngineRuntime
+        from serve.engine import open_engine
 
-        return EngineRuntime(path, checked=checked)
-    return OnnxRuntime(path, device=name, threads=threads, checked=checked)
+        return open_engine(Path(path), options, checked)
+    if name == "cuda":
+        from serve.onnx_cuda import open_on_cuda
+
+        return open_on_cuda(Path(path), options, checked)
+    return OnnxRuntime(path, threads=options.threads, checked=checked)

@@ -59,7 +59,7 @@ class ServedModel:
         self._batcher = Batcher(
             runtime.run,
             partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels),
-            self.manifest.preprocess.shape,
+            runtime.buffer,
             plan,
             decoders,
             max_delay_ms=options.max_delay_ms,

@@ -54,6 +54,11 @@ def pictures(*values: int) -> np.ndarray:
     return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
 
+def room_for(pictures: int) -> np.ndarray:
+    """Allocate memory for prepared pictures."""
+    return np.empty((pictures, 2, 2, 3), np.uint8)
+
+
 async def submit(batcher: Batcher, pixels: np.ndarray | list[bytes], **limits: float) -> np.ndarray:
     """Ask for an answer."""
     return await batcher.submit(Work(pixels, 2, **limits))
@@ -67,7 +72,7 @@ def run(
 
     async def whole() -> None:
         with ThreadPoolExecutor(2) as decoders:
-            batcher = Batcher(runtime.run, runtime.prepare, (2, 2, 3), plan, decoders, max_delay_ms=max_delay_ms)
+            batcher = Batcher(runtime.run, runtime.prepare, room_for, plan, decoders, max_delay_ms=max_delay_ms)
             batcher.start()
             try:
                 await scenario(batcher, runtime)

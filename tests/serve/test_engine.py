@@ -1,23 +1,30 @@
 """Engines are run on the GPU that they were built for; what else lies beside a model is refused."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.manifests import MANIFEST
 from support.runs import SPEC, write_run
+from support.servers import running_server
 
 from contract.engine import load_tensorrt
-from contract.errors import ModelError, OptionsError
+from contract.errors import ModelError, OptionsError, ProofError
+from contract.preprocess import prepare
 from contract.repository import ModelRepository
 from export.engine import this_target
 from export.options import ExportOptions
 from export.run import Published, export
-from serve.engine import EngineRuntime, read_engine
-from serve.runtime import OnnxRuntime
+from serve.client import Client
+from serve.cuda import Cuda
+from serve.engine import open_engine, read_engine
+from serve.onnx_cuda import open_on_cuda
+from serve.runtime import OnnxRuntime, RuntimeOptions
 from serve.verify import verify
 
 BATCHES = (1, 3, 8, 21)  # the last is more than the engine takes at once
@@ -103,7 +110,7 @@ def test_an_engine_answers_as_the_graph(
     except (ModelError, OptionsError) as error:
         pytest.skip(str(error))
     rng = np.random.default_rng(0)
-    with EngineRuntime(published.path) as engine, OnnxRuntime(published.path) as graph:
+    with open_engine(published.path, RuntimeOptions(instances=2)) as engine, OnnxRuntime(published.path) as graph:
         for batch in BATCHES:
             pixels = rng.integers(0, 256, (batch, *SPEC.shape), np.uint8)
             expected = graph.run(pixels)
@@ -116,15 +123,68 @@ def test_an_engine_answers_as_the_graph(
 
 
 @pytest.mark.gpu
-def test_the_graph_answers_alike_on_a_gpu(run: Path, tmp_path: Path) -> None:
-    """ONNX Runtime's CUDA provider gives what its CPU provider gives."""
-    published = export(run, tmp_path / "models", "colours", ExportOptions(max_batch=8))
+@pytest.mark.parametrize("options", [RuntimeOptions(instances=2), RuntimeOptions(instances=2, graphs=True)], ids=str)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 1e-2)])
+def test_the_graph_answers_alike_on_a_gpu(
+    precision: str, tolerance: float, options: RuntimeOptions, run: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime's CUDA provider gives what its CPU provider gives, also from several threads at once."""
+    published = export(
+        run, tmp_path / "models", "colours", ExportOptions(max_batch=8, precision=precision, max_drop=100)
+    )
     try:
-        on_gpu = OnnxRuntime(published.path, device="cuda")
+        on_gpu = open_on_cuda(published.path, options)
     except ModelError as error:
         pytest.skip(str(error))
     rng = np.random.default_rng(0)
     with on_gpu, OnnxRuntime(published.path) as on_cpu:
         for batch in BATCHES:
             pixels = rng.integers(0, 256, (batch, *SPEC.shape), np.uint8)
-            np.testing.assert_allclose(on_gpu.run(pixels), on_cpu.run(pixels), atol=1e-3)
+            with ThreadPoolExecutor(4) as pool:
+                answers = list(pool.map(on_gpu.run, [pixels, pixels[::-1]] * 4))
+            expected = on_cpu.run(pixels)
+            for number, answer in enumerate(answers):
+                np.testing.assert_allclose(answer[:: (-1) ** number], expected, atol=tolerance)
+
+
+@pytest.mark.gpu
+def test_a_server_on_a_gpu(run: Path, tmp_path: Path, pictures: list[bytes]) -> None:
+    """Many callers at once get what a CPU would have told each of them."""
+    published = export(run, tmp_path / "models", "colours", ExportOptions(max_batch=8))
+    with OnnxRuntime(published.path) as on_cpu:
+        spec = on_cpu.manifest.preprocess
+        expected = on_cpu.run(np.stack([prepare(picture, spec) for picture in pictures]))
+    labels = published.manifest.labels
+    with (
+        running_server(tmp_path / "models", "--device", "cuda") as server,
+        Client(server.target) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        answers = list(pool.map(lambda picture: client.predict([picture], top=1)[0], pictures * 10))
+    for answer, row in zip(answers, np.tile(expected, (10, 1)), strict=True):
+        assert answer[0].label == labels[row.argmax()]
+        assert answer[0].score == pytest.approx(row.max(), abs=1e-3)
+
+
+@pytest.mark.gpu
+def test_memory_that_the_gpu_copies_by_itself() -> None:
+    """What is copied there and back is the same, in whichever stream."""
+    cuda = Cuda()
+    there, back = cuda.host((3, 5), np.float32), cuda.host((3, 5), np.float32)
+    there[:] = np.random.default_rng(0).random((3, 5))
+    first, second, pointer = cuda.stream(), cuda.stream(), cuda.allocate(there.nbytes)
+    cuda.copy_in(pointer, there, first)
+    cuda.follow(second, first)
+    cuda.copy_out(back, pointer, second)
+    cuda.wait(second)
+    np.testing.assert_array_equal(there, back)
+    cuda.free(pointer)
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    """With the name of the call that failed, and what may be missing."""
+    with contextlib.suppress(ProofError):
+        this_target()
+        pytest.skip("needs a machine without an NVIDIA GPU")
+    with pytest.raises(ModelError, match=r"CUDA: cuda.* failed with .*is there an NVIDIA GPU|needs cuda-bindings"):
+        Cuda()

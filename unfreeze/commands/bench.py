@@ -37,12 +37,14 @@ def bench(
         threads: for one batch, on a CPU; 0 for one per core.
         json: print JSON on standard output instead of a table.
     """
+    from serve.runtime import RuntimeOptions
     from serve.runtimes import open_runtime
     from serve.speed import time_batches
 
     sizes = _sizes(batch)
     check_ranges({"threads": threads}, {"threads": (0, 1024)})
-    with open_runtime(find_model(model), runtime, threads=threads) as loaded, TerminalReporter() as reporter:
+    options = RuntimeOptions(threads=threads, max_batch=max(sizes))
+    with open_runtime(find_model(model), runtime, options) as loaded, TerminalReporter() as reporter:
         advance = reporter.track("timing batches", len(sizes))
         timings = [time_batches(loaded, size, advance) for size in sizes]
         precision = loaded.manifest.precision
