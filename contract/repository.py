@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ _STAGING_PREFIX = ".staging-"
 _TRIES = 100
 _MOST_BYTES = 2**31  # what protobuf, and so ONNX, can hold
 _MOST_VERSIONS = 999_999_999
+_log = logging.getLogger(__name__)
 _OURS = "# Written by unfreeze export; without this line it would be kept as it is.\n"
 
 
@@ -35,16 +37,21 @@ class ModelRepository:
         self.root = Path(root)
 
     def models(self) -> dict[str, tuple[int, ...]]:
-        """List the models and their versions, oldest first.
+        """List the models and their versions, oldest first; a folder that cannot be read is left out, with a warning.
 
         Raises:
             RepositoryError: the folder does not exist.
         """
         if not self.root.is_dir():
             raise RepositoryError(f"{self.root} is no folder; `unfreeze export` makes a model repository")
-        names = sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and _is_name(entry.name))
-        found = {name: self.versions(name) for name in names}
-        return {name: versions for name, versions in found.items() if versions}
+        found: dict[str, tuple[int, ...]] = {}
+        for entry in sorted(self.root.iterdir()):
+            try:
+                if _is_name(entry.name) and entry.is_dir() and (versions := self.versions(entry.name)):
+                    found[entry.name] = versions
+            except OSError as error:
+                _log.warning("%s is left out: %s", entry, error.strerror)
+        return found
 
     def versions(self, name: str) -> tuple[int, ...]:
         """List the versions of a model that hold a `model.onnx`, oldest first; none where there is no such model."""
@@ -54,7 +61,7 @@ class ModelRepository:
         """List what has a version's number, whatever it holds."""
         folder = self.root / check_name(name)
         entries = list(folder.iterdir()) if folder.is_dir() else []
-        return [int(entry.name) for entry in entries if re.fullmatch(r"[1-9]\d{0,8}", entry.name)]
+        return [int(entry.name) for entry in entries if re.fullmatch(r"[1-9][0-9]{0,8}", entry.name)]
 
     def path(self, name: str, version: int) -> Path:
         """Say where a version's `model.onnx` stands."""

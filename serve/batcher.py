@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -14,10 +14,11 @@ from contract.arrays import Float32, UInt8
 from contract.errors import DeadlineError, DrainingError, InvalidRequestError, PictureError
 from serve.plan import Plan, Run
 from serve.queue import WaitingParts
-from serve.work import Part, Work, finish_from_thread, parts_of
+from serve.work import DEFAULT_PRIORITY, Part, Work, finish_from_thread, parts_of
 
 Prepare = Callable[[bytes], np.ndarray]
-_SMOOTHING = 0.05
+_SMOOTHING, _SURPRISE = 0.05, 8.0
+_Taken = tuple[Part, int, Sequence[bytes] | np.ndarray]
 
 
 @dataclass(eq=False)
@@ -61,7 +62,7 @@ class Batcher:
         on_batch: Callable[[AbstractSet[bool], int, float], None] = lambda _kinds, _pictures, _seconds: None,
     ) -> None:
         self.plan = plan
-        self._run, self._prepare, self._buffer = run, prepare, buffer
+        self._run, self._prepare = run, prepare
         self._decoders, self._max_delay_s, self._on_batch = decoders, max_delay_ms / 1000, on_batch
         self._waiting = WaitingParts()
         # To form a batch. Where instances decode what they take, they need not wait for each other.
@@ -72,7 +73,8 @@ class Batcher:
         self._picture_s = plan.picture_s / plan.instances
         count = plan.instances if plan.fused else plan.instances + 1
         self._threads = [
-            threading.Thread(target=self._serve, name=f"instance-{number}", daemon=True) for number in range(count)
+            threading.Thread(target=self._serve, args=(buffer(plan.batch),), name=f"instance-{number}", daemon=True)
+            for number in range(count)
         ]
 
     def start(self) -> None:
@@ -93,18 +95,23 @@ class Batcher:
         """Estimate how long a request of so many pictures would take, by what is waiting and how long pictures took."""
         return (self._waiting.pictures + self._working + pictures) * self._picture_s
 
-    def check_time(self, pictures: int, deadline: float | None) -> None:
-        """Refuse what cannot be done in time.
+    def check_time(self, pictures: int, deadline: float | None, priority: int = DEFAULT_PRIORITY) -> None:
+        """Refuse what cannot be done in time, by what goes before it; where nothing does, it is tried.
 
         Args:
             pictures: of the request.
             deadline: on `time.monotonic`'s clock, if there is one.
+            priority: lower numbers go first.
 
         Raises:
             DeadlineError: the answer would come too late.
         """
-        seconds = self.seconds_until(pictures)
-        if deadline is not None and time.monotonic() + seconds > deadline:
+        if deadline is None or not (self._waiting.pictures or self._working):
+            return
+        with self._waiting.changed:
+            before = self._waiting.before(priority) + self._working
+        seconds = (before + pictures) * self._picture_s
+        if time.monotonic() + seconds > deadline:
             raise DeadlineError(f"the answer would take about {1000 * seconds:.0f} ms, longer than the deadline leaves")
 
     async def submit(self, work: Work) -> Float32[np.ndarray, "n c"]:
@@ -124,7 +131,7 @@ class Batcher:
             DrainingError: the batcher is closing.
         """
         parts = parts_of(work, self.plan.batch)
-        self.check_time(len(work.pictures), work.deadline)
+        self.check_time(len(work.pictures), work.deadline, work.priority)
         with self._waiting.changed:
             if self._closing:
                 raise DrainingError("the server is shutting down; ask another one")
@@ -137,8 +144,7 @@ class Batcher:
                 with self._waiting.changed:
                     self._waiting.forget()
 
-    def _serve(self) -> None:
-        buffer = self._buffer(self.plan.batch)
+    def _serve(self, buffer: np.ndarray) -> None:
         while True:
             with self._turn:
                 batch = self._form(buffer)
@@ -191,21 +197,27 @@ class Batcher:
             for part, row in batch.parts:
                 if part.work.encoded:
                     self._decode(part, batch.pixels, row)
-        parts = [(part, row) for part, row in batch.parts if part.work.is_wanted()]
-        if not parts:
+        wanted = _wanted(batch)
+        if not wanted:
             return
+        parts = [(part, row) for part, row, _ in wanted]
         try:
-            pixels = _gathered(batch, parts)
+            pixels = _gathered(batch, wanted)
             before = time.monotonic()
             answers = self._run(pixels)
+            now = time.monotonic()
+            self._on_batch({part.work.encoded for part, _ in parts}, len(pixels), now - before)
+            self._deliver(parts, answers, now - before)
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises goes to those who wait for it
             for part, _ in parts:
                 part.work.fail_from_thread(error)
             return
-        now = time.monotonic()
-        self._on_batch({part.work.encoded for part, _ in parts}, len(pixels), now - before)
-        self._deliver(parts, answers, now - before)
-        self._picture_s += _SMOOTHING * ((now - started) / batch.rows / self.plan.instances - self._picture_s)
+        self._learn((now - started) / batch.rows / self.plan.instances)
+
+    def _learn(self, picture_s: float) -> None:
+        """Remember how long pictures take; one batch that was held up says little of the next ones."""
+        most = _SURPRISE * self._picture_s or picture_s
+        self._picture_s += _SMOOTHING * (min(picture_s, most) - self._picture_s)
 
     def _decode(self, part: Part, pixels: UInt8[np.ndarray, "n h w 3"], row: int) -> None:
         """Decode a picture into its row; where that cannot be done, its request fails, and only that."""
@@ -236,12 +248,21 @@ class Batcher:
             finish_from_thread(finished)
 
 
-def _gathered(batch: _Batch, parts: list[tuple[Part, int]]) -> UInt8[np.ndarray, "n h w 3"]:
+def _wanted(batch: _Batch) -> list[_Taken]:
+    """Give the parts that somebody still waits for, each with its row and its request's pictures.
+
+    Who gives a request up says so before its pictures go, in another thread. So they are taken first.
+    """
+    taken = [(part, row, part.work.pictures) for part, row in batch.parts]
+    return [one for one in taken if one[0].work.is_wanted()]
+
+
+def _gathered(batch: _Batch, wanted: list[_Taken]) -> UInt8[np.ndarray, "n h w 3"]:
     """Put prepared pictures beside the decoded ones; a part that is alone stays where it is."""
-    if len(batch.parts) == 1 and not parts[0][0].work.encoded:
-        part = parts[0][0]
-        return np.asarray(part.work.pictures[part.start : part.stop])
-    for part, row in parts:
+    if len(batch.parts) == 1 and not wanted[0][0].work.encoded:
+        part, _, pictures = wanted[0]
+        return np.asarray(pictures[part.start : part.stop])
+    for part, row, pictures in wanted:
         if not part.work.encoded:
-            batch.pixels[row : row + len(part)] = part.work.pictures[part.start : part.stop]
+            batch.pixels[row : row + len(part)] = pictures[part.start : part.stop]
     return batch.pixels[: batch.rows]

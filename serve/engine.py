@@ -1,6 +1,7 @@
 """TensorRT: an engine beside a model file, run on the GPU that it was built for."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,14 +33,12 @@ def open_engine(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manif
     trt = load_tensorrt(facts.flavour)
     cuda = Cuda()
     check_engine(facts, hashlib.sha256(model).hexdigest(), trt.__version__, cuda.target)
-    compute = cuda.stream()
     return Pipeline(
         manifest,
         cuda,
-        compute,
         most=min(options.max_batch or manifest.max_batch, facts.batches[-1]),
         slots=options.instances,
-        enqueue=_Engine(trt, plan, path, manifest, compute),
+        load=partial(_Engine, trt, plan, path, manifest),
         name=str(path),
     )
 

@@ -5,8 +5,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from serve.served import ServedModel
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 _Print = tuple[int, int, int]
-_LOWEST = 19
+_NICENESS = 5  # lower, and another process could keep the thread, and with it Python's lock, from running for seconds
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +70,7 @@ class ModelSet:
         self._unloaded: set[str] = set()
         self._states: dict[tuple[str, int], VersionState] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -166,8 +167,11 @@ class ModelSet:
         Raises:
             RepositoryError: the repository is gone.
         """
+        await self._changing(self._refresh())
+
+    async def _refresh(self) -> None:
         async with self._lock:
-            there = self._repository.models()
+            there = await asyncio.to_thread(self._repository.models)
             for name in sorted({*there, *self._served}):
                 if name not in self._unloaded:
                     await self._take(name, there.get(name, ()))
@@ -183,6 +187,9 @@ class ModelSet:
             UnknownModelError: the repository has no such model.
             ModelUnavailableError: its newest version cannot be loaded.
         """
+        await self._changing(self._load(name))
+
+    async def _load(self, name: str) -> None:
         async with self._lock:
             versions = self._repository.models().get(name, ())
             if not versions:
@@ -207,7 +214,10 @@ class ModelSet:
             self._swap(name, {}, "unloaded")
 
     async def close(self) -> None:
-        """Finish what is waiting and let go of everything."""
+        """Finish what is waiting and let go of everything; what is being loaded is not waited for."""
+        for change in self._changes:
+            change.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
         for name in self.names:
             self._swap(name, {}, "the server is going down")
         await asyncio.gather(*self._closing)
@@ -216,12 +226,18 @@ class ModelSet:
     async def _take(self, name: str, versions: tuple[int, ...]) -> None:
         """Serve the newest versions of a model that can be loaded, and no others."""
         wanted: dict[int, ServedModel] = {}
-        for number in reversed(versions):
-            if self._options.versions and len(wanted) == self._options.versions:
-                break
-            model = await self._loaded(name, number)
-            if model is not None:
-                wanted[number] = model
+        try:
+            for number in reversed(versions):
+                if self._options.versions and len(wanted) == self._options.versions:
+                    break
+                model = await self._loaded(name, number)
+                if model is not None:
+                    wanted[number] = model
+        except BaseException:
+            for number, model in wanted.items():
+                if self._served.get(name, {}).get(number) is not model:
+                    await model.close()
+            raise
         self._swap(name, wanted, "a newer version is served" if wanted else "gone from the repository")
 
     async def _loaded(self, name: str, number: int) -> ServedModel | None:
@@ -239,8 +255,9 @@ class ModelSet:
             before = next(iter(self._served.get(name, {}).values()), None)
             plan = None if before is None else before.plan
             model = await _aside(partial(load, name, number, path, self._decoders, self._options, plan), plan)
-        except UnfreezeError as error:
-            _log.error("%s version %d cannot be served: %s", name, number, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the version before goes on
+            known = isinstance(error, UnfreezeError)
+            _log.error("%s version %d cannot be served: %s", name, number, error, exc_info=None if known else error)
             reason = str(error).replace(f"{self._repository.root}{os.sep}", "")  # callers need not know where we are
             self._broken[key] = found, reason
             self._say(key, "UNAVAILABLE", reason)
@@ -249,6 +266,14 @@ class ModelSet:
         self._prints[key] = found
         model.start()
         return model
+
+    async def _changing(self, change: Coroutine[None, None, None]) -> None:
+        """Change what is served, to its end, also where who asked for it has given up."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # asked for by nobody, maybe
+        await asyncio.shield(task)
 
     def _swap(self, name: str, wanted: dict[int, ServedModel], why: str) -> None:
         """Put versions in the place of those before; these finish what they have and are closed."""
@@ -283,14 +308,23 @@ async def _aside(work: Callable[[], ServedModel], plan: Plan | None) -> ServedMo
     """Load in a thread of its own; where a version answers meanwhile, in one that leaves the cores to it."""
     # Threads that the runtime starts inherit their priority, so there must be none.
     yields = plan is not None and plan.threads == 1 and sys.platform == "linux"
-    pool = ThreadPoolExecutor(1, thread_name_prefix="load", initializer=_yield_cores if yields else None)
-    try:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-    finally:
-        pool.shutdown(wait=False)
+    loaded: Future[ServedModel] = Future()
+    loaded.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            if yields:
+                _yield_cores()
+            loaded.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - goes to who waits for it
+            loaded.set_exception(error)
+
+    # Nobody waits for it at the process's end, which may not come late.
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await asyncio.wrap_future(loaded)
 
 
 def _yield_cores() -> None:
-    """Give this thread, and on Linux it alone, the lowest priority; it cannot be raised again."""
+    """Give this thread, and on Linux it alone, a lower priority; it cannot be raised again."""
     with suppress(OSError):  # a sandbox may forbid even that
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

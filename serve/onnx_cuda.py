@@ -36,17 +36,13 @@ def open_on_cuda(path: Path, options: RuntimeOptions, checked: tuple[bytes, Mani
     cuda = Cuda()
     load_libraries()
     _load_provider()
-    compute = cuda.stream()
-    session = open_session(model, manifest, path, (_PROVIDER, provider_options(options, compute)))
-    return Pipeline(
-        manifest,
-        cuda,
-        compute,
-        most=options.max_batch or manifest.max_batch,
-        slots=options.instances,
-        enqueue=BoundGraph(session, manifest, cuda.name, graphs=options.graphs),
-        name=str(path),
-    )
+
+    def load(compute: int) -> BoundGraph:
+        session = open_session(model, manifest, path, (_PROVIDER, provider_options(options, compute)))
+        return BoundGraph(session, manifest, cuda.name, graphs=options.graphs)
+
+    most = options.max_batch or manifest.max_batch
+    return Pipeline(manifest, cuda, most=most, slots=options.instances, load=load, name=str(path))
 
 
 def provider_options(options: RuntimeOptions, compute: int) -> dict[str, str]:

@@ -86,39 +86,40 @@ class Pipeline:
     Args:
         manifest: of the model.
         device: that executes it.
-        compute: the stream that batches are computed in.
         most: pictures of the largest batch.
         slots: batches that are on their way at once.
-        enqueue: queues the computing of a slot's batch, of one of the sizes, in that stream; always called from the
-            same thread.
+        load: loads the model, from the stream that batches are computed in, and gives what queues the computing of a
+            slot's batch, of one of the sizes, in that stream; this is always called from the same thread.
         name: of the model, for messages.
 
     Raises:
-        ModelError: the device's memory is too short for a single picture.
+        ModelError: the model cannot be loaded, or the device's memory is too short for the slots or a single picture.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         device: Device,
-        compute: int,
         *,
         most: int,
         slots: int,
-        enqueue: Enqueue,
+        load: Callable[[int], Enqueue],
         name: str,
     ) -> None:
         self.manifest, self._name = manifest, name
-        self._device, self._compute, self._enqueue = device, compute, enqueue
+        self._device = device
         self._sizes = tuple(batch_sizes(most))
         self._launcher: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="launch")
-        self._slots: list[Slot] = []
+        self._memory: list[int] = []
+        self._streams: list[int] = []
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._enqueue: Enqueue = _closed
         try:
+            self._compute = self._stream()
+            self._enqueue = load(self._compute)
             for number in range(slots):
-                self._slots.append(self._slot(number, most))
-                self._free.put(self._slots[-1])
-            self._warm_up()
+                self._free.put(self._slot(number, most))
+            self._warm_up(slots)
         except BaseException:
             self.close()
             raise
@@ -149,23 +150,23 @@ class Pipeline:
         answers = np.empty((len(pixels), len(self.manifest.labels)), np.float32)
         done = 0
         while done < len(pixels):
-            most = self._sizes[-1]
-            part = np.ascontiguousarray(pixels[done : done + most])
+            sizes = self._sizes  # another thread may halve them
+            part = np.ascontiguousarray(pixels[done : done + sizes[-1]])
+            size = next(size for size in sizes if size >= len(part))
             try:
-                answers[done : done + len(part)] = self._run(part)
+                answers[done : done + len(part)] = self._run(part, size)
             except ModelError as error:
                 if not _OUT_OF_MEMORY.search(str(error)):
                     raise
-                self._halve(most, error)
+                self._halve(size, error)
             else:
                 done += len(part)
         return answers
 
-    def _run(self, pixels: np.ndarray) -> np.ndarray:
+    def _run(self, pixels: np.ndarray, size: int) -> np.ndarray:
         launcher = self._launcher
         if launcher is None:
             raise ModelError(f"{self._name} was closed")
-        size = next(size for size in self._sizes if size >= len(pixels))
         slot, device = self._free.get(), self._device
         try:
             device.copy_in(slot.pixels, pixels, slot.stream)
@@ -196,11 +197,11 @@ class Pipeline:
             self._sizes = left
             _log.warning("%s: too little memory for %d pictures; at most %d from now on", self._name, failed, left[-1])
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, slots: int) -> None:
         """Compute every size in every slot, the largest first, so that memory is allocated once."""
         shape = self.manifest.preprocess.shape
         for size in reversed(self._sizes):
-            for _ in self._slots:  # they are taken in turn
+            for _ in range(slots):  # they are taken in turn
                 if size <= self._sizes[-1]:
                     self.run(np.zeros((size, *shape), np.uint8))
 
@@ -208,11 +209,19 @@ class Pipeline:
         labels, device = len(self.manifest.labels), self._device
         return Slot(
             number=number,
-            pixels=device.allocate(most * int(np.prod(self.manifest.preprocess.shape))),
-            probabilities=device.allocate(most * labels * np.dtype(np.float32).itemsize),
+            pixels=self._allocate(most * int(np.prod(self.manifest.preprocess.shape))),
+            probabilities=self._allocate(most * labels * np.dtype(np.float32).itemsize),
             answers=device.host((most, labels), np.float32),
-            stream=device.stream(),
+            stream=self._stream(),
         )
+
+    def _allocate(self, size: int) -> int:
+        self._memory.append(self._device.allocate(size))
+        return self._memory[-1]
+
+    def _stream(self) -> int:
+        self._streams.append(self._device.stream())
+        return self._streams[-1]
 
     def close(self) -> None:
         """Finish what is on its way and give everything back; a second time does nothing."""
@@ -221,11 +230,10 @@ class Pipeline:
             return
         launcher.shutdown()
         self._enqueue = _closed  # so that nothing holds the session any more
-        for slot in self._slots:
-            self._device.free(slot.pixels)
-            self._device.free(slot.probabilities)
-            self._device.end(slot.stream)
-        self._device.end(self._compute)
+        for pointer in self._memory:
+            self._device.free(pointer)
+        for stream in self._streams:
+            self._device.end(stream)
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import threading
+from collections import Counter
 
 from serve.work import Part, Work
 
@@ -21,6 +22,7 @@ class WaitingParts:
         self._numbers = itertools.count()
         self._given_up = 0
         self.pictures = 0
+        self._by_priority: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -29,7 +31,7 @@ class WaitingParts:
         """Let a request wait."""
         for part in parts:
             heapq.heappush(self._heap, (work.priority, next(self._numbers), part))
-            self.pictures += len(part)
+            self._count(part, len(part))
         self.changed.notify(len(parts))
 
     def take(self, room: int, *, encoded: bool) -> Part | None:
@@ -45,10 +47,14 @@ class WaitingParts:
             if wanted and (len(part) > room or (encoded and not part.work.encoded)):
                 return None
             heapq.heappop(self._heap)
-            self.pictures -= len(part)
+            self._count(part, -len(part))
             if wanted:
                 return part
         return None
+
+    def before(self, priority: int) -> int:
+        """Count the pictures that go before a request of this priority, were it put in now."""
+        return sum(count for urgency, count in self._by_priority.items() if urgency <= priority)
 
     def requests(self) -> set[Work]:
         """Give those that wait."""
@@ -60,5 +66,14 @@ class WaitingParts:
         if self._given_up > _FEW:
             self._heap = [entry for entry in self._heap if not entry[2].work.over]
             heapq.heapify(self._heap)
-            self.pictures = sum(len(entry[2]) for entry in self._heap)
+            self.pictures = 0
+            self._by_priority.clear()
+            for entry in self._heap:
+                self._count(entry[2], len(entry[2]))
             self._given_up = 0
+
+    def _count(self, part: Part, pictures: int) -> None:
+        self.pictures += pictures
+        self._by_priority[part.work.priority] += pictures
+        if not self._by_priority[part.work.priority]:
+            del self._by_priority[part.work.priority]

@@ -1,5 +1,6 @@
 """Which gRPC status each error of ours is: the one table of the server's refusals."""
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -93,7 +94,10 @@ async def refuse(context: grpc.aio.ServicerContext, error: Exception) -> None:
         error: why.
     """
     refusal = refusal_of(error)
-    await context.abort(refusal.status, refusal.message, (*context.trailing_metadata(), *refusal.trailing))
+    try:
+        await context.abort(refusal.status, refusal.message, (*context.trailing_metadata(), *refusal.trailing))
+    except grpc.aio.InternalError:  # gRPC has ended the call itself, as one whose message is too large
+        raise asyncio.CancelledError from None
 
 
 def deadline_of(context: grpc.aio.ServicerContext, timeout_us: int = 0) -> float | None:

@@ -69,7 +69,7 @@ def given_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 def _one(behave: Behaviour, method: str, given: str) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         started = time.monotonic()
-        named = _name(request, context, given)
+        named = _name(request, context, given, single=True)
         try:
             return await behave(named, context)
         finally:
@@ -81,7 +81,7 @@ def _one(behave: Behaviour, method: str, given: str) -> Behaviour:
 def _many(behave: Behaviour, method: str, given: str) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         started = time.monotonic()
-        named = _name(request, context, given)
+        named = _name(request, context, given, single=False)
         try:
             answering = behave(named, context)
             if not hasattr(answering, "__aiter__"):  # it writes by itself, or refuses
@@ -95,18 +95,24 @@ def _many(behave: Behaviour, method: str, given: str) -> Behaviour:
     return answer
 
 
-def _name(request: Any, context: grpc.aio.ServicerContext, given: str) -> Any:
+def _name(request: Any, context: grpc.aio.ServicerContext, given: str, *, single: bool) -> Any:
     """Name a request; gives it back, and a stream so that each of its messages is named as it is read."""
     streamed = hasattr(request, "__aiter__")
     name = given or ("" if streamed else _own_id(request)) or f"{random.getrandbits(64):016x}"
     request_id.set(name)
     context.set_trailing_metadata(((HEADER, name),))
-    return _each_named(request, name) if streamed else request
+    if not streamed:
+        return request
+    if single and not given:  # a call of one message, which is read later
+        return _each_named(request, name, lambda own: context.set_trailing_metadata(((HEADER, own),)))
+    return _each_named(request, name, lambda _own: None)
 
 
-async def _each_named(requests: AsyncIterator[Any], name: str) -> AsyncIterator[Any]:
+async def _each_named(requests: AsyncIterator[Any], name: str, tell: Callable[[str], None]) -> AsyncIterator[Any]:
     async for request in requests:
-        request_id.set(_own_id(request) or name)  # of the task that reads the stream, and of those that it starts next
+        if own := _own_id(request):
+            tell(own)
+        request_id.set(own or name)  # of the task that reads the stream, and of those that it starts next
         yield request
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from contract.errors import InvalidRequestError
+from contract.errors import DrainingError, InvalidRequestError
 from serve.handlers import Behaviour
 from serve.models import ModelSet
 from serve.refusals import deadline_of
@@ -19,7 +19,7 @@ class RoomCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has
 
     While something waits, a call of one message is served as gRPC serves a stream: its method runs first, and reads the
     message when it wants it. What a call asks for is known only then, so one is refused here only where not a single
-    model could take one picture more.
+    model could take one picture more, at the usual priority. A server that is going down turns all of them away so.
 
     Args:
         models: what is served.
@@ -27,6 +27,8 @@ class RoomCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has
 
     def __init__(self, models: ModelSet) -> None:
         self._models = models
+        self.draining = False
+        self.turned_away = 0
 
     async def intercept_service(
         self,
@@ -40,7 +42,9 @@ class RoomCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has
             handler_call_details: its name.
         """
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method not in _METHODS or not self._models.are_busy():
+        if handler is None or handler_call_details.method not in _METHODS:
+            return handler
+        if not self.draining and not self._models.are_busy():
             return handler
         return grpc.stream_unary_rpc_method_handler(
             self._checked(handler.unary_unary), handler.request_deserializer, handler.response_serializer
@@ -48,10 +52,15 @@ class RoomCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has
 
     def _checked(self, behave: Behaviour) -> Behaviour:
         async def answer(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> Any:
+            if self.draining:
+                self.turned_away += 1
+                raise DrainingError("the server is shutting down; ask another one")
             await asyncio.sleep(0)  # who gives a call up and asks again at once finds its room free
             self._models.check_room(deadline_of(context))
             async for request in requests:
                 return await behave(request, context)
+            if context.done():
+                raise asyncio.CancelledError  # its message was too large, or its caller is gone
             raise InvalidRequestError("the call holds no message")
 
         return answer

@@ -47,7 +47,7 @@ class ServedModel:
     ) -> None:
         self.name, self.plan = name, plan
         self.version = str(version)
-        self.max_batch = options.max_batch or runtime.manifest.max_batch
+        self.max_batch = min(options.max_batch or runtime.manifest.max_batch, options.max_queue)
         # NAME and NAME.encoded are two models to those who ask for statistics.
         self.statistics = {False: Statistics(), True: Statistics()}
         self._runtime = runtime

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Self
 
 import grpc
@@ -36,7 +37,7 @@ from serve.wire import ReadableMessages
 
 _FILES = (open_inference_pb2, unfreeze_pb2, health_pb2, reflection_pb2)
 _NEVER = 2**31 - 1
-_TURNS = 50
+_QUIET_S, _MOST_TURNING_AWAY_S = 0.05, 0.5
 _LOOKAHEAD_BYTES = 2**18  # a usual picture
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class Server:
         self._tracing = Tracing() if options.tracing else None
         self._metrics: MetricsServer | None = None
         self._models = ModelSet(options, self._tell_health)
-        self._interceptors = _interceptors(options, self._tracing, self._models)
+        self._room = RoomCheck(self._models)
+        self._interceptors = _interceptors(options, self._tracing, self._room)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -77,6 +79,7 @@ class Server:
         try:
             await self._start()
         except BaseException:
+            await self._models.close()
             await self._stop_telling()
             raise
         return self
@@ -100,13 +103,21 @@ class Server:
         if self._watcher is not None:
             self._watcher.cancel()
         if self._server is not None:
-            await _take_what_has_come()
+            await self._turn_away()
             await self._server.stop(self._options.drain_s)
         told = [told for model in self._models for told in model.statistics.values()]
         answered = sum(one.success.count for one in told)
         _log.info("drained: %d requests were answered, %d refused", answered, REFUSED.total())
         await self._models.close()
         await self._stop_telling()
+
+    async def _turn_away(self) -> None:
+        """Answer calls that come until none does: those that gRPC has when it is stopped, it cancels."""
+        self._room.draining, before = True, -1
+        until = time.monotonic() + _MOST_TURNING_AWAY_S
+        while before < self._room.turned_away and time.monotonic() < until:
+            before = self._room.turned_away
+            await asyncio.sleep(_QUIET_S)
 
     async def _stop_telling(self) -> None:
         for teller in (self._metrics, self._tracing):
@@ -118,8 +129,10 @@ class Server:
             await asyncio.sleep(self._options.poll_s)
             try:
                 await self._models.refresh()
-            except UnfreezeError as error:
+            except (UnfreezeError, OSError) as error:
                 _log.warning("the repository cannot be looked at: %s", error)
+            except Exception:  # noqa: BLE001 - whatever it is, the next look may find better
+                _log.exception("the repository cannot be looked at")
 
     def _tell_health(self) -> None:
         models = [name + suffix for name in self._models.names for suffix in ("", ENCODED_SUFFIX)]
@@ -138,7 +151,6 @@ class Server:
             await server.start()
         except RuntimeError as error:
             await server.stop(0)
-            await self._models.close()
             raise ServingError(
                 f"cannot listen on {address}: is another server there already? Choose another --port, or 0 for any "
                 f"free one; and --host must be an address of this machine ({error})"
@@ -162,10 +174,18 @@ async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda 
         with suppress(NotImplementedError):  # Windows has no handlers in its loop
             loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
-    async with notifier.alive(), Server(options) as server:
-        ready(server)
+    async with notifier.alive(), AsyncExitStack() as stack:
+        starting = asyncio.create_task(stack.enter_async_context(Server(options)))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+            _log.info("stopped before it was ready")
+            return
+        ready(await starting)
         notifier.tell("READY=1")
-        await stop.wait()
+        await stopping
         notifier.tell("STOPPING=1")
         _log.info("draining")
 
@@ -176,11 +196,11 @@ def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
     return tls_credentials(TlsFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca))
 
 
-def _interceptors(options: ServeOptions, tracing: Tracing | None, models: ModelSet) -> list[grpc.aio.ServerInterceptor]:
+def _interceptors(options: ServeOptions, tracing: Tracing | None, room: RoomCheck) -> list[grpc.aio.ServerInterceptor]:
     """Give what calls pass through, the first of it first: nothing is read of those that carry no token."""
     checks = [TokenCheck(read_tokens(options.token_file))] if options.token_file is not None else []
     traces = [tracing.interceptor] if tracing is not None else []
-    return [RequestIds(), *checks, *traces, ReadableMessages(), RoomCheck(models)]
+    return [RequestIds(), *checks, *traces, ReadableMessages(), room]
 
 
 def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:
@@ -198,12 +218,6 @@ def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # by default 5 minutes, too rare for devices
         ("grpc.max_connection_idle_ms", _NEVER),  # a new TLS handshake costs a small device more than we pay to wait
     ]
-
-
-async def _take_what_has_come() -> None:
-    """Let the loop take calls that gRPC has received: those it has not taken when it stops, gRPC cancels."""
-    for _ in range(_TURNS):
-        await asyncio.sleep(0)
 
 
 def _service_names() -> tuple[str, ...]:

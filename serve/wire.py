@@ -105,7 +105,7 @@ def _one(behave: Behaviour) -> Behaviour:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             return await behave(_readable(request), context)
-        except grpc.aio.AbortError:
+        except (grpc.aio.AbortError, grpc.aio.InternalError):  # gRPC has ended the call itself
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets no trace of it
             await refuse(context, error)

@@ -297,16 +297,65 @@ def test_waiting_is_counted_from_arrival_to_being_taken() -> None:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
-    """By what pictures took until now, and how many wait: it costs nobody anything."""
+    """By what pictures took until now, and how many go before it; where none does, it is tried."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
-        await refused(batcher)
         call = asyncio.create_task(submit(batcher, pictures(1), deadline=time.monotonic() + 60))
+        await settled()
+        with pytest.raises(DeadlineError, match="would take about 3000 ms, longer than the deadline leaves"):
+            await submit(batcher, pictures(0, 0), deadline=time.monotonic() + 0.5)
         runtime.let_go.set()
         assert (await call)[0, 0] == 1
+        await asyncio.sleep(0.05)  # until the instance is free again
+        assert len(await submit(batcher, pictures(0, 0), deadline=time.monotonic() + 0.5)) == 2
 
-    async def refused(batcher: Batcher) -> None:
-        with pytest.raises(DeadlineError, match="would take about 2000 ms, longer than the deadline leaves"):
-            await submit(batcher, pictures(0, 0), deadline=time.monotonic() + 0.5)
+    assert run(scenario, replace(PLAN, picture_s=1.0)).batches == [[1], [0, 0]]
 
-    assert run(scenario, replace(PLAN, picture_s=1.0)).batches == [[1]]
+
+def test_what_is_less_urgent_keeps_nobody_from_being_in_time() -> None:
+    """An estimate counts what goes before a request, not all that waits."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        bulk = [asyncio.create_task(submit(batcher, pictures(*[9] * 4), priority=5000)) for _ in range(3)]
+        await settled()
+        deadline = time.monotonic() + 7
+        with pytest.raises(DeadlineError):
+            await submit(batcher, pictures(0), deadline=deadline, priority=5000)
+        urgent = asyncio.create_task(submit(batcher, pictures(1), deadline=deadline, priority=1))
+        await settled()
+        runtime.let_go.set()
+        assert (await urgent)[0, 0] == 1
+        await asyncio.gather(*bulk)
+
+    run(scenario, replace(PLAN, picture_s=1.0))
+
+
+class HastyWork(Work):
+    """A request whose caller gives up in the worst moment: when it was found to be wanted, as its batch is formed."""
+
+    asked = 0
+
+    def is_wanted(self) -> bool:
+        """Say yes the second time too, and give up."""
+        wanted, self.asked = super().is_wanted(), self.asked + 1
+        if self.asked == 2:
+            self.give_up()
+        return wanted
+
+
+def test_who_gives_up_while_pictures_are_gathered_harms_nobody() -> None:
+    """Those in the same batch are answered, and the instance goes on."""
+
+    async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
+        first = asyncio.create_task(submit(batcher, pictures(1)))
+        await settled()
+        hasty = asyncio.create_task(batcher.submit(HastyWork(pictures(2), 2)))
+        patient = asyncio.create_task(submit(batcher, pictures(4)))
+        await settled()
+        runtime.let_go.set()
+        assert (await asyncio.wait_for(patient, 10))[0, 0] == 4
+        alone = asyncio.create_task(batcher.submit(HastyWork(pictures(5), 2)))
+        await asyncio.wait((first, hasty, alone), timeout=10)
+        assert (await asyncio.wait_for(submit(batcher, pictures(6)), 10))[0, 0] == 6
+
+    run(scenario, Plan(instances=1, threads=1, batch=4, fused=True))

@@ -1,6 +1,7 @@
 """Triton's extensions of the protocol, asked by NVIDIA's own client; streams and lists of our own service."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_classification_names_the_most_probable_labels(
 def test_a_timeout_of_the_request_is_its_deadline(answers: dict) -> None:
     """A microsecond is not enough for any picture, and costs no computation."""
     assert answers["late"][0] == "StatusCode.DEADLINE_EXCEEDED"
-    assert "longer than the deadline leaves" in answers["late"][1]
+    assert re.search("longer than the deadline leaves|the deadline passed while", answers["late"][1])
 
 
 def test_a_stream_answers_in_order_and_goes_on_after_a_refusal(answers: dict, expected: np.ndarray) -> None:

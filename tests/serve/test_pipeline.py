@@ -27,9 +27,11 @@ PROVIDER = "CPUExecutionProvider"
 def _pipeline(path: Path, device: HostDevice, *, most: int = 8, slots: int = 2) -> Pipeline:
     """What `open_on_cuda` does, on this machine's memory."""
     model, manifest = read_checked(path)
-    graph = BoundGraph(open_session(model, manifest, path, PROVIDER), manifest, device.name)
-    compute = device.stream()
-    return Pipeline(manifest, device, compute, most=most, slots=slots, enqueue=graph, name="colours")
+
+    def load(_compute: int) -> BoundGraph:
+        return BoundGraph(open_session(model, manifest, path, PROVIDER), manifest, device.name)
+
+    return Pipeline(manifest, device, most=most, slots=slots, load=load, name="colours")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Calls that nobody has room or time for are refused before their requests are received."""
 
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from support.servers import running_server
 
 from contract.repository import ModelRepository
 from export.run import Published
+from protos import open_inference_pb2 as oip
 from protos import unfreeze_pb2 as pb
+from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from protos.unfreeze_pb2_grpc import ClassifierStub
 
 PREDICT = "/unfreeze.v1.Classifier/Predict"
@@ -92,6 +95,19 @@ def test_one_full_model_keeps_nobody_from_another(channel: grpc.Channel, full: g
     assert len(waiting[1].call.result(timeout=20).predictions) == 1
     assert len(occupied.result(timeout=20).predictions) == 1
     assert not full.done()
+
+
+@pytest.mark.parametrize("channel", [["a"]], indirect=True)
+def test_a_request_keeps_its_name(channel: grpc.Channel) -> None:
+    """The `id` of an Open Inference request comes back as its request id, however busy the server is."""
+    ahead = ClassifierStub(channel).Predict.future(request_of(*[SLOW] * 40))
+    raw = struct.pack("<I", len(GOOD)) + GOOD
+    request = oip.ModelInferRequest(model_name="a.encoded", id="mine", raw_input_contents=[raw])
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    for _ in range(3):
+        response, call = GRPCInferenceServiceStub(channel).ModelInfer.with_call(request)
+        assert response.id == dict(call.trailing_metadata())["x-request-id"] == "mine"
+    ahead.cancel()
 
 
 @pytest.mark.parametrize("channel", [["a"]], indirect=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -162,6 +163,22 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.001)
+
+
+def test_a_signal_ends_the_start_too(repository: Path, tmp_path: Path) -> None:
+    """Of twelve models one is loaded when it comes: the others are not, nothing is served, and the exit code is 0."""
+    for number in range(12):
+        shutil.copytree(repository / "colours", tmp_path / "models" / f"m{number}")
+    with subprocess.Popen(
+        serve_command(tmp_path / "models"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while "loaded" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        said, log = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
+    assert log.count("loaded") < 11
+    assert "stopped before it was ready" in log
 
 
 def test_a_killed_server_leaves_the_port_free(repository: Path) -> None:
