@@ -1,0 +1,40 @@
+"""How many pictures a second this machine's cores decode and prepare, with nothing else to do."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.synchronize import Barrier
+
+from contract.preprocess import PreprocessSpec, prepare
+from serve.plan import cores
+
+_state: dict[str, Barrier] = {}
+
+
+def pictures_per_second(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: float) -> float:
+    """Let a process for each core prepare pictures for so long.
+
+    Args:
+        encoded: pictures, prepared in turn.
+        spec: how.
+        seconds: for so long.
+    """
+    context, count = multiprocessing.get_context("spawn"), cores()
+    barrier = context.Barrier(count)
+    with ProcessPoolExecutor(count, context, _remember, (barrier,)) as pool:
+        return sum(pool.map(partial(_prepare_for, encoded, spec, seconds), range(count)))
+
+
+def _remember(barrier: Barrier) -> None:
+    _state["barrier"] = barrier
+
+
+def _prepare_for(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: float, worker: int) -> float:
+    _state["barrier"].wait(timeout=60)  # until all processes are there
+    done, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        prepare(encoded[(worker + done) % len(encoded)], spec)
+        done += 1
+    return done / (time.perf_counter() - begun)

@@ -1,0 +1,114 @@
+"""What a GPU bench ran on, and how busy the GPU was meanwhile."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from statistics import mean
+
+from serve.plan import cores
+
+_EVERY_S = 0.2
+_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "grpcio", "pillow")
+
+
+def gpu_named() -> tuple[str, str]:
+    """Give the first GPU's name and its driver's version; both empty where there is none."""
+    name, _, driver = _ask_nvidia_smi("name,driver_version").partition(", ")
+    return name, driver
+
+
+def describe_machine(device: str) -> dict[str, str]:
+    """Say what a measurement is of.
+
+    Args:
+        device: "cuda" or "cpu".
+    """
+    name, driver = gpu_named() if device == "cuda" else ("none asked for", "")
+    return {
+        "GPU": name or "none",
+        "driver": driver or "none",
+        **_versions(),
+        "CPU": f"{platform.machine()}, {cores()} of {os.cpu_count()} cores",
+        "Python": platform.python_version(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "command": " ".join(["python -m bench.gpu", *sys.argv[1:]]),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    try:
+        import torch
+    except ImportError:
+        return found
+    found["CUDA of torch"] = torch.version.cuda or "none"
+    cudnn = torch.backends.cudnn.version()
+    return found | {"cuDNN of torch": "none" if cudnn is None else str(cudnn)}
+
+
+@contextmanager
+def sampled_utilisation(device: str) -> Iterator[list[float]]:
+    """Sample how busy the first GPU is while the body runs.
+
+    Args:
+        device: on "cpu" there is nothing to sample.
+
+    Yields:
+        Percents, to which those of the body are added.
+    """
+    read = _reader() if device == "cuda" else None
+    seen: list[float] = []
+    done = threading.Event()
+
+    def sample(read: Callable[[], float]) -> None:
+        while not done.wait(_EVERY_S):
+            with suppress(ValueError):  # nvidia-smi says [N/A] of some GPUs
+                seen.append(read())
+
+    thread = None if read is None else threading.Thread(target=sample, args=(read,), daemon=True)
+    if thread is not None:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        if thread is not None:
+            thread.join()
+
+
+def mean_percent(seen: list[float]) -> float | None:
+    """Average samples; None where there are none."""
+    return mean(seen) if seen else None
+
+
+def _reader() -> Callable[[], float] | None:
+    """Give what reads the utilisation in percent: NVIDIA's library, else its program, if there is one."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    except Exception:  # noqa: BLE001 - not installed, or no driver: it has errors of its own
+        return (lambda: float(_ask_nvidia_smi("utilization.gpu"))) if _ask_nvidia_smi("utilization.gpu") else None
+    return lambda: float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+
+
+def _ask_nvidia_smi(names: str) -> str:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    command = [program, f"--query-gpu={names}", "--format=csv,noheader,nounits", "--id=0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,125 @@
+"""All that `bench.gpu` has found, as one table or as JSON."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from bench.gpu_part import FAILED, LEFT_OUT, Finding
+from bench.gpu_promises import Promise, limit_of, promises
+
+_COLUMNS = ("part", "what", "/s", "p50 ms", "p99 ms", "of the limit", "more")
+_JUDGED = {True: "kept", False: "broken", None: "not measured"}
+_Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was found.
+
+    Args:
+        machine: that it was found on.
+        device: "cuda" or "cpu".
+        findings: of all parts.
+    """
+
+    machine: Mapping[str, str]
+    device: str
+    findings: Sequence[Finding]
+
+    @property
+    def promises(self) -> list[Promise]:
+        """What is promised, with what was measured of it."""
+        return promises(self.findings, self.device)
+
+    @property
+    def exit_code(self) -> int:
+        """Give 1 where something failed or, on a GPU, a promise was broken; else 0, whatever was left out."""
+        failed = any(one["kind"] == FAILED for one in self.findings)
+        broken = self.device == "cuda" and any(promise.kept is False for promise in self.promises)
+        return int(failed or broken)
+
+    def document(self) -> dict[str, Any]:
+        """Give everything for machines."""
+        rows = [one for one in self.findings if one["kind"] not in (LEFT_OUT, FAILED)]
+        return {
+            "machine": dict(self.machine),
+            "rows": rows,
+            "promises": [asdict(promise) | {"kept": promise.kept} for promise in self.promises],
+            "failed": [one for one in self.findings if one["kind"] == FAILED],
+            "left_out": [one for one in self.findings if one["kind"] == LEFT_OUT],
+        }
+
+    def table(self) -> Table:
+        """Give everything for people."""
+        title = "\n".join(f"{name}: {value}" for name, value in self.machine.items())
+        table = Table(*_COLUMNS, title=Text(title), title_justify="left")
+        sections = [self._measured(), self._promised(), self._told(FAILED), self._told(LEFT_OUT)]
+        for section in sections:
+            for row in section:
+                table.add_row(*map(Text, row))
+            table.add_section()
+        return table
+
+    def _measured(self) -> Iterator[_Row]:
+        for one in self.findings:
+            if one["kind"] in _SHOWN:
+                limit = limit_of(self.findings, one, self.device) if one["kind"] == "served" else None
+                share = "" if limit is None else f"{one['per_s'] / limit:.2f}"
+                times = (_number(one, name) for name in ("per_s", "p50_ms", "p99_ms"))
+                what, more = _SHOWN[one["kind"]](one)
+                yield (one["kind"], what, *times, share, more)
+
+    def _promised(self) -> Iterator[_Row]:
+        for promise in self.promises:
+            value = "" if promise.value is None else f"{promise.value:.3g}"
+            asked = f"{'at most' if promise.most else 'at least'} {promise.limit:g}"
+            judged = _JUDGED[promise.kept] if self.device == "cuda" else "not judged: promised of GPUs"
+            yield ("promise", promise.text, "", "", "", value, f"{asked}: {judged}")
+
+    def _told(self, kind: str) -> Iterator[_Row]:
+        for one in self.findings:
+            if one["kind"] == kind:
+                yield (kind, one["what"], "", "", "", "", one["reason"])
+
+
+def _number(one: Finding, name: str) -> str:
+    value = one.get(name)
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
+
+
+def _served(one: Finding) -> tuple[str, str]:
+    more = f"queue {one['queue_ms']:.3g}, decode {one['decode_ms']:.3g}, infer {one['infer_ms']:.3g} ms; "
+    more += f"batches of {one['mean_batch']:.3g}"
+    if one["gpu_percent"] is not None:
+        more += f"; GPU busy {one['gpu_percent']:.0f} %"
+    refused = "".join(f"; {count} {status}" for status, count in one["failed"].items())
+    return f"{one['model']}, {one['input']}, {one['concurrency']} in flight", more + refused
+
+
+def _agreed(one: Finding) -> tuple[str, str]:
+    more = f"same first label {one['same_top1']:.3f}, of {one['labels_seen']} labels; largest difference "
+    return f"{one['model']} against the CPU, {one['pictures']} pictures", f"{more}{one['largest_difference']:.1e}"
+
+
+_SHOWN: dict[str, Callable[[Finding], tuple[str, str]]] = {
+    "tests": lambda one: (
+        "the tests marked gpu",
+        f"{one['passed']} passed, {one['failed']} failed, {one['skipped']} skipped",
+    ),
+    "exported": lambda one: (one["model"], f"{one['seconds']:.1f} s, {one['mb']:.1f} MB"),
+    "raw": lambda one: (f"{one['model']}, batches of {one['batch']}", ""),
+    "agree": _agreed,
+    "decode": lambda one: (f"{one['model']}'s preparation", f"{one['processes']} processes"),
+    "served": _served,
+    "witnessed": lambda one: (f"{one['model']}, pixels, {one['concurrency']} in flight", "by perf_analyzer"),
+    "tuned": lambda one: (
+        f"{one['model']} in {one['precision']}, trained from {one['cut']}",
+        f"peak memory {one['peak_mb']:.0f} MB",
+    ),
+    "epoch": lambda one: (f"{one['model']}: {one['source']}", f"{one['seconds']:.3g} s"),
+}

@@ -1,0 +1,149 @@
+"""What a real server of each model answers, how fast, and where the time goes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from bench.gpu_decode import pictures_per_second
+from bench.gpu_load import Generators
+from bench.gpu_machine import mean_percent, sampled_utilisation
+from bench.gpu_part import Part
+from bench.gpu_perf import drive, perf_analyzer
+from bench.gpu_raw import opened
+from contract.manifest import INPUT, Manifest
+from contract.preprocess import prepare
+from contract.repository import ENCODED_SUFFIX
+from protos import open_inference_pb2 as pb
+from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serve.infer import ENCODED_INPUT
+from serve.plan import cores
+from serve.runtime import read_checked
+from tune.dataset import TRAIN, read_dataset
+from unfreeze.demo.run import serving
+
+KINDS = ("pixels", "jpeg")
+_PICTURES = 64
+_MOST_PROCESSES = 8
+_START_S, _WARM_SHARE = 8.0, 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What is served.
+
+    Args:
+        label: for people.
+        name: on the server.
+        path: of its file.
+    """
+
+    label: str
+    name: str
+    path: Path
+
+
+def measure(part: Part) -> None:
+    """Drive a server of each model."""
+    if perf_analyzer() is None:
+        part.left_out("perf_analyzer as a second witness", "it is not installed")
+    encoded = [one.path.read_bytes() for one in read_dataset(part.setting.data).splits[TRAIN][:_PICTURES]]
+    found = part.setting.models()
+    models = [_Model(label=f"{one[0]} {one[1]}", name=one[2].parents[1].name, path=one[2]) for one in found]
+    if not models or not _runs_here(part, models[0]):
+        return
+    for number, model in enumerate(models):
+        what, count = f"{model.label}, served", len(KINDS) * len(part.setting.concurrency)
+        seconds = part.each_s((len(models) - number) * count, _START_S / count) / (1 + _WARM_SHARE)
+        if seconds <= 0:
+            part.left_out(what, "no time was left")
+            continue
+        with part.trying(what):
+            manifest = read_checked(model.path)[1]
+            _decode_limit(part, model, manifest, encoded, seconds)
+            _serve(part, model, _requests(part, model, manifest, encoded), seconds)
+
+
+def _runs_here(part: Part, model: _Model) -> bool:
+    with opened(part, "serving", model.path, part.setting.device) as (runtime, _):
+        return runtime is not None
+
+
+def _decode_limit(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[bytes], seconds: float) -> None:
+    per_s = pictures_per_second(encoded, manifest.preprocess, seconds)
+    part.note("decode", model=model.label, processes=cores(), per_s=per_s)
+
+
+def _requests(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[bytes]) -> Path:
+    """Serialise one picture a request, for the load generators and for perf_analyzer."""
+    folder = Path(part.setting.folder) / "requests" / model.name
+    folder.mkdir(parents=True)
+    tensor = pb.ModelInferRequest.InferInputTensor
+    for number, data in enumerate(encoded):
+        pixels = prepare(data, manifest.preprocess)[None]
+        inputs = {
+            "pixels": (model.name, tensor(name=INPUT, datatype="UINT8", shape=pixels.shape), pixels.tobytes()),
+            "jpeg": (
+                model.name + ENCODED_SUFFIX,
+                tensor(name=ENCODED_INPUT, datatype="BYTES", shape=[1, 1]),
+                len(data).to_bytes(4, "little") + data,
+            ),
+        }
+        for kind, (name, described, raw) in inputs.items():
+            request = pb.ModelInferRequest(model_name=name, inputs=[described], raw_input_contents=[raw])
+            (folder / f"{kind}-{number:03}.bin").write_bytes(request.SerializeToString())
+    return folder
+
+
+def _serve(part: Part, model: _Model, requests: Path, seconds: float) -> None:
+    program = perf_analyzer()
+    processes = min(_MOST_PROCESSES, max(2, cores() // 2))
+    told = ("--device", part.setting.device, "--poll-s", "0")
+    with serving(model.path.parents[2], *told) as target, Generators(target, requests, processes) as generators:
+        for kind in KINDS:
+            for concurrency in part.setting.concurrency:
+                _ask(part, model, kind, concurrency, (target, generators, seconds))
+        if program is not None:
+            busiest = max(part.setting.concurrency)
+            figures = drive(program, target, model.name, busiest, seconds)
+            part.note("witnessed", model=model.label, concurrency=busiest, **figures)
+
+
+def _ask(part: Part, model: _Model, kind: str, concurrency: int, asked: tuple[str, Generators, float]) -> None:
+    target, generators, seconds = asked
+    name = model.name + ENCODED_SUFFIX * (kind == "jpeg")
+    before = _statistics(target, name)
+    with sampled_utilisation(part.setting.device) as percents:
+        load = generators.ask(kind, concurrency, _WARM_SHARE * seconds, seconds)
+    part.note(
+        "served",
+        model=model.label,
+        input=kind,
+        concurrency=concurrency,
+        per_s=load.per_s,
+        p50_ms=load.percentile_ms(50),
+        p99_ms=load.percentile_ms(99),
+        failed=load.failed,
+        gpu_percent=mean_percent(percents),
+        **_where_the_time_went(before, _statistics(target, name)),
+    )
+
+
+def _statistics(target: str, name: str) -> pb.ModelStatistics:
+    with grpc.insecure_channel(target) as channel:
+        asked = pb.ModelStatisticsRequest(name=name)
+        return GRPCInferenceServiceStub(channel).ModelStatistics(asked).model_stats[0]
+
+
+def _where_the_time_went(before: pb.ModelStatistics, after: pb.ModelStatistics) -> dict[str, float]:
+    """Give the means of what was answered in between: milliseconds a request, and pictures a batch."""
+
+    def mean_ms(stage: str) -> float:
+        first, last = (getattr(one.inference_stats, stage) for one in (before, after))
+        return (last.ns - first.ns) / max(1, last.count - first.count) / 1e6
+
+    pictures = after.inference_count - before.inference_count
+    batches = max(1, after.execution_count - before.execution_count)
+    stages = {"queue_ms": "queue", "decode_ms": "compute_input", "infer_ms": "compute_infer"}
+    return {name: mean_ms(stage) for name, stage in stages.items()} | {"mean_batch": pictures / batches}

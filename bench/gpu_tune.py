@@ -1,0 +1,142 @@
+"""How fast networks train on this device, how much memory that takes, and what the cache saves."""
+
+import resource
+import time
+from dataclasses import dataclass, replace
+from itertools import cycle, islice, product
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from bench.gpu_networks import prepared, random_network
+from bench.gpu_part import Part
+from bench.gpu_promises import CACHED, DECODED
+from contract.preprocess import PreprocessSpec
+from tune.cache import Cached, Room, Source
+from tune.dataset import TRAIN, read_dataset
+from tune.evaluate import labels_of
+from tune.gather import gather
+from tune.network import ALL, HEAD, Network
+from tune.options import TuneOptions
+from tune.pictures import Picture
+from tune.precision import Precision, choose_precision
+from tune.train import Schedule, Training
+from tune.views import Views
+
+_IN_MEMORY = "whole network, pictures in memory"
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SLOW = "CPUs do not train in float16"
+_RATE = 1e-9  # next to nothing is learned, so that nothing diverges
+_EPOCHS = 3  # timed, of each kind
+_ROOM_BYTES = 1 << 36
+
+
+def measure(part: Part) -> None:
+    """Compare epochs on the cache with those of the whole network, then train at each cut in each precision."""
+    setting = part.setting
+    if setting.device == "cuda" and not torch.cuda.is_available():
+        part.left_out("training", f"torch {torch.__version__} finds no usable GPU")
+        return
+    precision = choose_precision(setting.device)
+    dataset = read_dataset(setting.data)
+    own = dataset.splits[TRAIN]
+    pictures = tuple(islice(cycle(own), setting.trained))
+    for number, backbone in enumerate(setting.tuned):
+        with part.trying(f"training {backbone}"):
+            network, spec = random_network(backbone, len(dataset.labels), own)
+            network.to(precision.device, memory_format=torch.channels_last)
+            pixels = prepared(own, spec, setting.trained)[:, None]
+            in_memory = Cached(position=0, activations=pixels, labels=labels_of(pictures))
+            bench = _Bench(part=part, backbone=backbone, network=network, in_memory=in_memory, precision=precision)
+            if number == 0:
+                bench.compare_epochs(pictures, spec)
+            bench.train_everywhere(len(setting.tuned) - number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """Trains one network.
+
+    Args:
+        part: that asks for it.
+        backbone: its name.
+        network: on the device.
+        in_memory: its pictures, prepared beforehand.
+        precision: as tuning would choose it.
+    """
+
+    part: Part
+    backbone: str
+    network: Network
+    in_memory: Cached
+    precision: Precision
+
+    def compare_epochs(self, pictures: tuple[Picture, ...], spec: PreprocessSpec) -> None:
+        """Time epochs that train the last block: on the cache, and with the whole network run anew, in turn."""
+        last = len(self.network.block_names) - 1
+        room = Room(budget_bytes=_ROOM_BYTES, folder=Path(self.part.setting.folder))
+        started = time.perf_counter()
+        gathered = gather(self.network, last, pictures, Views(spec=spec), self.precision, room)
+        self._note_epoch("filling the cache", time.perf_counter() - started)
+        sources: dict[str, Source] = {
+            CACHED: gathered.source_at(last, room),
+            DECODED: replace(gathered.streamed, position=0),
+            _IN_MEMORY: self.in_memory,
+        }
+        taken: dict[str, list[float]] = {name: [] for name in sources}
+        for number in range(1 + _EPOCHS):
+            if number > 1 and self.part.left_s < self.part.setting.seconds / 2:
+                break
+            for name, source in sources.items():
+                taken[name].append(self._epoch_s(source, last, self.precision))
+        for name, seconds in taken.items():
+            self._note_epoch(name, median(seconds[1:]))  # the first warms up
+
+    def _note_epoch(self, source: str, seconds: float) -> None:
+        pictures = len(self.in_memory.labels)
+        self.part.note("epoch", model=self.backbone, source=source, seconds=seconds, per_s=pictures / seconds)
+
+    def train_everywhere(self, networks_left: int) -> None:
+        """Train the head, the last block and all, with the whole network run on pictures in memory."""
+        cuts = (HEAD, self.network.block_names[-1], ALL)
+        count = networks_left * len(_DTYPES) * len(cuts)
+        for number, (name, cut) in enumerate(product(_DTYPES, cuts)):
+            what, seconds = f"{self.backbone} in {name} from {cut}", self.part.each_s(count - number)
+            if seconds <= 0 or (name == "fp16" and self.precision.device.type == "cpu"):
+                self.part.left_out(f"training {what}", "no time was left" if seconds <= 0 else _SLOW)
+                continue
+            with self.part.trying(f"training {what}"):
+                self._train(name, cut, seconds)
+
+    def _train(self, name: str, cut: str, seconds: float) -> None:
+        precision, position = replace(self.precision, dtype=_DTYPES[name]), self.network.position(cut)
+        self._epoch_s(self.in_memory, position, precision)
+        if precision.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        taken: list[float] = []
+        while not taken or sum(taken) + taken[-1] < seconds:
+            taken.append(self._epoch_s(self.in_memory, position, precision))
+        per_s = len(self.in_memory.labels) / median(taken)
+        self.part.note(
+            "tuned", model=self.backbone, precision=name, cut=cut, per_s=per_s, peak_mb=_peak_mb(precision.device)
+        )
+
+    def _epoch_s(self, source: Source, position: int, precision: Precision) -> float:
+        schedule = Schedule(epochs=1, rate=_RATE, blocks=range(position, len(self.network.block_names)))
+        options = TuneOptions(backbone=self.backbone, batch_size=self.part.setting.train_batch)
+        training = Training(
+            network=self.network, source=source, schedule=schedule, options=options, precision=precision
+        )
+        started = time.perf_counter()
+        training.run()
+        if precision.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+
+def _peak_mb(device: torch.device) -> float:
+    """Give the peak of the device's memory since it was reset; on a CPU, of the whole process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
