@@ -20,7 +20,7 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
-from tune.cache import Room, Source
+from tune.cache import Source
 from tune.dataset import TRAIN, read_dataset
 from tune.gather import gather
 from tune.heap import keep_freed_memory
@@ -28,6 +28,7 @@ from tune.network import Network
 from tune.options import TuneOptions
 from tune.precision import Precision, choose_precision
 from tune.recipes import GENTLE_RATE
+from tune.room import Room
 from tune.train import Schedule, Training
 from tune.views import Views
 from tune.weights import load_pretrained

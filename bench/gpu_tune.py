@@ -13,7 +13,7 @@ from bench.gpu_networks import prepared, random_network
 from bench.gpu_part import Part
 from bench.gpu_promises import CACHED, DECODED
 from contract.preprocess import PreprocessSpec
-from tune.cache import Cached, Room, Source
+from tune.cache import Cached, Source
 from tune.dataset import TRAIN, read_dataset
 from tune.evaluate import labels_of
 from tune.gather import gather
@@ -21,6 +21,7 @@ from tune.network import ALL, HEAD, Network
 from tune.options import TuneOptions
 from tune.pictures import Picture
 from tune.precision import Precision, choose_precision
+from tune.room import Room
 from tune.train import Schedule, Training
 from tune.views import Views
 
@@ -75,7 +76,8 @@ class _Bench:
     def compare_epochs(self, pictures: tuple[Picture, ...], spec: PreprocessSpec) -> None:
         """Time epochs that train the last block: on the cache, and with the whole network run anew, in turn."""
         last = len(self.network.block_names) - 1
-        room = Room(budget_bytes=_ROOM_BYTES, folder=Path(self.part.setting.folder))
+        folder = Path(self.part.setting.folder)
+        room = Room(budget_bytes=_ROOM_BYTES, folder=folder, device=self.precision.device)
         started = time.perf_counter()
         gathered = gather(self.network, last, pictures, Views(spec=spec), self.precision, room)
         self._note_epoch("filling the cache", time.perf_counter() - started)

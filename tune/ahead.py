@@ -11,12 +11,13 @@ _Result = TypeVar("_Result")
 _READ_AHEAD = 64
 
 
-def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Do the same to each item in threads; at most 64 results wait to be taken.
+def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int = _READ_AHEAD) -> Iterator[_Result]:
+    """Do the same to each item in threads.
 
     Args:
         work: what to do, in any thread.
         items: what to do it to.
+        ahead: how many results may wait to be taken.
 
     Yields:
         The results, in the order of the items.
@@ -26,7 +27,7 @@ def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Itera
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) >= _READ_AHEAD:
+                if len(waiting) >= ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -33,6 +33,7 @@ def mirrored(pictures: Tensor, chosen: Tensor) -> Tensor:
         pictures: uint8 [n, H, W, 3].
         chosen: bool [n].
     """
+    chosen = chosen.to(pictures.device, non_blocking=True)
     return torch.where(chosen.view(-1, 1, 1, 1), pictures.flip(2), pictures)
 
 
@@ -47,7 +48,7 @@ def mixed(network: Network, batch: Tensor, alpha: float, generator: torch.Genera
     """
     if not alpha:
         return Mixture(batch=batch, partners=torch.arange(len(batch)), share=1.0)
-    partners = torch.randperm(len(batch), generator=generator)
+    partners = torch.randperm(len(batch), generator=generator).to(batch.device, non_blocking=True)
     # Two gamma variates make a beta variate; torch's beta distribution takes no generator.
     draws = torch._standard_gamma(torch.full((2,), alpha), generator=generator)  # noqa: SLF001
     share = float(draws.max() / draws.sum())

@@ -1,28 +1,27 @@
 """Activations at a cut: computed once and kept, or computed anew where there is no room to keep them."""
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
-from contract.errors import UnfreezeError
 from contract.reporting import Reporter, Silent
 from tune.ahead import map_ahead
+from tune.memory import in_halves
 from tune.network import Network, pool
 from tune.pictures import Picture
-from tune.precision import Precision
+from tune.precision import CPU, Precision
+from tune.room import Room
+from tune.staging import stacked, staged
 from tune.views import Views, load_view
 
-CACHES = 2  # at most so many are kept at the same time, and share the budget
+_BATCHES_AHEAD = 4
 Advance = Callable[[int], None]
 Deal = tuple[Tensor, Tensor]  # which pictures, int64 [n], and which view of each, int64 [n]
 
@@ -58,11 +57,13 @@ class Cached:
         position: how many blocks made them; at 0 they are the prepared pictures themselves.
         activations: [N, V, ...]: bfloat16 [F, h, w] each, or uint8 [H, W, 3] each at position 0.
         labels: int64 [N].
+        device: what computes on them.
     """
 
     position: int
     activations: Tensor
     labels: Tensor
+    device: torch.device = CPU
 
     @property
     def views(self) -> int:
@@ -70,13 +71,22 @@ class Cached:
         return self.activations.shape[1]
 
     def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
-        """Give one batch a deal."""
+        """Give one batch a deal, where the activations lie; those for another device are collected ahead in threads."""
+        lie = self.activations.device
+        if lie.type != self.device.type:
+            yield from map_ahead(self._collect, deals, _BATCHES_AHEAD)
+            return
         for rows, views in deals:
-            yield self.activations[rows, views]
+            yield self.activations[rows.to(lie, non_blocking=True), views.to(lie, non_blocking=True)]
 
     def take(self, rows: np.ndarray) -> "Rows":
         """Take some of the pictures, by their numbers, without copying them."""
         return Rows(whole=self, rows=torch.from_numpy(rows))
+
+    def _collect(self, deal: Deal) -> Tensor:
+        rows, views = deal
+        batch = staged((len(rows), *self.activations.shape[2:]), self.activations.dtype, self.device)
+        return torch.index_select(self.activations.flatten(0, 1), 0, rows * self.views + views, out=batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +159,7 @@ class Streamed:
             if not len(rows):  # a small batch, of which another process has all pictures
                 yield torch.empty(0, *self.network.border_shape(self.position), dtype=kept_type(self.position))
                 continue
-            pixels = torch.from_numpy(np.stack(list(islice(loaded, len(rows)))))
+            pixels = stacked(list(islice(loaded, len(rows))), self.precision.device)
             yield torch.cat([*run_trunk(self.network, pixels, 0, self.position, self.precision)])
 
     def take(self, rows: np.ndarray) -> Rows:
@@ -159,40 +169,6 @@ class Streamed:
     def _load(self, wanted: tuple[int, int]) -> np.ndarray:
         row, view = wanted
         return load_view(self.pictures[row], self.recipe, view)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """Where activations may be kept.
-
-    Args:
-        budget_bytes: the most that they may take.
-        folder: where a file for them is made if they would fill memory; it has no name and is gone with the process.
-    """
-
-    budget_bytes: int
-    folder: Path
-
-    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Make room: in memory, or in the file where that would take more than half of what is free.
-
-        Raises:
-            UnfreezeError: there is no room on the disk.
-        """
-        size = int(np.prod(shape)) * dtype.itemsize
-        if size <= psutil.virtual_memory().available // 2:
-            return torch.empty(shape, dtype=dtype)
-        try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".activations-") as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not a crash later
-                storage = torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=dtype)
-        except (OSError, RuntimeError) as error:
-            raise UnfreezeError(
-                f"the activations need {size / 1e9:.1f} GB: too much for the memory that is free, and {self.folder} "
-                f"cannot take them ({error}); free some space there, or give a smaller --cache-gb, fewer --views or a "
-                "later --cut"
-            ) from error
-        return storage.view(shape)
 
 
 def kept_type(position: int) -> torch.dtype:
@@ -230,15 +206,23 @@ def run_trunk(network: Network, batch: Tensor, first: int, last: int, precision:
         precision: to run in.
 
     Yields:
-        Parts of the result, [m, ...], in order: bfloat16 on the CPU; what came in where there is nothing to run.
+        Parts of the result, [m, ...], in order: bfloat16 on the precision's device; what came in where there is nothing
+        to run.
+
+    Raises:
+        UnfreezeError: the GPU's memory does not hold a single picture.
     """
     for part in batch.split(precision.trunk_batch):
         if first == last:
             yield part
             continue
-        with torch.inference_mode(), precision.autocast():
-            computed = network.run_blocks(precision.lay_out(part), first, last)
-        yield computed.to("cpu", torch.bfloat16)
+        for computed in in_halves(partial(_run_frozen, network, precision, first, last), part):
+            yield computed.to(torch.bfloat16)
+
+
+def _run_frozen(network: Network, precision: Precision, first: int, last: int, batch: Tensor) -> Tensor:
+    with torch.inference_mode(), precision.autocast():
+        return network.run_blocks(precision.lay_out(batch), first, last)
 
 
 def advance_cache(network: Network, cached: Cached, position: int, precision: Precision, room: Room) -> Cached:
@@ -275,7 +259,9 @@ def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "C
         first, last = int(rows[0]), int(rows[-1]) + 1
         kept[first:last] = batch.unflatten(0, (last - first, views))
         advance(last - first)
-    return Cached(position=streamed.position, activations=kept, labels=streamed.labels)
+    return Cached(
+        position=streamed.position, activations=kept, labels=streamed.labels, device=streamed.precision.device
+    )
 
 
 def pooled_features(network: Network, source: Source, precision: Precision, views: int | None = None) -> Tensor:
@@ -290,5 +276,5 @@ def pooled_features(network: Network, source: Source, precision: Precision, view
 
 
 def _pooled(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Tensor:
-    with torch.inference_mode(), precision.autocast():
-        return pool(network.run_blocks(precision.lay_out(batch), first, last)).cpu()
+    computed = in_halves(partial(_run_frozen, network, precision, first, last), batch)
+    return torch.cat([pool(activations).cpu() for activations in computed])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from contract.errors import DivergenceError
 from contract.reporting import Reporter
-from tune.cache import Room, Source, pooled_features
+from tune.cache import Source, pooled_features
 from tune.evaluate import Evaluation, fit_temperature
 from tune.folds import Fold
 from tune.gather import Gathered
@@ -22,6 +22,7 @@ from tune.options import TuneOptions
 from tune.precision import Precision
 from tune.probe import Probe, fit_probe
 from tune.recipes import LINEAR, PROBE, recipe_of
+from tune.room import Room
 from tune.train import Schedule, Training, class_weights
 
 _ENOUGH_HELD_OUT = 200

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,9 @@ from contract.errors import DataError
 from contract.preprocess import PreprocessSpec
 from tune.dataset import Picture, Skipped
 from tune.link import SOFTMAX, negative_log_likelihoods, probabilities
+from tune.memory import in_halves
 from tune.network import Network
+from tune.staging import stacked
 from tune.views import Views, load_views
 
 _CPU_BATCH, _CUDA_BATCH = 4, 64  # the largest activations of four pictures stay below what is asked of the kernel anew
@@ -96,11 +99,10 @@ def evaluate_together(
     batch_size = _CPU_BATCH if device.type == "cpu" else _CUDA_BATCH
     loaded = load_views(pictures, Views(spec=spec), skipped)
     while chunk := list(islice(loaded, batch_size)):
-        batch = torch.from_numpy(np.concatenate([made for _, made in chunk])).to(device)
-        with torch.inference_mode():
-            trunk = networks[0].run_blocks(batch, 0, shared)
-            for network, own in zip(networks, logits, strict=True):
-                own.append(network.run_tail(trunk, shared).float().cpu())
+        batch = stacked([made for _, made in chunk], device).flatten(0, 1)
+        for answers in in_halves(partial(_answers, networks, shared, device), batch):
+            for own, answer in zip(logits, answers, strict=True):
+                own.append(answer)
         kept += [picture for picture, _ in chunk]
         advance(len(chunk))
     if not kept:
@@ -118,6 +120,12 @@ def evaluate_together(
         )
         for network, own in zip(networks, logits, strict=True)
     ]
+
+
+def _answers(networks: Sequence[Network], shared: int, device: torch.device, batch: Tensor) -> list[Tensor]:
+    with torch.inference_mode():
+        trunk = networks[0].run_blocks(batch.to(device, non_blocking=True), 0, shared)
+        return [network.run_tail(trunk, shared).float().cpu() for network in networks]
 
 
 def fit_temperature(evaluation: Evaluation) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from contract.errors import DataError, WeightsError
 from contract.reporting import Reporter
-from tune.cache import Advance, Cached, Room, Streamed, advance_cache, allocate_at, fits, keep
+from tune.cache import Advance, Cached, Streamed, advance_cache, allocate_at, fits, keep
 from tune.evaluate import labels_of
+from tune.memory import in_halves
 from tune.network import Network, pool
 from tune.pictures import Picture, Skipped
 from tune.precision import Precision
+from tune.room import Room
+from tune.staging import stacked
 from tune.views import Views, load_views
 
 SURVEYED_PICTURES = 4000  # the standard error of an accuracy over so many is below 0.008
@@ -70,24 +74,34 @@ class _Pass:
     borders: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def take(self, batch: Tensor, *, surveyed: bool) -> None:
-        """Run a few pictures' views, [n, V, H, W, 3], through all blocks."""
-        network, rows = self.network, torch.arange(self.done, self.done + len(batch))
+        """Run a few pictures' views, [n, V, H, W, 3], through all blocks.
+
+        Raises:
+            UnfreezeError: the GPU's memory does not hold a single picture with its views.
+        """
+        in_halves(partial(self._take, surveyed=surveyed), batch)
+
+    def _take(self, batch: Tensor, *, surveyed: bool) -> None:
+        network, borders = self.network, {}
         activations = self.precision.lay_out(batch.flatten(0, 1))
-        self._keep(0, rows, activations)
+        self._keep(0, activations)
         for index in range(len(network.block_names)):
             with torch.inference_mode(), self.precision.autocast():
                 activations = network.run_blocks(activations, index, index + 1)
-            self._keep(index + 1, rows, activations)
+            self._keep(index + 1, activations)
             if surveyed:
-                pooled = network.pool_border(activations, index + 1).cpu().unflatten(0, batch.shape[:2])
-                self.borders.setdefault(index + 1, []).append(pooled)
+                borders[index + 1] = network.pool_border(activations, index + 1).cpu().unflatten(0, batch.shape[:2])
+        # From here on memory cannot run out: a batch that is tried anew in halves is noted once.
         self.features.append(pool(activations).cpu().unflatten(0, batch.shape[:2]))
-        self.surveyed += [rows] if surveyed else []
+        for position, pooled in borders.items():
+            self.borders.setdefault(position, []).append(pooled)
+        self.surveyed += [torch.arange(self.done, self.done + len(batch))] if surveyed else []
         self.done += len(batch)
 
-    def _keep(self, position: int, rows: Tensor, activations: Tensor) -> None:
+    def _keep(self, position: int, activations: Tensor) -> None:
         if self.kept is not None and position == self.position:
-            self.kept[rows] = activations.to("cpu", self.kept.dtype).unflatten(0, (len(rows), self.views))
+            parts = activations.to(self.kept.dtype).unflatten(0, (-1, self.views))
+            self.kept[self.done : self.done + len(parts)] = parts
 
     def result(self, pictures: tuple[Picture, ...], views: Views, skipped: tuple[Skipped, ...]) -> Gathered:
         labels = labels_of(pictures)
@@ -103,7 +117,12 @@ class _Pass:
             streamed=streamed,
             kept=None
             if self.kept is None
-            else Cached(position=self.position, activations=self.kept[: self.done], labels=labels),
+            else Cached(
+                position=self.position,
+                activations=self.kept[: self.done],
+                labels=labels,
+                device=self.precision.device,
+            ),
             features=torch.cat(self.features).clone(),
             surveyed=torch.cat(self.surveyed) if self.surveyed else torch.empty(0, dtype=torch.int64),
             borders={position: torch.cat(parts).clone() for position, parts in self.borders.items()},
@@ -138,7 +157,7 @@ def gather(  # noqa: PLR0913 - one pass gives several things
     Raises:
         DataError: not one picture decodes.
         WeightsError: the network makes numbers of them that are none.
-        UnfreezeError: there is no room on the disk.
+        UnfreezeError: there is no room on the disk, or the GPU's memory does not hold a single picture.
     """
     going = _Pass(network=network, position=position, precision=precision, views=views.count)
     if position < len(network.block_names) and fits(network, position, len(pictures), views.count, room):
@@ -146,18 +165,19 @@ def gather(  # noqa: PLR0913 - one pass gives several things
     skipped: list[Skipped] = []
     done: list[Picture] = []
     stride = -(-len(pictures) // SURVEYED_PICTURES)
-    for number, chunk in enumerate(_chunks(load_views(pictures, views, skipped), precision.trunk_batch, views.count)):
-        surveyed = survey and number % stride == 0
-        going.take(torch.from_numpy(np.stack([made for _, made in chunk])), surveyed=surveyed)
-        done += [picture for picture, _ in chunk]
-        advance(len(chunk))
+    chunks = _chunks(load_views(pictures, views, skipped), precision.trunk_batch, views.count)
+    with precision.kernels(len(pictures) * views.count // precision.trunk_batch):
+        for number, chunk in enumerate(chunks):
+            going.take(stacked([made for _, made in chunk], precision.device), surveyed=survey and number % stride == 0)
+            done += [picture for picture, _ in chunk]
+            advance(len(chunk))
     if not done:
         raise DataError(f"none of {len(pictures)} pictures decodes; the first: {skipped[0].path}: {skipped[0].reason}")
     gathered = going.result(tuple(done), views, tuple(skipped))
     if not all(features.isfinite().all() for features in (gathered.features, *gathered.borders.values())):
         raise WeightsError(
             f"in {precision.dtype} the network makes numbers of the pictures that are none: its weights are damaged, "
-            "or made for pictures prepared in another way"
+            f"or made for pictures prepared in another way{precision.remedy}"
         )
     return gathered
 

@@ -9,6 +9,7 @@ from contract.errors import OptionsError
 from contract.options import check_ranges
 from tune.recipes import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
 
+PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
 _SHOWN = 800
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 8
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
@@ -33,6 +34,9 @@ class TuneOptions:
             for so many epochs; 0 never stops.
         seed: of everything random.
         device: "auto", "cpu" or "cuda".
+        precision: of training and of the frozen blocks: "bf16", "fp16" (on GPUs alone) or "fp32"; "auto" takes bf16
+            where the hardware has it, else fp16 on a GPU and fp32 on a CPU. Weights and evaluation are float32 always,
+            and so is training by grouped convolutions on CPUs.
         views: versions of each picture in the cache: the picture as served, and random crops, turns and colours of
             it, mirrored where `mirror` lets them.
         mirror: whether pictures are mirrored at random, which "auto" finds out: are they, mirrored, still told?
@@ -47,9 +51,9 @@ class TuneOptions:
         mixup: parameter of the beta distribution by which pairs of activations are mixed; 0 mixes none.
         class_weights: "balanced" makes every class count the same, however few its pictures.
         val_fraction: how much of the training pictures validates where there is no val folder, 0 to 1.
-        cache_gb: how much room cached activations may take, in GB: in memory, or in a file in the run's folder where
-            that would take more than half of what is free. Two may be kept at once; where one would take more than
-            half of it, the frozen blocks run anew in every epoch.
+        cache_gb: how much room cached activations may take, in GB: on the GPU, in main memory where that would take
+            more than half of what is free there, or in a file in the run's folder where memory has no more either. Two
+            may be kept at once; where one would take more than half of it, the frozen blocks run anew in every epoch.
         abstain_precision: find the confidence from which on answers are right this often, 0 to 1.
         strict: take every problem of the data as an error.
 
@@ -65,6 +69,7 @@ class TuneOptions:
     patience: int = 0
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: PrecisionName = "auto"
     views: int = 1
     mirror: Literal["auto", "yes", "no"] = "auto"
     batch_size: int | None = None

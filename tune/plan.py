@@ -15,13 +15,13 @@ from PIL import Image
 from contract.errors import PictureError
 from contract.preprocess import PreprocessSpec, decode
 from contract.reporting import Reporter, Silent
-from tune.cache import CACHES
 from tune.dataset import TRAIN, VAL, read_dataset
 from tune.fingerprints import DECODED_SIDE
 from tune.measure import BlockCost, measure_blocks, measure_evaluation
 from tune.network import ALL, HEAD
 from tune.options import TuneOptions
 from tune.precision import choose_precision
+from tune.room import CACHES
 from tune.views import Views, make_views
 from tune.weights import load_pretrained
 
@@ -124,18 +124,19 @@ def plan(
         WeightsError: the backbone is unknown.
     """
     reporter = reporter or Silent()
-    precision = choose_precision(options.device)
+    precision = choose_precision(options.device, options.precision)
     weights = options.weights if options.weights == "builtin" else "none"
     pretrained = load_pretrained(options.backbone, weights)
     task = _task(options, pretrained.spec, data, classes, pictures)
     network = pretrained.network(options.backbone, task.classes, precision.device)
-    batch_size = min(options.batch_size_for(task.pictures), _TIMED_BATCH)
-    costs = Costs(
-        blocks=measure_blocks(network, precision, batch_size, reporter),
-        stock_parameters=torchvision.models.get_model_weights(options.backbone).DEFAULT.meta["num_params"],
-        picture_bytes=math.prod(network.picture_shape),
-        evaluation_seconds=measure_evaluation(network, precision, batch_size),
-    )
+    batch_size = min(options.batch_size_for(task.pictures), max(_TIMED_BATCH, precision.trunk_batch))
+    with precision.kernels():
+        costs = Costs(
+            blocks=measure_blocks(network, precision, batch_size, reporter),
+            stock_parameters=torchvision.models.get_model_weights(options.backbone).DEFAULT.meta["num_params"],
+            picture_bytes=math.prod(network.picture_shape),
+            evaluation_seconds=measure_evaluation(network, precision, batch_size),
+        )
     head = sum(parameter.numel() for parameter in network.head.parameters())
     cuts = (HEAD, *reversed(network.block_names[1:]), ALL)
     return tuple(plan_cut(cut, costs, network.position(cut), head, task, options) for cut in cuts)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contract.errors import CheckpointError, DataError, DivergenceError
 from contract.reporting import Reporter, Silent
-from tune.cache import CACHES, Room, Source, Streamed, cache_bytes, keep
+from tune.cache import Source, Streamed, cache_bytes, keep
 from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
 from tune.choose import Choice, asked_candidate, choice_from, choice_state, choose, earliest_cut, wants_survey
 from tune.contest import Candidate, Entered
@@ -33,6 +33,7 @@ from tune.precision import Precision, choose_precision
 from tune.probe import Probe, fit_probe
 from tune.recipes import LINEAR, PROBE, SCRATCH, recipe_of
 from tune.results import Results, facts_of, finish, metrics_of
+from tune.room import CACHES, Room
 from tune.train import Schedule, Training
 from tune.unfinished import CHOICE, TRAINING, Unfinished
 from tune.views import Views
@@ -114,8 +115,8 @@ def tune(
     options, reporter = options or TuneOptions(), reporter or Silent()
     unfinished = Unfinished(folder)
     _check_folder(folder, unfinished, overwrite=overwrite, resume=resume)
-    precision = choose_precision(options.device)
-    with joined_workers(precision.device) as workers:
+    precision = choose_precision(options.device, options.precision)
+    with joined_workers(precision.device) as workers, precision.kernels():
         run, inspection = _begin(data, unfinished, options, reporter if workers.leads else Silent(), precision, workers)
         if not workers.leads:
             workers.meet()
@@ -181,7 +182,11 @@ def _begin(
         pretrained=pretrained,
         precision=precision,
         network=network,
-        room=Room(budget_bytes=round(options.cache_gb * 1e9 / CACHES), folder=unfinished.folder.parent),
+        room=Room(
+            budget_bytes=round(options.cache_gb * 1e9 / CACHES),
+            folder=unfinished.folder.parent,
+            device=precision.device,
+        ),
         unfinished=unfinished,
         workers=workers,
     )

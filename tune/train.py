@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contract.errors import DivergenceError
 from tune.augment import Mixture, mirrored, mixed
 from tune.cache import Deal, Source, pooled_features
+from tune.memory import training_memory
 from tune.network import Network
 from tune.options import TuneOptions
 from tune.precision import Precision
@@ -91,7 +92,7 @@ class Training:
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
         self.optimiser = _optimiser(self.network, self.schedule, self.options)
         self.batch_size = self.options.batch_size_for(len(self.source.labels))
-        total = self.schedule.epochs * _batches(len(self.source.labels), self.batch_size)
+        self.steps = total = self.schedule.epochs * _batches(len(self.source.labels), self.batch_size)
         warm_up = max(1, round(_WARM_UP * total))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: share(step, warm_up, total))
         self.scaler = self.precision.grad_scaler()
@@ -107,9 +108,11 @@ class Training:
 
         Raises:
             DivergenceError: the weights or the loss are no finite numbers any more.
+            UnfreezeError: the GPU's memory does not hold a batch's training.
         """
         while len(self.epochs) < self.schedule.epochs and not self._has_stopped():
-            self._epoch()
+            with self.precision.kernels(self.steps), training_memory(self.batch_size):
+                self._epoch()
             self._check()
             note(self)
         if self.best is not None:
@@ -143,7 +146,8 @@ class Training:
         # What is dropped out differs by process and depends on nothing before this epoch.
         torch.manual_seed(self._seed_of_epoch())
         deals = shuffled(len(self.source.labels), self.source.views, self.batch_size, self.generator)
-        losses = [self._step(batch, rows) for (rows, _), batch in zip(deals, self.source.batches(deals), strict=True)]
+        steps = [self._step(batch, rows) for (rows, _), batch in zip(deals, self.source.batches(deals), strict=True)]
+        losses = torch.stack(steps).tolist()  # behind all of them, for each reading waits until a GPU is done
         self.workers.average_statistics(self.network)
         held_out_loss = None if self.held_out is None else self._held_out_loss(self.held_out)
         epoch = Epoch(
@@ -165,20 +169,20 @@ class Training:
         if not (math.isfinite(self.epochs[-1].loss) and all(torch.isfinite(tensor).all() for tensor in weights)):
             raise DivergenceError(
                 f"training at --learning-rate {self.schedule.rate:g} has come to numbers that are none in epoch "
-                f"{len(self.epochs)}; use a smaller one"
+                f"{len(self.epochs)}; use a smaller one{self.precision.remedy}"
             )
 
-    def _step(self, batch: Tensor, rows: Tensor) -> float:
+    def _step(self, batch: Tensor, rows: Tensor) -> Tensor:
         """Take a step on this process's part of a batch, whose pictures are numbered in `rows`."""
         own = self.workers.own(rows)
         chosen = torch.rand(len(rows), generator=self.generator) < 0.5  # noqa: PLR2004 - half
-        labels = self.source.labels[rows[own]].to(self.precision.device)
+        labels = self.source.labels[rows[own]].to(self.precision.device, non_blocking=True)
         self.optimiser.zero_grad()
         loss = torch.zeros((), device=self.precision.device)
         if len(batch):
+            batch = self.precision.lay_out(batch)
             if self.schedule.mirror and batch.dtype == torch.uint8:
                 batch = mirrored(batch, chosen[own])
-            batch = self.precision.lay_out(batch)
             loss = self._loss(mixed(self.network, batch, self.options.mixup, self.generator), labels) / len(rows)
         scaled = self.scaler.scale(loss)
         if len(batch):
@@ -186,10 +190,16 @@ class Training:
         self.workers.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.parameters, _CLIP_NORM)
+        if self._try_step():
+            self.scheduler.step()
+        return self.workers.sum(loss.detach())
+
+    def _try_step(self) -> bool:
+        """Step, and tell whether: where scaled gradients are too large for float16, only the scale is made smaller."""
+        before = self.scaler.get_scale()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.scheduler.step()
-        return self.workers.sum(loss.detach()).item()
+        return self.scaler.get_scale() >= before
 
     def _loss(self, mixture: Mixture, labels: Tensor) -> Tensor:
         with self.precision.autocast():

@@ -376,7 +376,7 @@ def test_late_requests(models: Path) -> None:
         assert len(first.result().predictions) == 5
 
 
-@holds("DEADLINE_EXCEEDED", "a deadline that would pass before the answer came")
+@holds("DEADLINE_EXCEEDED", "a deadline that would pass before the answer came, by what goes before it")
 def test_hopeless_requests(busy: grpc.Future, protocol: GRPCInferenceServiceStub) -> None:
     """By what is waiting, the server knows so at once, and says it while those before are still inside."""
     request = _infer(GOOD)

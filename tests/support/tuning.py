@@ -7,13 +7,14 @@ import torch
 from contract.preprocess import PreprocessSpec
 from support.pictures import write_pictures
 from support.runs import SPEC
-from tune.cache import Room
+from tune.cache import Cached
 from tune.dataset import read_dataset
 from tune.families import build
 from tune.gather import Gathered, gather
 from tune.network import Network
 from tune.pictures import TRAIN, Picture
 from tune.precision import Precision
+from tune.room import Room
 from tune.views import Views
 
 FLOAT32 = Precision(device=torch.device("cpu"), dtype=torch.float32)
@@ -34,6 +35,20 @@ def training_pictures(folder: Path, per_class: int = 8) -> tuple[Picture, ...]:
     write_pictures(folder / "data" / TRAIN, per_class)
     write_pictures(folder / "data" / "val", 1, first_seed=500)
     return read_dataset(folder / "data").splits[TRAIN]
+
+
+def activations_at(network: Network, position: int, count: int = 24, *, views: int = 1, seed: int = 0) -> Cached:
+    """Make up activations of three classes that differ in their means; at 0, pictures of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    shape = network.border_shape(position)
+    if position == 0:
+        pictures = torch.randint(0, 256, (count, views, *shape), dtype=torch.uint8, generator=generator)
+        return Cached(position=0, activations=pictures, labels=labels)
+    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(99))
+    noise = torch.randn(count, views, *shape, generator=generator)
+    activations = (centres[labels][:, None] + noise).relu().bfloat16()
+    return Cached(position=position, activations=activations, labels=labels)
 
 
 def room_in(folder: Path, budget_bytes: int = AMPLE) -> Room:

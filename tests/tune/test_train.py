@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.pictures import write_pictures
 from support.runs import SPEC
-from support.tuning import FLOAT32, gathered_at, small_network, training_pictures
+from support.tuning import FLOAT32, activations_at, gathered_at, small_network, training_pictures
 from torch import Tensor, nn
 
 from contract.errors import DivergenceError
@@ -52,17 +52,6 @@ def _source(network: Network, position: int, folder: Path, per_class: int = 8) -
     return kept
 
 
-def _made_up(network: Network, position: int, count: int = 24, *, views: int = 1, seed: int = 0) -> Cached:
-    """Activations of three classes that differ in their means."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 3
-    shape = network.border_shape(position)
-    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(99))
-    noise = torch.randn(count, views, *shape, generator=generator)
-    activations = (centres[labels][:, None] + noise).relu().bfloat16()
-    return Cached(position=position, activations=activations, labels=labels)
-
-
 def _copied(network: Network) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in network.state_dict().items()}
 
@@ -95,7 +84,7 @@ def test_what_is_frozen_stays_bit_for_bit(backbone: str, recipe: str, cut: str, 
     network = small_network(backbone)
     before, position = _copied(network), network.position(cut)
     blocks = recipe_of(recipe).blocks(position, len(network.block_names))
-    source = _made_up(network, position) if cut == "head" else _source(network, position, tmp_path)
+    source = activations_at(network, position) if cut == "head" else _source(network, position, tmp_path)
     training = _training(network, source, blocks, rate=1e-2)
     training.run()
     after = network.state_dict()
@@ -132,7 +121,7 @@ def test_rates_fall_from_the_last_block_to_the_input(
 def test_norms_and_biases_are_not_decayed() -> None:
     """Weights decay as asked, by a tenth of that with SGD's larger steps; one-dimensional parameters do not."""
     network = small_network("mobilenet_v3_small")
-    source = _made_up(network, 10)
+    source = activations_at(network, 10)
     decays = {}
     for optimiser in ("adamw", "sgd"):
         training = _training(network, source, range(10, 13), optimiser=optimiser, weight_decay=0.05)
@@ -174,7 +163,7 @@ def _expected_step(network: Network, source: Cached, optimiser: str, class_weigh
 def test_one_step_is_what_the_formulas_give(optimiser: str, balance: str) -> None:
     """A head's first step, all pictures in one batch, is the smoothed and weighted loss's, by hand."""
     network = small_network("resnet18")
-    made = _made_up(network, 5, 30)
+    made = activations_at(network, 5, 30)
     chosen = torch.cat(
         [(made.labels == 0).nonzero()[:6], (made.labels == 1).nonzero()[:3], made.labels.new_tensor([[2]])]
     )
@@ -210,7 +199,7 @@ def test_balanced_classes_help_the_rare_one() -> None:
 def test_a_mixtures_loss_is_that_of_both_labels() -> None:
     """The loss of mixed activations counts the own label by the share and the partner's by the rest."""
     network = small_network("resnet18")
-    training = _training(network, _made_up(network, 5), (), label_smoothing=0.2)
+    training = _training(network, activations_at(network, 5), (), label_smoothing=0.2)
     batch = torch.rand(4, *network.border_shape(5))
     labels, partners = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 0, 1, 3])
     found = training._loss(Mixture(batch=batch, partners=partners, share=0.7), labels)
@@ -246,7 +235,7 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
 def test_an_epoch_tells_the_last_blocks_rate_at_its_end() -> None:
     """Two epochs of ten steps, warmed up in two: the cosine's value behind each, times the rate."""
     network = small_network()
-    training = _training(network, _made_up(network, 7, 80), range(7, 9), rate=4e-4)
+    training = _training(network, activations_at(network, 7, 80), range(7, 9), rate=4e-4)
     training.run()
     expected = [4e-4 * 0.5 * (1 + math.cos(math.pi * (step - 2) / 18)) for step in (10, 20)]
     assert [epoch.learning_rate for epoch in training.epochs] == pytest.approx(expected)
@@ -290,7 +279,7 @@ def test_training_that_diverges_is_refused() -> None:
     network = small_network()
     with torch.no_grad():
         network.head.linear.weight[0, 0] = float("inf")
-    training = _training(network, _made_up(network, 7), range(7, len(network.block_names)), rate=0.5, epochs=3)
+    training = _training(network, activations_at(network, 7), range(7, len(network.block_names)), rate=0.5, epochs=3)
     with pytest.raises(DivergenceError, match=r"--learning-rate 0.5 has come to numbers that are none in epoch 1; use"):
         training.run()
 
@@ -300,7 +289,7 @@ def test_equal_seeds_give_equal_weights() -> None:
     states = []
     for seed in (1, 1, 2):
         network = small_network("mobilenet_v3_small")
-        source = _made_up(network, 10, views=2)
+        source = activations_at(network, 10, views=2)
         torch.manual_seed(len(states))
         _training(network, source, range(10, 13), seed=seed).run()
         states.append(_copied(network))
@@ -331,7 +320,7 @@ def _against_its_own(source: Cached) -> Cached:
 def test_training_stops_when_the_held_out_loss_no_longer_falls(patience: int) -> None:
     """After as many epochs without a new lowest loss as patience has, it stops and has the best epoch's weights."""
     network = small_network("mobilenet_v3_small")
-    source = _made_up(network, 10)
+    source = activations_at(network, 10)
     training = _training(network, source, range(10, 13), epochs=9, held_out=_against_its_own(source), patience=patience)
     seen: list[dict[str, Tensor]] = []
     training.run(lambda done: seen.append(_copied(done.network)))
@@ -346,7 +335,7 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls(patience: int) ->
 def test_training_goes_on_while_the_held_out_loss_falls() -> None:
     """Held-out pictures like those that train let it run to its end; their loss is the head's without smoothing."""
     network = small_network("resnet18")
-    source, held_out = _made_up(network, 4, 48), _made_up(network, 4, 12, seed=1)
+    source, held_out = activations_at(network, 4, 48), activations_at(network, 4, 12, seed=1)
     training = _training(network, source, range(4, 5), epochs=3, rate=1e-4, held_out=held_out, patience=3)
     training.run()
     losses = [epoch.held_out_loss for epoch in training.epochs]
@@ -382,7 +371,7 @@ def test_what_was_interrupted_goes_on_to_the_same_weights(
 ) -> None:
     """Stopped behind the second of four epochs, stored, and taken up by another training: equal to the last bit."""
     network = small_network(backbone)
-    source, blocks = _made_up(network, position, 16, views=2), range(position, len(network.block_names))
+    source, blocks = activations_at(network, position, 16, views=2), range(position, len(network.block_names))
     uninterrupted = copy.deepcopy(network)
     whole = _training(uninterrupted, source, blocks, epochs=4, **options)
     whole.run()
@@ -410,7 +399,7 @@ def test_every_epoch_drops_out_other_things() -> None:
     """With stochastic depth, no learning and one picture again and again, the epochs' losses still differ."""
     network = small_network("swin_t")  # without batch statistics
     last = len(network.block_names) - 1
-    one = _made_up(network, last, 1).activations
+    one = activations_at(network, last, 1).activations
     repeated = one.repeat(16, *[1] * (one.ndim - 1))
     source = Cached(position=last, activations=repeated, labels=torch.zeros(16, dtype=torch.int64))
     training = _training(network, source, [last], batch_size=16, epochs=3)
@@ -424,7 +413,7 @@ def test_every_epoch_drops_out_other_things() -> None:
 def test_what_was_best_is_remembered_over_an_interruption() -> None:
     """A training taken up behind its best epoch stops when it would have, with the best epoch's weights."""
     network = small_network("mobilenet_v3_small")
-    source = _made_up(network, 10)
+    source = activations_at(network, 10)
     options = {"epochs": 9, "held_out": _against_its_own(source), "patience": 2}
     whole = _training(copy.deepcopy(network), source, range(10, 13), **options)
     states: list[dict[str, object]] = []

@@ -1,0 +1,144 @@
+"""Tuning on a GPU: in any precision and with activations anywhere it comes to what it comes to elsewhere."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from support.pictures import write_pictures
+from support.tuning import activations_at, small_network
+
+import tune.room
+from contract.errors import UnfreezeError
+from tune.cache import Cached
+from tune.options import PrecisionName, TuneOptions
+from tune.precision import Precision, choose_precision
+from tune.room import Place, Room
+from tune.run import tune as run_tune
+from tune.train import Epoch, Schedule, Training
+
+pytestmark = pytest.mark.gpu
+GB = 1 << 30
+
+
+def _options(device: str, precision: PrecisionName) -> TuneOptions:
+    return TuneOptions(
+        backbone="mobilenet_v3_small",
+        weights="builtin",
+        device=device,
+        precision=precision,
+        cut="features.9",
+        learning_rate=5e-4,
+        epochs=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What the same training came to, on the CPU and in each precision on the GPU: metrics and facts."""
+    folder, found = tmp_path_factory.mktemp("runs"), {}
+    data = write_pictures(folder / "data", 60)
+    for name, device in (("cpu", "cpu"), ("fp32", "cuda"), ("bf16", "cuda"), ("fp16", "cuda")):
+        precision = "fp32" if name == "cpu" else name
+        metrics = run_tune(data, folder / name, _options(device, precision))
+        found[name] = metrics, json.loads((folder / name / "run.json").read_bytes())
+    return found
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_every_precision_is_as_accurate(name: str, runs: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Validation accuracy is float32's on the CPU within two of its standard errors, and losses are alike."""
+    metrics, expected = runs[name][0], runs["cpu"][0]
+    assert metrics["device"].startswith("cuda")
+    accuracy, count = expected["val_accuracy"], expected["pictures"]["val"]
+    error = (accuracy * (1 - accuracy) / count) ** 0.5
+    assert metrics["val_accuracy"] == pytest.approx(accuracy, abs=2 * error + 1 / count)
+    losses = [epoch["loss"] for epoch in metrics["epochs"]]
+    assert losses == pytest.approx([epoch["loss"] for epoch in expected["epochs"]], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_facts_and_figures_are_the_same_ones(name: str, runs: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """`run.json` and the metrics have the fields that a CPU's run has; what is no figure is equal."""
+    (metrics, facts), (expected, expected_facts) = runs[name], runs["cpu"]
+    assert metrics.keys() == expected.keys()
+    assert facts.keys() == expected_facts.keys()
+    for key in ("labels", "preprocess", "val", "calibration", "link", "provenance"):
+        assert facts[key] == expected_facts[key]
+
+
+def _kept(source: Cached, place: Place, precision: Precision, folder: Path, patched: pytest.MonkeyPatch) -> Cached:
+    """Keep activations at a place, as if there were no room at those before it."""
+    free = {"device": (8 * GB, 0), "memory": (0, 8 * GB), "file": (0, 0)}[place]
+    report = psutil.virtual_memory()._replace(available=free[1])
+    patched.setattr(tune.room, "free_on", lambda _: free[0])
+    patched.setattr(psutil, "virtual_memory", lambda: report)
+    room = Room(budget_bytes=8 * GB, folder=folder, device=precision.device)
+    kept = room.allocate(source.activations.shape, source.activations.dtype)
+    kept.copy_(source.activations)
+    return Cached(position=source.position, activations=kept, labels=source.labels, device=precision.device)
+
+
+@pytest.mark.parametrize("position", [0, 5])
+def test_training_comes_to_the_same_wherever_activations_lie(
+    position: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches from the GPU, from memory and from a file are the same bits, pinned where they are not there yet."""
+    precision, made = choose_precision("cuda", "fp32"), small_network("resnet18")
+    source = activations_at(made, position, 96, views=2)
+    deals = [(torch.tensor([5, 90, 2]), torch.tensor([1, 0, 1]))]
+    found: dict[Place, list[Epoch]] = {}
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    for place in ("device", "memory", "file"):
+        with monkeypatch.context() as patched:
+            kept = _kept(source, place, precision, tmp_path, patched)
+        (batch,) = kept.batches(deals)
+        assert (batch.is_cuda, batch.is_pinned()) == (place == "device", place != "device")
+        assert torch.equal(batch.cpu(), source.activations[deals[0]])
+        network = copy.deepcopy(made).to(precision.device, memory_format=torch.channels_last)
+        training = Training(
+            network=network,
+            source=kept,
+            schedule=Schedule(epochs=1, rate=1e-3, blocks=range(position, 5), mirror=True),
+            options=TuneOptions(batch_size=8, mixup=0.2),
+            precision=precision,
+        )
+        training.run()
+        found[place] = training.epochs
+    for place in ("memory", "file"):  # torch's own kernels still sum in any order
+        losses = [epoch.loss for epoch in found["device"]]
+        assert [epoch.loss for epoch in found[place]] == pytest.approx(losses, rel=1e-2)
+
+
+def test_free_memory_is_what_the_driver_says() -> None:
+    """What torch has kept from earlier counts as free, what is in use does not."""
+    device = torch.device("cuda")
+    before = tune.room.free_on(device)
+    taken = torch.empty(GB // 4, dtype=torch.uint8, device=device)
+    assert tune.room.free_on(device) <= before - GB // 4
+    del taken
+    assert tune.room.free_on(device) == pytest.approx(before, abs=GB // 16)
+
+
+def test_a_batch_that_is_too_large_is_an_error_that_names_it() -> None:
+    """With next to no memory allowed, training ends with the size of its batches and what to do."""
+    precision, network = choose_precision("cuda", "bf16"), small_network("resnet18")
+    source = activations_at(network, 0, 4096)
+    training = Training(
+        network=network.to(precision.device, memory_format=torch.channels_last),
+        source=source,
+        schedule=Schedule(epochs=1, rate=1e-3, blocks=range(5)),
+        options=TuneOptions(batch_size=4096),
+        precision=precision,
+    )
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + GB // 4) / total)
+    try:
+        with pytest.raises(UnfreezeError, match=r"batches of 4096 pictures .*smaller --batch-size than 4096"):
+            training.run()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
