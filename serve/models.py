@@ -29,6 +29,7 @@ from serve.served import ServedModel
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 _Print = tuple[int, int, int]
+_LOADING = "load"
 _NICENESS = 5  # lower, and another process could keep the thread, and with it Python's lock, from running for seconds
 _log = logging.getLogger(__name__)
 
@@ -304,6 +305,11 @@ class ModelSet:
         self._states[key] = VersionState(name=key[0], version=str(key[1]), state=state, reason=reason)
 
 
+def is_loading() -> bool:
+    """Tell whether a thread of this process still loads a model, maybe one that nobody waits for any more."""
+    return any(thread.name == _LOADING for thread in threading.enumerate())
+
+
 async def _aside(work: Callable[[], ServedModel], plan: Plan | None) -> ServedModel:
     """Load in a thread of its own; where a version answers meanwhile, in one that leaves the cores to it."""
     # Threads that the runtime starts inherit their priority, so there must be none.
@@ -320,7 +326,7 @@ async def _aside(work: Callable[[], ServedModel], plan: Plan | None) -> ServedMo
             loaded.set_exception(error)
 
     # Nobody waits for it at the process's end, which may not come late.
-    threading.Thread(target=run, name="load", daemon=True).start()
+    threading.Thread(target=run, name=_LOADING, daemon=True).start()
     return await asyncio.wrap_future(loaded)
 
 

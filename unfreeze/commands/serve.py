@@ -1,8 +1,10 @@
 """`unfreeze serve`."""
 
 import asyncio
+import logging
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +43,7 @@ def serve(
         logs: what is logged, and how.
         config: TOML file of options, such as `max_batch = 16`.
     """
+    from serve.models import is_loading
     from serve.server import Server
     from serve.server import serve as run_serve
 
@@ -50,6 +53,10 @@ def serve(
         RESULTS.print(f"serving {options.repository} on {options.host}:{server.port}", markup=False)
 
     asyncio.run(run_serve(options, ready))
+    if is_loading():  # a runtime that is at work while its libraries are taken down aborts the process
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _check_environment(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
