@@ -1,5 +1,6 @@
 """What a real server of each model answers, how fast, and where the time goes."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from bench.gpu_decode import pictures_per_second
 from bench.gpu_load import Generators
 from bench.gpu_machine import mean_percent, sampled_utilisation
 from bench.gpu_part import Part
-from bench.gpu_perf import drive, perf_analyzer
 from bench.gpu_raw import opened
+from bench.perf_analyzer import drive
 from contract.manifest import INPUT, Manifest
 from contract.preprocess import prepare
 from contract.repository import ENCODED_SUFFIX
@@ -25,6 +26,7 @@ from unfreeze.demo.run import serving
 
 KINDS = ("pixels", "jpeg")
 _PICTURES = 64
+_PERF_ANALYZER, _LEAST_MS = "perf_analyzer", 500
 _MOST_PROCESSES = 8
 _START_S, _WARM_SHARE = 8.0, 0.3
 
@@ -46,7 +48,7 @@ class _Model:
 
 def measure(part: Part) -> None:
     """Drive a server of each model."""
-    if perf_analyzer() is None:
+    if shutil.which(_PERF_ANALYZER) is None:
         part.left_out("perf_analyzer as a second witness", "it is not installed")
     encoded = [one.path.read_bytes() for one in read_dataset(part.setting.data).splits[TRAIN][:_PICTURES]]
     found = part.setting.models()
@@ -97,7 +99,7 @@ def _requests(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[b
 
 
 def _serve(part: Part, model: _Model, requests: Path, seconds: float) -> None:
-    program = perf_analyzer()
+    program = shutil.which(_PERF_ANALYZER)
     processes = min(_MOST_PROCESSES, max(2, cores() // 2))
     told = ("--device", part.setting.device, "--poll-s", "0")
     with serving(model.path.parents[2], *told) as target, Generators(target, requests, processes) as generators:
@@ -106,7 +108,7 @@ def _serve(part: Part, model: _Model, requests: Path, seconds: float) -> None:
                 _ask(part, model, kind, concurrency, (target, generators, seconds))
         if program is not None:
             busiest = max(part.setting.concurrency)
-            figures = drive(program, target, model.name, busiest, seconds)
+            figures = drive(program, target, model.name, busiest, max(_LEAST_MS, round(1000 * seconds)))
             part.note("witnessed", model=model.label, concurrency=busiest, **figures)
 
 

@@ -18,7 +18,7 @@ from tune.dataset import TRAIN, read_dataset
 from tune.evaluate import labels_of
 from tune.gather import gather
 from tune.network import ALL, HEAD, Network
-from tune.options import TuneOptions
+from tune.options import PrecisionName, TuneOptions
 from tune.pictures import Picture
 from tune.precision import Precision, choose_precision
 from tune.room import Room
@@ -26,7 +26,7 @@ from tune.train import Schedule, Training
 from tune.views import Views
 
 _IN_MEMORY = "whole network, pictures in memory"
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 _SLOW = "CPUs do not train in float16"
 _RATE = 1e-9  # next to nothing is learned, so that nothing diverges
 _EPOCHS = 3  # timed, of each kind
@@ -102,8 +102,8 @@ class _Bench:
     def train_everywhere(self, networks_left: int) -> None:
         """Train the head, the last block and all, with the whole network run on pictures in memory."""
         cuts = (HEAD, self.network.block_names[-1], ALL)
-        count = networks_left * len(_DTYPES) * len(cuts)
-        for number, (name, cut) in enumerate(product(_DTYPES, cuts)):
+        count = networks_left * len(_PRECISIONS) * len(cuts)
+        for number, (name, cut) in enumerate(product(_PRECISIONS, cuts)):
             what, seconds = f"{self.backbone} in {name} from {cut}", self.part.each_s(count - number)
             if seconds <= 0 or (name == "fp16" and self.precision.device.type == "cpu"):
                 self.part.left_out(f"training {what}", "no time was left" if seconds <= 0 else _SLOW)
@@ -111,8 +111,8 @@ class _Bench:
             with self.part.trying(f"training {what}"):
                 self._train(name, cut, seconds)
 
-    def _train(self, name: str, cut: str, seconds: float) -> None:
-        precision, position = replace(self.precision, dtype=_DTYPES[name]), self.network.position(cut)
+    def _train(self, name: PrecisionName, cut: str, seconds: float) -> None:
+        precision, position = choose_precision(self.part.setting.device, name), self.network.position(cut)
         self._epoch_s(self.in_memory, position, precision)
         if precision.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -9,7 +9,6 @@ machine's cores with the server. Servers are measured in turn, each in a process
 """
 
 import base64
-import csv
 import json as jsons
 import os
 import resource
@@ -30,6 +29,7 @@ import grpc
 from rich.table import Table
 
 from bench.models import publish_random
+from bench.perf_analyzer import drive
 from contract.preprocess import prepare
 from contract.repository import ENCODED_SUFFIX, ModelRepository
 from serve.plan import cores
@@ -82,8 +82,7 @@ def main(
                 with server as target:
                     for kind, (name, extra) in models.items():
                         for count in concurrency:
-                            command = [perf_analyzer, "-m", name, "-u", target, *extra]
-                            row = _measure(command, count, interval_ms, Path(folder) / "out.csv")
+                            row = _measure(perf_analyzer, target, name, count, interval_ms, extra)
                             rows.append({"round": number, "side": side, "kind": kind, "concurrency": count, **row})
                             REMARKS.print(jsons.dumps(rows[-1]), markup=False)
             rows += [{"round": number, "side": "loop", "kind": kind, **row} for kind, row in _loops(path, encoded)]
@@ -113,24 +112,15 @@ def _triton(start: Path, model: Path) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
 
 
-def _measure(command: list[Any], concurrency: int, interval_ms: int, out: Path) -> dict[str, float]:
-    """Run the load generator; gives pictures a second, latencies, and what it cost itself."""
-    common = ["-i", "grpc", "-f", out, "--percentile", "99", "--max-trials", "3", "--stability-percentage", "900"]
-    timed = ["--concurrency-range", f"{concurrency}:{concurrency}", "--measurement-interval", str(interval_ms)]
-    before = _children_s()
-    started = time.monotonic()
-    done = subprocess.run([*command, *common, *timed], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
+def _measure(*asked: Any) -> dict[str, float]:
+    """Run the load generator as `drive` takes it; gives what that gives, and what it cost itself."""
+    before, started = _children_s(), time.monotonic()
+    try:
+        found = drive(*asked)
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
     took, spent = time.monotonic() - started, _children_s() - before
-    with out.open() as file:
-        row = next(csv.DictReader(file))
-    return {
-        "per_s": float(row["Inferences/Second"]),
-        "p50_ms": float(row["p50 latency"]) / 1000,
-        "p99_ms": float(row["p99 latency"]) / 1000,
-        "client_cpu_ms": 1000 * spent / (float(row["Inferences/Second"]) * took),
-    }
+    return {**found, "client_cpu_ms": 1000 * spent / (found["per_s"] * took)}
 
 
 def _children_s() -> float:

@@ -4,11 +4,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack
 
 import grpc
 
+from contract.closing import Closing
 from contract.prediction import Prediction
 from protos import unfreeze_pb2 as pb
 from protos.unfreeze_pb2_grpc import ClassifierStub
@@ -19,7 +19,7 @@ from serve.connection import Connection, ConnectionKeywords
 _Asked: TypeAlias = pb.PredictRequest | grpc.Future
 
 
-class Client:
+class Client(Closing):
     """A connection to a server; a context manager. Threads may share it.
 
     The first call fails soon where no server answers. Once one has answered, calls wait for it to come back, as long as
@@ -127,14 +127,6 @@ class Client:
     def close(self) -> None:
         """Hang up; what is at work is cancelled."""
         self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _classify(
         self,

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from contract.arrays import Float32
+from contract.closing import Closing
 from contract.errors import InvalidRequestError, PictureError
 from contract.manifest import Manifest
 from contract.prediction import Prediction, is_unsure, top_predictions
@@ -18,7 +17,7 @@ from serve.runtimes import RuntimeName, open_runtime
 Encoded = bytes | str | os.PathLike[str]
 
 
-class LocalClassifier:
+class LocalClassifier(Closing):
     """A model in this process; a context manager.
 
     Args:
@@ -86,14 +85,6 @@ class LocalClassifier:
     def close(self) -> None:
         """Let go of the model."""
         self._runtime.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _prepare(self, number: int, picture: Encoded) -> np.ndarray:
         name = f"picture {number}" if isinstance(picture, bytes) else str(picture)

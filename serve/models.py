@@ -192,7 +192,7 @@ class ModelSet:
 
     async def _load(self, name: str) -> None:
         async with self._lock:
-            versions = self._repository.models().get(name, ())
+            versions = (await asyncio.to_thread(self._repository.models)).get(name, ())
             if not versions:
                 raise UnknownModelError(f"the repository has no model {name!r:.200}")
             self._broken.pop((name, versions[-1]), None)

@@ -103,9 +103,9 @@ class ServeOptions:
 
 
 def _check_device(options: ServeOptions) -> None:
-    for option, device in {"cuda_graphs": "cuda", "cudnn_search": "cuda", "gpu_memory_mib": "cuda"}.items():
-        if getattr(options, option) and options.device != device:
-            raise OptionsError(f"--{option.replace('_', '-')} is for --device {device}, not for {options.device}")
+    for option in ("cuda_graphs", "cudnn_search", "gpu_memory_mib"):
+        if getattr(options, option) and options.device != "cuda":
+            raise OptionsError(f"--{option.replace('_', '-')} is for --device cuda, not for {options.device}")
     if options.cuda_graphs and (options.poll_s or options.admin):
         # CUDA refuses some calls of every thread while a graph is captured, as it is when a version is loaded.
         raise OptionsError("--cuda-graphs cannot load versions while others answer: give --poll-s 0 and --no-admin too")

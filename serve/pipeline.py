@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from contract.arrays import Float32, UInt8
+from contract.closing import Closing
 from contract.errors import ModelError, first_line
 from contract.manifest import Manifest
 
@@ -76,7 +76,7 @@ class Slot:
 Enqueue = Callable[[Slot, int], None]
 
 
-class Pipeline:
+class Pipeline(Closing):
     """A model on a device, behind the interface of every runtime; a context manager.
 
     A batch is filled up to the next of a few sizes, for devices prepare themselves for each. While one is computed, the
@@ -234,14 +234,6 @@ class Pipeline:
             self._device.free(pointer)
         for stream in self._streams:
             self._device.end(stream)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def batch_sizes(most: int) -> Iterator[int]:

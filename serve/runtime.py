@@ -3,13 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import onnxruntime
 
 from contract.arrays import Float32, UInt8
+from contract.closing import Closing
 from contract.embedded import manifest_in
 from contract.errors import ModelError, first_line
 from contract.manifest import INPUT, OUTPUT, Manifest
@@ -39,7 +38,7 @@ class RuntimeOptions:
     search: bool = False
 
 
-class OnnxRuntime:
+class OnnxRuntime(Closing):
     """A loaded model on the CPU; a context manager, for it holds threads and memory.
 
     Args:
@@ -90,14 +89,6 @@ class OnnxRuntime:
     def close(self) -> None:
         """Let go of the session; a second time does nothing."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def read_checked(path: Path) -> tuple[bytes, Manifest]:

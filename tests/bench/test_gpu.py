@@ -16,10 +16,10 @@ from bench.gpu_load import shares
 from bench.gpu_machine import describe_machine, gpu_named, sampled_utilisation
 from bench.gpu_networks import PHOTOGRAPH_PX, draw_photographs
 from bench.gpu_part import FAILED, LEFT_OUT, Finding, Part, run_part
-from bench.gpu_perf import drive
 from bench.gpu_promises import CACHED, DECODED, promises
 from bench.gpu_report import Report
 from bench.gpu_tests import marked_files, run_tests
+from bench.perf_analyzer import drive
 
 ROOT = Path(__file__).parents[2]
 MODEL = "mobilenet_v3_small"
@@ -271,10 +271,10 @@ def _wait_until(done: Callable[[], bool]) -> None:
 def test_perf_analyzer_is_read(tmp_path: Path) -> None:
     """Its figures are in microseconds; where it fails, its words are told."""
     program = _program(tmp_path, "perf_analyzer", PERF_ANALYZER)
-    assert drive(str(program), "host:1", "model", 16, 1.0) == {"per_s": 250.5, "p50_ms": 4.0, "p99_ms": 9.0}
+    assert drive(str(program), "host:1", "model", 16, 1000) == {"per_s": 250.5, "p50_ms": 4.0, "p99_ms": 9.0}
     broken = _program(tmp_path, "broken", "#!/bin/sh\necho so it is >&2\nexit 3\n")
     with pytest.raises(RuntimeError, match="ended with 3: so it is"):
-        drive(str(broken), "host:1", "model", 16, 1.0)
+        drive(str(broken), "host:1", "model", 16, 1000)
 
 
 @pytest.mark.parametrize(("callers", "expected"), [(1, [1, 0, 0]), (4, [2, 1, 1]), (256, [86, 85, 85])])

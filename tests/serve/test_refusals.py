@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from support.manifests import MANIFEST
+from support.occupied import occupy
 from support.pictures import COLOURS, draw_picture, encode
 from support.servers import RunningServer, running_server
 
@@ -119,13 +120,7 @@ def _predict(*pictures: bytes, model: str = "colours") -> pb.PredictRequest:
 
 def _occupy(stub: ClassifierStub, count: int, room: int) -> grpc.Future:
     """Send large pictures, and come back when they are inside."""
-    call = stub.Predict.future(_predict(*[LARGE] * count))
-    while True:
-        time.sleep(0.02)  # it takes longer to come than what is asked next, which would leave it no room
-        if _code(stub.Predict, _predict(*[GOOD] * (room + 1 - count))) == grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return call
-        if call.done():
-            call = stub.Predict.future(_predict(*[LARGE] * count))
+    return occupy(stub, _predict(*[LARGE] * count), _predict(*[GOOD] * (room + 1 - count)))
 
 
 def _infer(*pictures: bytes) -> inference.ModelInferRequest:

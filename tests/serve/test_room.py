@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from PIL import Image
+from support.occupied import occupy
 from support.pictures import COLOURS, draw_picture, encode
 from support.servers import running_server
 
@@ -60,10 +61,7 @@ def request_of(*pictures: bytes, model: str = "a") -> pb.PredictRequest:
 def full(channel: grpc.Channel) -> Iterator[grpc.Future]:
     """All the room of one model is taken."""
     stub = ClassifierStub(channel)
-    call = stub.Predict.future(request_of(*[SLOW] * ROOM))
-    while stub.Predict.future(request_of(GOOD)).code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
-        if call.done():  # what was asked after it came before it
-            call = stub.Predict.future(request_of(*[SLOW] * ROOM))
+    call = occupy(stub, request_of(*[SLOW] * ROOM), request_of(GOOD))
     yield call
     call.cancel()
 

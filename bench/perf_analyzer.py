@@ -1,28 +1,24 @@
-"""NVIDIA's perf_analyzer, where it is installed, as a second witness of what a server answers."""
+"""NVIDIA's perf_analyzer: what a server answers, by a load generator that is not ours."""
 
 import csv
-import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-_LEAST_MS = 500
 
-
-def perf_analyzer() -> str | None:
-    """Find the program."""
-    return shutil.which("perf_analyzer")
-
-
-def drive(program: str, target: str, model: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Let it send prepared pixels, one picture a request.
+def drive(
+    program: str, target: str, model: str, concurrency: int, interval_ms: int, data: Sequence[str | Path] = ()
+) -> dict[str, float]:
+    """Let it send one picture a request: prepared pixels of its own, or what it is given.
 
     Args:
         program: perf_analyzer itself.
         target: "host:port".
         model: on the server.
         concurrency: requests in flight.
-        seconds: of one of its measurements.
+        interval_ms: of one of its measurements.
+        data: options that say what is sent.
 
     Returns:
         Pictures a second, and percentiles of their latencies in milliseconds.
@@ -32,10 +28,10 @@ def drive(program: str, target: str, model: str, concurrency: int, seconds: floa
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.csv"
-        command = [program, "-m", model, "-u", target, "-i", "grpc", "-f", str(out), "--percentile", "99"]
+        command = [program, "-m", model, "-u", target, *data, "-i", "grpc", "-f", out, "--percentile", "99"]
         command += ["--concurrency-range", f"{concurrency}:{concurrency}", "--max-trials", "3"]
-        command += ["--measurement-interval", str(max(_LEAST_MS, round(1000 * seconds)))]
-        done = subprocess.run([*command, "--stability-percentage", "900"], capture_output=True, text=True, check=False)
+        command += ["--measurement-interval", str(interval_ms), "--stability-percentage", "900"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"perf_analyzer ended with {done.returncode}: {done.stderr or done.stdout}")
         with out.open() as file:
