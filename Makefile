@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11 and a package index:
-#   make demo    draw pictures, tune, export, serve and ask, without any download but the packages
+#   make demo    draw images, tune, export, serve and ask, without any download but the packages
 #   make test    all tests
 PYTHON ?= python3
 GPU_PYTHON ?= python3
@@ -24,14 +24,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m protos.generate --check
+	$(BIN)/python -m unfreeze.protos.generate --check
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 protos: $(INSTALLED)
-	$(BIN)/python -m protos.generate
+	$(BIN)/python -m unfreeze.protos.generate
 
 # Takes what is installed now; install without the constraints first to take what is newest.
 constraints:

@@ -2,8 +2,8 @@
 
 python -m bench.cache DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
 
-An epoch on cached activations against a naive one, which decodes the pictures and runs the frozen blocks anew: at each
-cut, in turn, the median of a few. Then whole runs of `unfreeze tune` on four views of each picture with larger and
+An epoch on cached activations against a naive one, which decodes the images and runs the frozen blocks anew: at each
+cut, in turn, the median of a few. Then whole runs of `unfreeze tune` on four views of each image with larger and
 larger budgets: by how much the peak of their resident memory is above that of a run that keeps nothing.
 """
 
@@ -20,19 +20,19 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
-from tune.cache import Source
-from tune.dataset import TRAIN, read_dataset
-from tune.gather import gather
-from tune.heap import keep_freed_memory
-from tune.network import Network
-from tune.options import TuneOptions
-from tune.precision import Precision, choose_precision
-from tune.recipes import GENTLE_RATE
-from tune.room import Room
-from tune.train import Schedule, Training
-from tune.views import Views
-from tune.weights import load_pretrained
 from unfreeze.console import RESULTS, print_json
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.weights import load_pretrained
+from unfreeze.tune.data.dataset import TRAIN, read_dataset
+from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.heap import keep_freed_memory
+from unfreeze.tune.device.precision import Precision, choose_precision
+from unfreeze.tune.features.cache import Source
+from unfreeze.tune.features.extract import gather
+from unfreeze.tune.features.placement import Room
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.registry import GENTLE_RATE
+from unfreeze.tune.training.train import Schedule, Training
 
 _ROUNDS = 3
 _VIEWS = 4
@@ -50,7 +50,7 @@ def main(
     """Time epochs at each cut of the second half, then weigh runs from its middle.
 
     Args:
-        data: folder of labelled pictures.
+        data: folder of labeled images.
         backbone: torchvision's name of the network.
         weights: to start from, as for `unfreeze tune`.
         budgets: what to give as `--cache-gb`, in GB.

@@ -1,4 +1,4 @@
-"""The README's picture: one drawn pattern of each wallpaper group, and what the tuned model calls it.
+"""The README's image: one drawn pattern of each wallpaper group, and what the tuned model calls it.
 
 python -m bench.contact_sheet demo/ docs/wallpaper-groups.jpg
 """
@@ -8,12 +8,12 @@ from pathlib import Path
 import cyclopts
 from PIL import Image, ImageDraw, ImageFont
 
-from serve.local import LocalClassifier
 from unfreeze.demo.run import MODEL
 from unfreeze.demo.wallpaper_groups import GROUPS
+from unfreeze.serve.client.local import LocalClassifier
 
 _SIDE, _TEXT, _COLUMNS = 128, 34, 6
-_RIGHT, _WRONG, _GREY = (20, 120, 40), (190, 40, 30), (90, 90, 90)
+_RIGHT, _WRONG, _GRAY = (20, 120, 40), (190, 40, 30), (90, 90, 90)
 
 
 def main(demo: Path, out: Path, *, number: int = 1) -> None:
@@ -21,11 +21,11 @@ def main(demo: Path, out: Path, *, number: int = 1) -> None:
 
     Args:
         demo: the demonstration's folder.
-        out: the picture to write.
-        number: which validation picture of each group to show.
+        out: the image to write.
+        number: which validation image of each group to show.
     """
     newest = max((demo / "models" / MODEL).glob("[0-9]*"), key=lambda path: int(path.name))
-    files = [next((demo / "pictures" / "val" / group).glob(f"{number:04}.*")) for group in GROUPS]
+    files = [next((demo / "images" / "val" / group).glob(f"{number:04}.*")) for group in GROUPS]
     with LocalClassifier(newest / "model.onnx") as model:
         answers = model.predict(files, top=1)
     rows = -(-len(GROUPS) // _COLUMNS)
@@ -33,11 +33,11 @@ def main(demo: Path, out: Path, *, number: int = 1) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for index, (group, file, (best,)) in enumerate(zip(GROUPS, files, answers, strict=True)):
         left, top = index % _COLUMNS * (_SIDE + 8) + 4, index // _COLUMNS * (_SIDE + _TEXT + 8) + 4
-        with Image.open(file) as picture:
-            sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
-        draw.text((left, top + _SIDE + 2), f"drawn: {group}", _GREY, font)
-        colour = _RIGHT if best.label == group else _WRONG
-        draw.text((left, top + _SIDE + 16), f"said: {best.label} ({best.score:.2f})", colour, font)
+        with Image.open(file) as image:
+            sheet.paste(image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
+        draw.text((left, top + _SIDE + 2), f"drawn: {group}", _GRAY, font)
+        color = _RIGHT if best.label == group else _WRONG
+        draw.text((left, top + _SIDE + 16), f"said: {best.label} ({best.score:.2f})", color, font)
     sheet.save(out, quality=85)
 
 

@@ -1,6 +1,6 @@
 """What a server goes through in production: overload, new versions, shutdowns, crashes, and hours of work.
 
-python -m bench.endure overload|swaps|shutdowns|crash|soak --pictures photographs/
+python -m bench.endure overload|swaps|shutdowns|crash|soak --images photographs/
 
 Each starts a real server of mobilenet_v3_small with random weights, in a process of its own, prints what it saw, and
 exits with 1 where a promise was broken.
@@ -27,10 +27,10 @@ import psutil
 
 from bench.load import Call, at_a_rate, callers, percentile_ms, requests_of
 from bench.models import publish_random
-from protos import unfreeze_pb2 as pb
-from protos.unfreeze_pb2_grpc import ClassifierStub
-from serve.plan import cores
 from unfreeze.console import REMARKS, print_json
+from unfreeze.protos import unfreeze_pb2 as pb
+from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
+from unfreeze.serve.scheduling.execution_plan import cores
 
 app = cyclopts.App(help=__doc__)
 _MODEL = "random"
@@ -68,8 +68,8 @@ def _repository() -> Iterator[Path]:
         yield publish_random("mobilenet_v3_small", Path(folder), _MODEL)
 
 
-def _requests(pictures: Path, each: int = 1) -> list[bytes]:
-    return requests_of([file.read_bytes() for file in sorted(pictures.rglob("*.jpg"))], each)
+def _requests(images: Path, each: int = 1) -> list[bytes]:
+    return requests_of([file.read_bytes() for file in sorted(images.rglob("*.jpg"))], each)
 
 
 def _best(target: str, requests: list[bytes], seconds: float = 6) -> float:
@@ -108,20 +108,20 @@ def _report(what: str, facts: dict[str, Any], promises: dict[str, bool]) -> None
 
 
 @app.command
-def overload(*, pictures: Path, seconds: float = 60, times: float = 5, timeout_s: float = 1.0, each: int = 16) -> None:
+def overload(*, images: Path, seconds: float = 60, times: float = 5, timeout_s: float = 1.0, each: int = 16) -> None:
     """Ask for more than the server can do: what it takes on it finishes in time, the rest it refuses at once.
 
     The load generator runs on the server's cores, and needs more of them to ask for more: goodput is compared by the
-    cores that it left to the server. Requests of many pictures leave most.
+    cores that it left to the server. Requests of many images leave most.
 
     Args:
-        pictures: folder of JPEG files.
+        images: folder of JPEG files.
         seconds: for so long.
         times: so many times what it can do.
         timeout_s: every request's deadline.
-        each: pictures a request.
+        each: images a request.
     """
-    requests = _requests(pictures, each)
+    requests = _requests(images, each)
     with _repository() as repository, _serving(repository, "--max-queue", "128") as server:
         with _Cores() as at_best:
             best = _best(server.target, requests)
@@ -157,15 +157,15 @@ def overload(*, pictures: Path, seconds: float = 60, times: float = 5, timeout_s
 
 
 @app.command
-def swaps(*, pictures: Path, count: int = 100, load: float = 0.5) -> None:
+def swaps(*, images: Path, count: int = 100, load: float = 0.5) -> None:
     """Publish version after version under load: no request fails, and none waits much longer.
 
     Args:
-        pictures: folder of JPEG files.
+        images: folder of JPEG files.
         count: of versions.
         load: as a part of what the server can do.
     """
-    requests = _requests(pictures)
+    requests = _requests(images)
     with _repository() as repository, _serving(repository, "--poll-s", "0.05") as server:
         best = _best(server.target, requests)
         seconds = 10 + 0.5 * count
@@ -200,16 +200,16 @@ def swaps(*, pictures: Path, count: int = 100, load: float = 0.5) -> None:
 
 
 @app.command
-def shutdowns(*, pictures: Path, count: int = 20) -> None:
+def shutdowns(*, images: Path, count: int = 20) -> None:
     """Send SIGTERM under load: every request that the server took on is answered, and the exit code is 0.
 
     gRPC itself cancels a call that arrives in the moment in which it stops; the server never hears of that one.
 
     Args:
-        pictures: folder of JPEG files.
+        images: folder of JPEG files.
         count: how often.
     """
-    requests = _requests(pictures)
+    requests = _requests(images)
     statuses: Counter[str] = Counter()
     codes: Counter[int] = Counter()
     told = Counter({"answered": 0, "refused": 0})
@@ -240,14 +240,14 @@ def shutdowns(*, pictures: Path, count: int = 20) -> None:
 
 
 @app.command
-def crash(*, pictures: Path, count: int = 5) -> None:
+def crash(*, images: Path, count: int = 5) -> None:
     """Kill the server with SIGKILL and start it again: how long until it answers, and what it takes idle.
 
     Args:
-        pictures: folder of JPEG files.
+        images: folder of JPEG files.
         count: how often.
     """
-    request = pb.PredictRequest.FromString(_requests(pictures)[0])
+    request = pb.PredictRequest.FromString(_requests(images)[0])
     ready: list[float] = []
     rss: list[float] = []
     with _repository() as repository:
@@ -270,15 +270,15 @@ def crash(*, pictures: Path, count: int = 5) -> None:
 
 
 @app.command
-def soak(*, pictures: Path, minutes: float = 10, load: float = 0.8) -> None:
+def soak(*, images: Path, minutes: float = 10, load: float = 0.8) -> None:
     """Ask for most of what the server can do, for long: memory, descriptors, threads and tasks do not grow.
 
     Args:
-        pictures: folder of JPEG files.
+        images: folder of JPEG files.
         minutes: for so long, after a tenth of it to warm up.
         load: as a part of what the server can do.
     """
-    requests = _requests(pictures)
+    requests = _requests(images)
     with _repository() as repository, _serving(repository) as server:
         best = _best(server.target, requests)
         statuses: Counter[str] = Counter()

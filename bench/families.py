@@ -13,15 +13,15 @@ import cyclopts
 import numpy as np
 import torch
 
-from contract.errors import ProofError, first_line
-from contract.reporting import Silent
-from export.engine import build_engine
-from export.graph import HalfNetwork, Served, graph_from_network
-from export.options import EngineOptions
-from export.prove import check_graph
-from export.session import Session
-from tune.weights import load_pretrained
 from unfreeze.console import REMARKS
+from unfreeze.contract.errors import ProofError, first_line
+from unfreeze.contract.reporting import Silent
+from unfreeze.export.engine import build_engine
+from unfreeze.export.graph import HalfNetwork, Served, graph_from_network
+from unfreeze.export.options import EngineOptions
+from unfreeze.export.prove import check_graph
+from unfreeze.export.session import Session
+from unfreeze.tune.backbones.weights import load_pretrained
 
 BUILDERS = (
     "maxvit_t",
@@ -50,8 +50,8 @@ _HEAD = f"""\
 # What exports, and what becomes an engine
 
 Made by `python -m bench.families`, with {", ".join(f"{name} {version(name)}" for name in _PACKAGES)}.
-Random weights, with the statistics of their norms taken from pictures, one builder of each family. Differences are of
-probabilities, between torch in float32 and ONNX Runtime on a CPU, over three pictures in one batch and one by one.
+Random weights, with the statistics of their norms taken from images, one builder of each family. Differences are of
+probabilities, between torch in float32 and ONNX Runtime on a CPU, over three images in one batch and one by one.
 Engines are TensorRT for RTX's, for {" and ".join(_ENGINE.targets)}, built on a machine with no GPU; where one is not
 built, the library's words stand in its place. The engines have not been run: that takes a GPU that they are for.
 
@@ -66,7 +66,7 @@ class Exported:
 
     Args:
         expected: what torch answers in float32.
-        together: what ONNX Runtime answers to all pictures at once.
+        together: what ONNX Runtime answers to all images at once.
         alone: what it answers to one at a time.
         model_mb: size of the graph, in millions of bytes.
         engine_mb: size of the engine; 0 where there is none.
@@ -113,7 +113,7 @@ def export_builder(backbone: str, precision: str, *, engine: bool) -> Exported:
     """
     torch.set_num_threads(1)
     served = _served(backbone)
-    shape = served.network.picture_shape
+    shape = served.network.image_shape
     pixels = _pixels(shape)
     with torch.inference_mode():
         expected = served(pixels).numpy()
@@ -140,19 +140,19 @@ def export_builder(backbone: str, precision: str, *, engine: bool) -> Exported:
 
 
 def _served(backbone: str) -> Served:
-    """Random weights, activations of the usual size, and a head that answers otherwise to other pictures."""
+    """Random weights, activations of the usual size, and a head that answers otherwise to other images."""
     torch.manual_seed(0)
     network = load_pretrained(backbone, "none").network(backbone, 3, torch.device("cpu"))
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.train().momentum = None  # its statistics become those of the first batch
-        network.run_blocks(_pixels(network.picture_shape), 0, len(network.block_names))
+        network.run_blocks(_pixels(network.image_shape), 0, len(network.block_names))
         for module in network.eval().modules():
             # What hardly varies is not blown up, and halves' rounding with it.
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var += module.running_mean**2
-        features = network.run_blocks(_pixels(network.picture_shape), 0, len(network.block_names)).mean((2, 3))
+        features = network.run_blocks(_pixels(network.image_shape), 0, len(network.block_names)).mean((2, 3))
     deviation = features.std(0)
     network.head.mean.copy_(features.mean(0))
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))
@@ -162,12 +162,12 @@ def _served(backbone: str) -> Served:
 
 
 def _pixels(shape: tuple[int, int, int]) -> torch.Tensor:
-    """Noise of several sizes of grain and several colours."""
-    rng, pictures = np.random.default_rng(0), []
+    """Noise of several sizes of grain and several colors."""
+    rng, images = np.random.default_rng(0), []
     for grain in (1, 8, 40):
         coarse = rng.integers(0, 256, (-(-shape[0] // grain), -(-shape[1] // grain), 3))
-        pictures.append(np.kron(coarse, np.ones((grain, grain, 1)))[: shape[0], : shape[1]])
-    return torch.from_numpy(np.stack(pictures).astype(np.uint8))
+        images.append(np.kron(coarse, np.ones((grain, grain, 1)))[: shape[0], : shape[1]])
+    return torch.from_numpy(np.stack(images).astype(np.uint8))
 
 
 if __name__ == "__main__":

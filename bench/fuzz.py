@@ -1,6 +1,6 @@
-"""Pictures and messages that mean harm, against a real server: it answers all of them, says why, and stays as it was.
+"""Images and messages that mean harm, against a real server: it answers all of them, says why, and stays as it was.
 
-python -m bench.fuzz --pictures 20000 --messages 20000 --seed 0
+python -m bench.fuzz --images 20000 --messages 20000 --seed 0
 """
 
 import asyncio
@@ -16,38 +16,38 @@ import cyclopts
 from rich.table import Table
 
 from bench.hostile.attack import Tally, attack, save
-from bench.hostile.jobs import Job, message_jobs, picture_jobs
+from bench.hostile.images import COLORS, draw, encode
+from bench.hostile.jobs import Job, image_jobs, message_jobs
 from bench.hostile.messages import MODEL
-from bench.hostile.model import publish_colours
-from bench.hostile.pictures import COLOURS, draw, encode
-from serve.client import Client
+from bench.hostile.model import publish_colors
 from unfreeze.console import RESULTS, TerminalReporter
+from unfreeze.serve.client.blocking import Client
 
 _OUT = Path(__file__).parent / "out" / "fuzz"
 _MOST_MIB = 64
 
 
 def main(
-    *, pictures: int = 20_000, messages: int = 20_000, seed: int = 0, repository: Path | None = None, out: Path = _OUT
+    *, images: int = 20_000, messages: int = 20_000, seed: int = 0, repository: Path | None = None, out: Path = _OUT
 ) -> None:
-    """Send changed pictures in three ways each, and changed messages to every method; exit with 1 where it harms.
+    """Send changed images in three ways each, and changed messages to every method; exit with 1 where it harms.
 
     Every call is to be answered in time, with a status that docs/refusals.md has for it, in words that tell nothing of
     the machine; the server is to live, to keep its memory, and to answer right in the end.
 
     Args:
-        pictures: how many.
+        images: how many.
         messages: how many.
         seed: of chance; the same one sends the same.
-        repository: folder that holds a model `colours`; one is made where none is given.
+        repository: folder that holds a model `colors`; one is made where none is given.
         out: folder that gets the server's log, and what broke a promise.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
-        models = repository or publish_colours(Path(folder) / "models")
+        models = repository or publish_colors(Path(folder) / "models")
         with _server(models, out / "server.log") as (process, target):
-            jobs = {"pictures": picture_jobs(pictures, seed), "messages": message_jobs(messages, seed)}
-            counts = {"pictures": pictures, "messages": messages}
+            jobs = {"images": image_jobs(images, seed), "messages": message_jobs(messages, seed)}
+            counts = {"images": images, "messages": messages}
             tallies = {
                 kind: fuzz(target, process.pid, models, each, reporter.track(kind, counts[kind]))
                 for kind, each in jobs.items()
@@ -76,10 +76,10 @@ def fuzz(
 
 
 def answers_right(target: str) -> bool:
-    """Tell whether a server knows the colours of good pictures."""
-    pictures = [encode(draw(colour), "PNG") for colour in COLOURS.values()]
+    """Tell whether a server knows the colors of good images."""
+    images = [encode(draw(color), "PNG") for color in COLORS.values()]
     with Client(target) as client:
-        return [answer[0].label for answer in client.predict(pictures, model=MODEL)] == list(COLOURS)
+        return [answer[0].label for answer in client.predict(images, model=MODEL)] == list(COLORS)
 
 
 def grown_mib(tally: Tally) -> float:
@@ -121,7 +121,7 @@ def _verdict(tallies: dict[str, Tally], *, right: bool, out: Path) -> bool:
     whole = broken == 0 and right and growth <= _MOST_MIB
     RESULTS.print(
         f"{'held' if whole else 'BROKEN'}: {broken} violations{f', kept in {out}' if broken else ''}; memory grew by "
-        f"{growth:.0f} MiB; good pictures are answered {'right' if right else 'WRONG'} in the end",
+        f"{growth:.0f} MiB; good images are answered {'right' if right else 'WRONG'} in the end",
         markup=False,
     )
     return whole

@@ -44,7 +44,7 @@ class GpuOptions:
         precisions: of the models.
         batches: sizes for the raw runtime; the largest is the models' own.
         concurrency: requests in flight.
-        pictures: folder of labelled pictures; without it, textures are drawn.
+        images: folder of labeled images; without it, textures are drawn.
         each_s: the longest that one measurement may take, in seconds.
         json: print JSON instead of a table.
     """
@@ -58,7 +58,7 @@ class GpuOptions:
     precisions: _Names = ("fp32", "fp16", "int8")
     batches: _Numbers = ()
     concurrency: _Numbers = ()
-    pictures: Path | None = None
+    images: Path | None = None
     each_s: float | None = None
     json: _Flag = False
 
@@ -66,7 +66,7 @@ class GpuOptions:
         """Fill in what was not said.
 
         Args:
-            folder: takes pictures, models and findings.
+            folder: takes images, models and findings.
         """
         quick = self.quick
         return Setting(
@@ -77,7 +77,7 @@ class GpuOptions:
             precisions=self.precisions,
             batches=self.batches or ((1, 8) if quick else (1, 8, 32, 64, 128)),
             concurrency=self.concurrency or ((1, 4) if quick else (1, 16, 64, 256)),
-            pictures="" if self.pictures is None else str(self.pictures.absolute()),
+            images="" if self.images is None else str(self.images.absolute()),
             each_s=self.each_s or (1.0 if quick else 2.0),
             drawn=4 if quick else 6,
             trained=16 if quick else 1024,

@@ -1,4 +1,4 @@
-"""How many pictures a second this machine's cores decode and prepare, with nothing else to do."""
+"""How many images a second this machine's cores decode and prepare, with nothing else to do."""
 
 import multiprocessing
 import time
@@ -7,17 +7,17 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.synchronize import Barrier
 
-from contract.preprocess import PreprocessSpec, prepare
-from serve.plan import cores
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.serve.scheduling.execution_plan import cores
 
 _state: dict[str, Barrier] = {}
 
 
-def pictures_per_second(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: float) -> float:
-    """Let a process for each core prepare pictures for so long.
+def images_per_second(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: float) -> float:
+    """Let a process for each core prepare images for so long.
 
     Args:
-        encoded: pictures, prepared in turn.
+        encoded: images, prepared in turn.
         spec: how.
         seconds: for so long.
     """

@@ -1,4 +1,4 @@
-"""Load from several processes, each of which asks a server over gRPC with requests that were serialised before.
+"""Load from several processes, each of which asks a server over gRPC with requests that were serialized before.
 
 python -m bench.gpu_load TARGET FOLDER
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from statistics import mean
 
-from serve.plan import cores
+from unfreeze.serve.scheduling.execution_plan import cores
 
 _EVERY_S = 0.2
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "grpcio", "pillow")
@@ -59,7 +59,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def sampled_utilisation(device: str) -> Iterator[list[float]]:
+def sampled_utilization(device: str) -> Iterator[list[float]]:
     """Sample how busy the first GPU is while the body runs.
 
     Args:
@@ -94,7 +94,7 @@ def mean_percent(seen: list[float]) -> float | None:
 
 
 def _reader() -> Callable[[], float] | None:
-    """Give what reads the utilisation in percent: NVIDIA's library, else its program, if there is one."""
+    """Give what reads the utilization in percent: NVIDIA's library, else its program, if there is one."""
     try:
         import pynvml
 

@@ -1,4 +1,4 @@
-"""Pictures and models for the other parts of `bench.gpu`, each model in a repository of its own."""
+"""Images and models for the other parts of `bench.gpu`, each model in a repository of its own."""
 
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -9,15 +9,15 @@ import onnxruntime
 
 from bench.gpu_networks import PHOTOGRAPH_PX, draw_photographs, random_network
 from bench.gpu_part import Part, Setting
-from contract.engine import load_tensorrt
-from contract.errors import ModelError, ProofError, first_line
-from contract.manifest import Provenance
-from export.options import ExportOptions
-from export.run import export
-from serve.plan import cores
-from tune.checkpoint import LabelledFile, RunFacts, save_run
-from tune.dataset import TRAIN, VAL, Dataset, read_dataset
-from tune.pictures import Picture
+from unfreeze.contract.engine import load_tensorrt
+from unfreeze.contract.errors import ModelError, ProofError, first_line
+from unfreeze.contract.manifest import Provenance
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.run import export_model
+from unfreeze.serve.scheduling.execution_plan import cores
+from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run
+from unfreeze.tune.data.dataset import TRAIN, VAL, Dataset, read_dataset
+from unfreeze.tune.data.images import LabeledImage
 
 _CUDA = "CUDAExecutionProvider"
 _PROVEN, _CALIBRATING = 42, 32
@@ -25,12 +25,12 @@ _ENGINE_S = 60  # that an engine may take
 
 
 def measure(part: Part) -> None:
-    """Draw pictures, and export what the other parts measure, some at a time."""
+    """Draw images, and export what the other parts measure, some at a time."""
     setting = part.setting
-    if not setting.pictures:
+    if not setting.images:
         draw_photographs(setting.data, setting.drawn)
         size = " x ".join(map(str, PHOTOGRAPH_PX))
-        part.left_out("photographs", f"no --pictures were given; drawn ones of {size} pixels stand in for them")
+        part.left_out("photographs", f"no --images were given; drawn ones of {size} pixels stand in for them")
     if setting.device == "cuda" and _CUDA not in onnxruntime.get_available_providers():
         part.left_out("models on cuda, and serving them", f"this ONNX Runtime has no {_CUDA}: see docs/gpu.md")
         return
@@ -60,7 +60,7 @@ def _write_run(backbone: str, dataset: Dataset, run: Path) -> None:
         preprocess=spec,
         temperature=1.0,
         provenance=Provenance(
-            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=0, pictures=0, versions={}
+            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=0, images=0, versions={}
         ),
         metrics={},
         data=str(dataset.root),
@@ -71,9 +71,9 @@ def _write_run(backbone: str, dataset: Dataset, run: Path) -> None:
     save_run(run, network, facts, {})
 
 
-def _files(pictures: tuple[Picture, ...], most: int) -> tuple[LabelledFile, ...]:
-    stride = -(-len(pictures) // most)
-    return tuple(LabelledFile(path=str(one.path.absolute()), label=one.label) for one in pictures[::stride])
+def _files(images: tuple[LabeledImage, ...], most: int) -> tuple[LabeledFile, ...]:
+    stride = -(-len(images) // most)
+    return tuple(LabeledFile(path=str(one.path.absolute()), label=one.label) for one in images[::stride])
 
 
 def _export(setting: Setting, backbone: str, precision: str) -> dict[str, float]:
@@ -85,7 +85,7 @@ def _export(setting: Setting, backbone: str, precision: str) -> dict[str, float]
         max_drop=100,
     )
     repository, started = setting.repository(backbone, precision), time.monotonic()
-    published = export(_run_of(setting, backbone), repository, repository.name, options)
+    published = export_model(_run_of(setting, backbone), repository, repository.name, options)
     return {"seconds": time.monotonic() - started, "mb": published.bytes / 1e6}
 
 
@@ -106,4 +106,4 @@ def _add_engine(part: Part) -> None:
     with part.trying(what):
         options = ExportOptions(precision=precision, max_batch=max(part.setting.batches), max_drop=100, tensorrt=True)
         repository = part.setting.repository(backbone, precision)
-        export(_run_of(part.setting, backbone), repository, repository.name, options)
+        export_model(_run_of(part.setting, backbone), repository, repository.name, options)

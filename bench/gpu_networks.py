@@ -1,4 +1,4 @@
-"""Networks with random weights that answer otherwise to other pictures, and pictures to ask them about."""
+"""Networks with random weights that answer otherwise to other images, and images to ask them about."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.pictures import write_textures
-from contract.preprocess import PreprocessSpec, prepare
-from tune.network import Network, pool
-from tune.pictures import Picture
-from tune.weights import load_pretrained
+from bench.images import write_textures
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.tune.backbones.network import Network, pool
+from unfreeze.tune.backbones.weights import load_pretrained
+from unfreeze.tune.data.images import LabeledImage
 
 PHOTOGRAPH_PX = (500, 375)  # what photographs of the usual sets have
-_PICTURES = 32  # that statistics are taken from
+_IMAGES = 32  # that statistics are taken from
 _USUAL_MOMENTUM = 0.1
 _LOGITS = 3.0  # their standard deviation
 
@@ -25,35 +25,35 @@ def draw_photographs(folder: Path, each: int) -> None:
     """Draw textures of fourteen kinds, three of ten for validation, as JPEG files as large as photographs."""
     write_textures(folder, each)
     for path in sorted(folder.rglob("*.jpg")):
-        with Image.open(path) as picture:
-            picture.resize(PHOTOGRAPH_PX, Image.Resampling.BICUBIC).save(path, quality=90)
+        with Image.open(path) as image:
+            image.resize(PHOTOGRAPH_PX, Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def random_network(backbone: str, classes: int, pictures: Sequence[Picture]) -> tuple[Network, PreprocessSpec]:
+def random_network(backbone: str, classes: int, images: Sequence[LabeledImage]) -> tuple[Network, PreprocessSpec]:
     """Make a network on the CPU whose activations are of the usual size, so that float16 holds them.
 
-    The statistics of its norms are those of some pictures, and its head tells each picture by the nearest class.
+    The statistics of its norms are those of some images, and its head tells each image by the nearest class.
 
     Args:
         backbone: torchvision's name of the builder.
         classes: how many.
-        pictures: some of each class.
+        images: some of each class.
     """
     torch.manual_seed(0)
     pretrained = load_pretrained(backbone, "none")
     network = pretrained.network(backbone, classes, torch.device("cpu"))
-    some = sorted(pictures, key=lambda picture: picture.path.name)[:_PICTURES]  # of all classes
+    some = sorted(images, key=lambda image: image.path.name)[:_IMAGES]  # of all classes
     pixels = prepared(some, pretrained.spec)
     with torch.inference_mode():
         _settle(network, pixels)
         features = pool(network.run_blocks(pixels, 0, len(network.block_names)))
-        _answer(network, features, torch.tensor([picture.label for picture in some]))
+        _answer(network, features, torch.tensor([image.label for image in some]))
     return network, pretrained.spec
 
 
-def prepared(pictures: Sequence[Picture], spec: PreprocessSpec, count: int | None = None) -> Tensor:
-    """Decode pictures, all or so many, again from the first where there are fewer: uint8 [N, H, W, 3]."""
-    made = [prepare(picture.path.read_bytes(), spec) for picture in pictures[:count]]
+def prepared(images: Sequence[LabeledImage], spec: PreprocessSpec, count: int | None = None) -> Tensor:
+    """Decode images, all or so many, again from the first where there are fewer: uint8 [N, H, W, 3]."""
+    made = [prepare(image.path.read_bytes(), spec) for image in images[:count]]
     return torch.from_numpy(np.stack(list(islice(cycle(made), count or len(made)))))
 
 
@@ -68,7 +68,7 @@ def _settle(network: Network, pixels: Tensor) -> None:
 
 
 def _answer(network: Network, features: Tensor, labels: Tensor) -> None:
-    """Standardise the features [N, F], and weigh them by the mean of each class."""
+    """Standardize the features [N, F], and weigh them by the mean of each class."""
     head, deviation = network.head, features.std(0)
     head.mean.copy_(features.mean(0))
     head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))

@@ -21,8 +21,8 @@ from typing import Any
 
 import cyclopts
 
-from contract.errors import first_line
-from contract.repository import ModelRepository
+from unfreeze.contract.errors import first_line
+from unfreeze.contract.repository import ModelRepository
 
 LEFT_OUT, FAILED = "left out", "failed"
 Finding = dict[str, Any]
@@ -36,18 +36,18 @@ class Setting:
     """What is to be measured, and where.
 
     Args:
-        folder: takes pictures, models and findings.
+        folder: takes images, models and findings.
         device: "cuda" or "cpu".
         backbones: whose models are served, by torchvision's names.
         tuned: those that are trained; the first gives the epochs that are compared.
         precisions: of the models.
         batches: sizes for the raw runtime.
         concurrency: requests in flight.
-        pictures: folder of labelled pictures; empty draws some.
+        images: folder of labeled images; empty draws some.
         each_s: the longest that one measurement may take, in seconds.
-        drawn: pictures of each of fourteen kinds, where none are given.
-        trained: pictures in an epoch.
-        train_batch: pictures a training step.
+        drawn: images of each of fourteen kinds, where none are given.
+        trained: images in an epoch.
+        train_batch: images a training step.
         seconds: for one part.
     """
 
@@ -58,7 +58,7 @@ class Setting:
     precisions: tuple[str, ...]
     batches: tuple[int, ...]
     concurrency: tuple[int, ...]
-    pictures: str
+    images: str
     each_s: float
     drawn: int
     trained: int
@@ -67,8 +67,8 @@ class Setting:
 
     @property
     def data(self) -> Path:
-        """The folder of labelled pictures."""
-        return Path(self.pictures or Path(self.folder) / "pictures")
+        """The folder of labeled images."""
+        return Path(self.images or Path(self.folder) / "images")
 
     def repository(self, backbone: str, precision: str) -> Path:
         """Name the repository of one model, which is called as its folder."""

@@ -9,7 +9,7 @@ _TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2}
 _SERVED_SHARE, _HALF_TIMES, _CACHE_TIMES = 0.8, 1.8, 10.0
 _HALF_MODEL, _HALF_BATCH = "resnet50", 32
 CACHED = "the last block on the cache"
-DECODED = "whole network, pictures decoded"
+DECODED = "whole network, images decoded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,13 @@ def promises(findings: Sequence[Finding], device: str) -> list[Promise]:
 
 
 def raw_best(findings: Sequence[Finding], model: str, device: str) -> float | None:
-    """Give the most pictures a second of a model's runtime, over all sizes of batches."""
+    """Give the most images a second of a model's runtime, over all sizes of batches."""
     rates = [one["per_s"] for one in findings if one["kind"] == "raw" and one["model"] == f"{model} on {device}"]
     return max(rates, default=None)
 
 
 def limit_of(findings: Sequence[Finding], served: Finding, device: str) -> float | None:
-    """Give what no server of a model could beat: its runtime, and for encoded pictures also the cores that decode."""
+    """Give what no server of a model could beat: its runtime, and for encoded images also the cores that decode."""
     raw = raw_best(findings, served["model"], device)
     if raw is None or served["input"] == "pixels":
         return raw

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.gpu_part import Part, Setting
-from contract.engine import ENGINE_FILE
-from contract.errors import UnfreezeError, first_line
-from contract.preprocess import PreprocessSpec, prepare
-from serve.options import ServeOptions
-from serve.plan import Plan, possible_plans
-from serve.runtime import RuntimeOptions
-from serve.runtimes import Runtime, RuntimeName, open_runtime
-from tune.dataset import VAL, read_dataset
+from unfreeze.contract.engine import ENGINE_FILE
+from unfreeze.contract.errors import UnfreezeError, first_line
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.runtimes import Runtime, RuntimeName, open_runtime
+from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions
+from unfreeze.serve.scheduling.execution_plan import Plan, possible_plans
+from unfreeze.tune.data.dataset import VAL, read_dataset
 
 _COMPARED = 42
 _FEWEST = 2
@@ -69,7 +69,7 @@ def plan_of(setting: Setting, path: Path) -> Plan:
 
 
 def _agree(part: Part, what: str, path: Path, runtime: Runtime) -> None:
-    """Hold the answers to validation pictures against those of the same file on the CPU."""
+    """Hold the answers to validation images against those of the same file on the CPU."""
     pixels = _validation(part.setting, runtime.manifest.preprocess)
     with open_runtime(path, "cpu") as reference:
         expected = np.concatenate([reference.run(pixels[at : at + 8]) for at in range(0, len(pixels), 8)])
@@ -78,7 +78,7 @@ def _agree(part: Part, what: str, path: Path, runtime: Runtime) -> None:
         "agree",
         model=what,
         precision=runtime.manifest.precision,
-        pictures=len(pixels),
+        images=len(pixels),
         same_top1=float((found.argmax(1) == expected.argmax(1)).mean()),
         largest_difference=float(np.abs(found - expected).max()),
         labels_seen=len(set(expected.argmax(1).tolist())),
@@ -86,9 +86,9 @@ def _agree(part: Part, what: str, path: Path, runtime: Runtime) -> None:
 
 
 def _validation(setting: Setting, spec: PreprocessSpec) -> np.ndarray:
-    pictures = read_dataset(setting.data).splits[VAL]
-    stride = -(-len(pictures) // _COMPARED)
-    return np.stack([prepare(picture.path.read_bytes(), spec) for picture in pictures[::stride]])
+    images = read_dataset(setting.data).splits[VAL]
+    stride = -(-len(images) // _COMPARED)
+    return np.stack([prepare(image.path.read_bytes(), spec) for image in images[::stride]])
 
 
 def _time(part: Part, what: str, runtime: Runtime, plan: Plan, models_left: int) -> None:

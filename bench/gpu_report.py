@@ -103,7 +103,7 @@ def _served(one: Finding) -> tuple[str, str]:
 
 def _agreed(one: Finding) -> tuple[str, str]:
     more = f"same first label {one['same_top1']:.3f}, of {one['labels_seen']} labels; largest difference "
-    return f"{one['model']} against the CPU, {one['pictures']} pictures", f"{more}{one['largest_difference']:.1e}"
+    return f"{one['model']} against the CPU, {one['images']} images", f"{more}{one['largest_difference']:.1e}"
 
 
 _SHOWN: dict[str, Callable[[Finding], tuple[str, str]]] = {

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import grpc
 
-from bench.gpu_decode import pictures_per_second
+from bench.gpu_decode import images_per_second
 from bench.gpu_load import Generators
-from bench.gpu_machine import mean_percent, sampled_utilisation
+from bench.gpu_machine import mean_percent, sampled_utilization
 from bench.gpu_part import Part
 from bench.gpu_raw import opened
 from bench.perf_analyzer import drive
-from contract.manifest import INPUT, Manifest
-from contract.preprocess import prepare
-from contract.repository import ENCODED_SUFFIX
-from protos import open_inference_pb2 as pb
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve.infer import ENCODED_INPUT
-from serve.plan import cores
-from serve.runtime import read_checked
-from tune.dataset import TRAIN, read_dataset
+from unfreeze.contract.manifest import INPUT, Manifest
+from unfreeze.contract.preprocess import prepare
+from unfreeze.contract.repository import ENCODED_SUFFIX
 from unfreeze.demo.run import serving
+from unfreeze.protos import open_inference_pb2 as pb
+from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from unfreeze.serve.protocol.model_infer import ENCODED_INPUT
+from unfreeze.serve.runtimes.onnx_cpu import read_checked
+from unfreeze.serve.scheduling.execution_plan import cores
+from unfreeze.tune.data.dataset import TRAIN, read_dataset
 
 KINDS = ("pixels", "jpeg")
-_PICTURES = 64
+_IMAGES = 64
 _PERF_ANALYZER, _LEAST_MS = "perf_analyzer", 500
 _MOST_PROCESSES = 8
 _START_S, _WARM_SHARE = 8.0, 0.3
@@ -50,7 +50,7 @@ def measure(part: Part) -> None:
     """Drive a server of each model."""
     if shutil.which(_PERF_ANALYZER) is None:
         part.left_out("perf_analyzer as a second witness", "it is not installed")
-    encoded = [one.path.read_bytes() for one in read_dataset(part.setting.data).splits[TRAIN][:_PICTURES]]
+    encoded = [one.path.read_bytes() for one in read_dataset(part.setting.data).splits[TRAIN][:_IMAGES]]
     found = part.setting.models()
     models = [_Model(label=f"{one[0]} {one[1]}", name=one[2].parents[1].name, path=one[2]) for one in found]
     if not models or not _runs_here(part, models[0]):
@@ -73,12 +73,12 @@ def _runs_here(part: Part, model: _Model) -> bool:
 
 
 def _decode_limit(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[bytes], seconds: float) -> None:
-    per_s = pictures_per_second(encoded, manifest.preprocess, seconds)
+    per_s = images_per_second(encoded, manifest.preprocess, seconds)
     part.note("decode", model=model.label, processes=cores(), per_s=per_s)
 
 
 def _requests(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[bytes]) -> Path:
-    """Serialise one picture a request, for the load generators and for perf_analyzer."""
+    """Serialize one image a request, for the load generators and for perf_analyzer."""
     folder = Path(part.setting.folder) / "requests" / model.name
     folder.mkdir(parents=True)
     tensor = pb.ModelInferRequest.InferInputTensor
@@ -116,7 +116,7 @@ def _ask(part: Part, model: _Model, kind: str, concurrency: int, asked: tuple[st
     target, generators, seconds = asked
     name = model.name + ENCODED_SUFFIX * (kind == "jpeg")
     before = _statistics(target, name)
-    with sampled_utilisation(part.setting.device) as percents:
+    with sampled_utilization(part.setting.device) as percents:
         load = generators.ask(kind, concurrency, _WARM_SHARE * seconds, seconds)
     part.note(
         "served",
@@ -139,13 +139,13 @@ def _statistics(target: str, name: str) -> pb.ModelStatistics:
 
 
 def _where_the_time_went(before: pb.ModelStatistics, after: pb.ModelStatistics) -> dict[str, float]:
-    """Give the means of what was answered in between: milliseconds a request, and pictures a batch."""
+    """Give the means of what was answered in between: milliseconds a request, and images a batch."""
 
     def mean_ms(stage: str) -> float:
         first, last = (getattr(one.inference_stats, stage) for one in (before, after))
         return (last.ns - first.ns) / max(1, last.count - first.count) / 1e6
 
-    pictures = after.inference_count - before.inference_count
+    images = after.inference_count - before.inference_count
     batches = max(1, after.execution_count - before.execution_count)
     stages = {"queue_ms": "queue", "decode_ms": "compute_input", "infer_ms": "compute_infer"}
-    return {name: mean_ms(stage) for name, stage in stages.items()} | {"mean_batch": pictures / batches}
+    return {name: mean_ms(stage) for name, stage in stages.items()} | {"mean_batch": images / batches}

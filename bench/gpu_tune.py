@@ -12,20 +12,19 @@ import torch
 from bench.gpu_networks import prepared, random_network
 from bench.gpu_part import Part
 from bench.gpu_promises import CACHED, DECODED
-from contract.preprocess import PreprocessSpec
-from tune.cache import Cached, Source
-from tune.dataset import TRAIN, read_dataset
-from tune.evaluate import labels_of
-from tune.gather import gather
-from tune.network import ALL, HEAD, Network
-from tune.options import PrecisionName, TuneOptions
-from tune.pictures import Picture
-from tune.precision import Precision, choose_precision
-from tune.room import Room
-from tune.train import Schedule, Training
-from tune.views import Views
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.tune.backbones.network import ALL, HEAD, Network
+from unfreeze.tune.data.dataset import TRAIN, read_dataset
+from unfreeze.tune.data.images import LabeledImage, labels_of
+from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.precision import Precision, choose_precision
+from unfreeze.tune.features.cache import Cached, Source
+from unfreeze.tune.features.extract import gather
+from unfreeze.tune.features.placement import Room
+from unfreeze.tune.options import PrecisionName, TuneOptions
+from unfreeze.tune.training.train import Schedule, Training
 
-_IN_MEMORY = "whole network, pictures in memory"
+_IN_MEMORY = "whole network, images in memory"
 _PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 _SLOW = "CPUs do not train in float16"
 _RATE = 1e-9  # next to nothing is learned, so that nothing diverges
@@ -42,16 +41,16 @@ def measure(part: Part) -> None:
     precision = choose_precision(setting.device)
     dataset = read_dataset(setting.data)
     own = dataset.splits[TRAIN]
-    pictures = tuple(islice(cycle(own), setting.trained))
+    images = tuple(islice(cycle(own), setting.trained))
     for number, backbone in enumerate(setting.tuned):
         with part.trying(f"training {backbone}"):
             network, spec = random_network(backbone, len(dataset.labels), own)
             network.to(precision.device, memory_format=torch.channels_last)
             pixels = prepared(own, spec, setting.trained)[:, None]
-            in_memory = Cached(position=0, activations=pixels, labels=labels_of(pictures))
+            in_memory = Cached(position=0, activations=pixels, labels=labels_of(images))
             bench = _Bench(part=part, backbone=backbone, network=network, in_memory=in_memory, precision=precision)
             if number == 0:
-                bench.compare_epochs(pictures, spec)
+                bench.compare_epochs(images, spec)
             bench.train_everywhere(len(setting.tuned) - number)
 
 
@@ -63,7 +62,7 @@ class _Bench:
         part: that asks for it.
         backbone: its name.
         network: on the device.
-        in_memory: its pictures, prepared beforehand.
+        in_memory: its images, prepared beforehand.
         precision: as tuning would choose it.
     """
 
@@ -73,13 +72,13 @@ class _Bench:
     in_memory: Cached
     precision: Precision
 
-    def compare_epochs(self, pictures: tuple[Picture, ...], spec: PreprocessSpec) -> None:
+    def compare_epochs(self, images: tuple[LabeledImage, ...], spec: PreprocessSpec) -> None:
         """Time epochs that train the last block: on the cache, and with the whole network run anew, in turn."""
         last = len(self.network.block_names) - 1
         folder = Path(self.part.setting.folder)
         room = Room(budget_bytes=_ROOM_BYTES, folder=folder, device=self.precision.device)
         started = time.perf_counter()
-        gathered = gather(self.network, last, pictures, Views(spec=spec), self.precision, room)
+        gathered = gather(self.network, last, images, Views(spec=spec), self.precision, room)
         self._note_epoch("filling the cache", time.perf_counter() - started)
         sources: dict[str, Source] = {
             CACHED: gathered.source_at(last, room),
@@ -96,11 +95,11 @@ class _Bench:
             self._note_epoch(name, median(seconds[1:]))  # the first warms up
 
     def _note_epoch(self, source: str, seconds: float) -> None:
-        pictures = len(self.in_memory.labels)
-        self.part.note("epoch", model=self.backbone, source=source, seconds=seconds, per_s=pictures / seconds)
+        images = len(self.in_memory.labels)
+        self.part.note("epoch", model=self.backbone, source=source, seconds=seconds, per_s=images / seconds)
 
     def train_everywhere(self, networks_left: int) -> None:
-        """Train the head, the last block and all, with the whole network run on pictures in memory."""
+        """Train the head, the last block and all, with the whole network run on images in memory."""
         cuts = (HEAD, self.network.block_names[-1], ALL)
         count = networks_left * len(_PRECISIONS) * len(cuts)
         for number, (name, cut) in enumerate(product(_PRECISIONS, cuts)):

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import grpc
 import numpy as np
 
-from protos import unfreeze_pb2 as pb
+from unfreeze.protos import unfreeze_pb2 as pb
 
 METHOD = "/unfreeze.v1.Classifier/Predict"
 _Predict: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, pb.PredictResponse]
@@ -33,10 +33,10 @@ class Call:
     version: str
 
 
-def requests_of(pictures: Sequence[bytes], each: int = 1) -> list[bytes]:
-    """Make requests of so many pictures each, serialised once: the generator shall take little of the cores."""
-    groups = (pictures[start : start + each] for start in range(0, len(pictures) - each + 1, each))
-    return [pb.PredictRequest(pictures=group).SerializeToString() for group in groups]
+def requests_of(images: Sequence[bytes], each: int = 1) -> list[bytes]:
+    """Make requests of so many images each, serialized once: the generator shall take little of the cores."""
+    groups = (images[start : start + each] for start in range(0, len(images) - each + 1, each))
+    return [pb.PredictRequest(images=group).SerializeToString() for group in groups]
 
 
 async def callers(target: str, requests: Sequence[bytes], count: int, seconds: float, **limits: float) -> list[Call]:

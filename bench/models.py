@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from contract.manifest import Provenance
-from contract.repository import ModelRepository
-from export.options import ExportOptions
-from export.run import export
-from tune.checkpoint import LabelledFile, RunFacts, save_run
-from tune.weights import load_pretrained
+from unfreeze.contract.manifest import Provenance
+from unfreeze.contract.repository import ModelRepository
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.run import export_model
+from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run
+from unfreeze.tune.backbones.weights import load_pretrained
 
 _LABELS = ("ant", "bee", "wasp")
 
@@ -38,16 +38,16 @@ def publish_random(backbone: str, folder: Path, name: str = "random") -> Path:
         preprocess=pretrained.spec,
         temperature=1.0,
         provenance=Provenance(
-            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=0, pictures=0, versions={}
+            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=0, images=0, versions={}
         ),
         metrics={},
         data=str(folder),
-        val=tuple(LabelledFile(path=f"{number}.png", label=number) for number in range(len(_LABELS))),
+        val=tuple(LabeledFile(path=f"{number}.png", label=number) for number in range(len(_LABELS))),
     )
     (folder / "run").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for file in facts.val:
         Image.fromarray(rng.integers(0, 256, (300, 400, 3), np.uint8)).save(folder / file.path)
     save_run(folder / "run", network, facts, {})
-    export(folder / "run", repository, name, ExportOptions(max_batch=32))
+    export_model(folder / "run", repository, name, ExportOptions(max_batch=32))
     return repository

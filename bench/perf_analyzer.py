@@ -10,7 +10,7 @@ from pathlib import Path
 def drive(
     program: str, target: str, model: str, concurrency: int, interval_ms: int, data: Sequence[str | Path] = ()
 ) -> dict[str, float]:
-    """Let it send one picture a request: prepared pixels of its own, or what it is given.
+    """Let it send one image a request: prepared pixels of its own, or what it is given.
 
     Args:
         program: perf_analyzer itself.
@@ -21,7 +21,7 @@ def drive(
         data: options that say what is sent.
 
     Returns:
-        Pictures a second, and percentiles of their latencies in milliseconds.
+        Images a second, and percentiles of their latencies in milliseconds.
 
     Raises:
         RuntimeError: it failed.

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from export.run import export
-from serve.client import Client
-from serve.local import LocalClassifier
-from tune.checkpoint import load_run
-from tune.evaluate import evaluate
-from tune.options import TuneOptions
-from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.demo.run import requests_per_second, serving
+from unfreeze.export.run import export_model
+from unfreeze.serve.client.blocking import Client
+from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.tune.artifacts.checkpoint import load_run
+from unfreeze.tune.evaluation.evaluate import evaluate
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.run import fine_tune
 
 
 def main(
@@ -33,18 +33,18 @@ def main(
     backbone: str = "squeezenet1_0",
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Tune, export, serve, and ask about every validation picture in three ways.
+    """Tune, export, serve, and ask about every validation image in three ways.
 
     Args:
-        data: folder of labelled pictures.
+        data: folder of labeled images.
         weights: to start from, as for `unfreeze tune`.
         backbone: torchvision's name of the network.
         json: print JSON instead of a table.
     """
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         run, models = Path(folder) / "run", Path(folder) / "models"
-        metrics = tune(data, run, TuneOptions(backbone=backbone, weights=weights), reporter)
-        published = export(run, models, "model", reporter=reporter)
+        metrics = fine_tune(data, run, TuneOptions(backbone=backbone, weights=weights), reporter)
+        published = export_model(run, models, "model", reporter=reporter)
         files, expected = _torch(run)
         encoded = [file.read_bytes() for file in files]
         with LocalClassifier(published.path) as local:
@@ -58,7 +58,7 @@ def main(
         "val_accuracy": metrics["val_accuracy"],
         "cut": metrics["cut"],
         "tune_seconds": metrics["seconds"],
-        "pictures": len(files),
+        "images": len(files),
         "same_label_served": int((served.argmax(1) == expected.argmax(1)).sum()),
         "same_label_in_process": int((inside.argmax(1) == expected.argmax(1)).sum()),
         "largest_difference_served": float(np.abs(served - expected).max()),
@@ -81,8 +81,8 @@ def main(
 def _torch(run: Path) -> tuple[list[Path], np.ndarray]:
     """Give the validation files and torch's probabilities for them."""
     network, facts = load_run(run)
-    evaluation = evaluate(network, facts.pictures(), facts.preprocess, torch.device("cpu"))
-    return [picture.path for picture in evaluation.pictures], evaluation.probabilities(facts.temperature)
+    evaluation = evaluate(network, facts.images(), facts.preprocess, torch.device("cpu"))
+    return [image.path for image in evaluation.images], evaluation.probabilities(facts.temperature)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
-from tune.heap import keep_freed_memory
-from tune.options import TuneOptions
-from tune.plan import plan
-from tune.recipes import GENTLE_RATE
-from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.tune.cost.plan import plan
+from unfreeze.tune.device.heap import keep_freed_memory
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.registry import GENTLE_RATE
+from unfreeze.tune.run import fine_tune
 
 
 def main(
@@ -30,7 +30,7 @@ def main(
     """Plan, then tune from the head, from the middle and from the input, and compare the seconds.
 
     Args:
-        data: folder of labelled pictures.
+        data: folder of labeled images.
         backbone: torchvision's name of the network.
         weights: to start from, as for `unfreeze tune`.
         epochs: of tuning.
@@ -42,7 +42,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         plans = plan(options, data=data, reporter=reporter)
         for one in (plans[0], plans[len(plans) // 3], plans[2 * len(plans) // 3], plans[-1]):
-            metrics = tune(data, Path(folder) / one.cut, replace(options, cut=one.cut), reporter)
+            metrics = fine_tune(data, Path(folder) / one.cut, replace(options, cut=one.cut), reporter)
             rows.append({"cut": one.cut, "predicted": one.seconds, "taken": metrics["seconds"]})
     for row in rows:
         row["ratio"] = row["predicted"] / row["taken"]

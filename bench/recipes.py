@@ -11,11 +11,11 @@ from typing import Annotated
 import cyclopts
 from rich.table import Table
 
-from tune.heap import keep_freed_memory
-from tune.options import TuneOptions
-from tune.recipes import AUTO, RECIPES
-from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.tune.device.heap import keep_freed_memory
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.registry import AUTO, RECIPES
+from unfreeze.tune.run import fine_tune
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
     """Tune with `auto`, and then with every recipe by its name.
 
     Args:
-        data: folder of labelled pictures.
+        data: folder of labeled images.
         backbone: torchvision's name of the network.
         weights: to start from, as for `unfreeze tune`.
         json: print JSON instead of a table.
@@ -38,12 +38,12 @@ def main(
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         for recipe in (AUTO, *RECIPES):
             options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe)
-            metrics = tune(data, Path(folder) / recipe, options, reporter)
+            metrics = fine_tune(data, Path(folder) / recipe, options, reporter)
             names = ("val_accuracy", "seconds", "recipe", "cut", "learning_rate")
             rows.append({"asked": recipe} | {name: metrics[name] for name in names})
     auto, named = rows[0], rows[1:]
     best = max(named, key=lambda row: row["val_accuracy"])
-    error = math.sqrt(best["val_accuracy"] * (1 - best["val_accuracy"]) / metrics["pictures"]["val"])
+    error = math.sqrt(best["val_accuracy"] * (1 - best["val_accuracy"]) / metrics["images"]["val"])
     verdict = {
         "behind_the_best_in_standard_errors": (best["val_accuracy"] - auto["val_accuracy"]) / max(error, 1e-9),
         "part_of_the_cost_of_all": auto["seconds"] / sum(row["seconds"] for row in named),

@@ -1,6 +1,6 @@
 """Our server against NVIDIA Triton, both driven by NVIDIA's own perf_analyzer, and against a plain loop in one process.
 
-python -m bench.serve --pictures photographs/ --perf-analyzer path/to/perf_analyzer --triton path/to/start
+python -m bench.serve --images photographs/ --perf-analyzer path/to/perf_analyzer --triton path/to/start
 
 mobilenet_v3_small at 224 with random weights, unless --repository names a model. The load generator shares the
 machine's cores with the server. Servers are measured in turn, each in a process of its own, for several rounds.
@@ -30,12 +30,12 @@ from rich.table import Table
 
 from bench.models import publish_random
 from bench.perf_analyzer import drive
-from contract.preprocess import prepare
-from contract.repository import ENCODED_SUFFIX, ModelRepository
-from serve.plan import cores
-from serve.runtime import OnnxRuntime
 from unfreeze.console import REMARKS, RESULTS, print_json
+from unfreeze.contract.preprocess import prepare
+from unfreeze.contract.repository import ENCODED_SUFFIX, ModelRepository
 from unfreeze.demo.run import serving
+from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.scheduling.execution_plan import cores
 
 _PORT = 18001
 _LOOP_S = 4.0
@@ -43,7 +43,7 @@ _LOOP_S = 4.0
 
 def main(
     *,
-    pictures: Path,
+    images: Path,
     perf_analyzer: str = "perf_analyzer",
     triton: Path | None = None,
     repository: Path | None = None,
@@ -56,7 +56,7 @@ def main(
     """Drive both servers in turn and compare.
 
     Args:
-        pictures: folder whose JPEG files are sent encoded.
+        images: folder whose JPEG files are sent encoded.
         perf_analyzer: NVIDIA's program.
         triton: starts the peer; without it only ours is measured.
         repository: folder of models.
@@ -71,7 +71,7 @@ def main(
         found = ModelRepository(repository)
         path = found.path(model, found.versions(model)[-1])
         load = Path(folder) / "load.json"
-        encoded = [file.read_bytes() for file in sorted(pictures.rglob("*.jpg"))]
+        encoded = [file.read_bytes() for file in sorted(images.rglob("*.jpg"))]
         load.write_text(jsons.dumps({"data": [{"image": {"b64": _element(data)}} for data in encoded]}))
         ours = {"pixels": (model, []), "jpeg": (model + ENCODED_SUFFIX, ["--input-data", load])}
         theirs = {"pixels": ("pixels", []), "jpeg": ("jpeg", ["--input-data", load])}

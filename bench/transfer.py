@@ -11,28 +11,28 @@ from typing import Annotated
 import cyclopts
 from rich.table import Column, Table
 
-from tune.run import tune
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.demo.options import DemoOptions
 from unfreeze.demo.run import drawing, tuning
 from unfreeze.demo.wallpaper_folder import write_wallpaper_groups
+from unfreeze.tune.run import fine_tune
 
 _TRIALS = [("builtin", "auto"), ("none", "auto"), ("none", "all")]
 
 
 def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
-    """Tune to the demonstration's pictures from both, and from random weights once with every block.
+    """Tune to the demonstration's images from both, and from random weights once with every block.
 
     Args:
         json: print JSON instead of a table.
     """
     options, rows = DemoOptions(), []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
-        data = Path(folder) / "pictures"
+        data = Path(folder) / "images"
         write_wallpaper_groups(data, drawing(options), reporter)
         for weights, cut in _TRIALS:
             chosen = dataclasses.replace(tuning(options, weights), cut=cut)
-            metrics = tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)
+            metrics = fine_tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)
             names = ("recipe", "val_accuracy", "probe_val_accuracy", "seconds")
             rows.append({"weights": weights, "cut asked": cut, "cut": metrics["cut"]} | {n: metrics[n] for n in names})
     if json:

@@ -2,7 +2,7 @@
 
 python -m bench.tune DATA... --backbone squeezenet1_0 --weights squeezenet1_0.pth
 
-Same pictures, weights and cores; one run of each in turn, for each seed; imports are counted on both sides. fastai is
+Same images, weights and cores; one run of each in turn, for each seed; imports are counted on both sides. fastai is
 installed into an environment of its own under `bench/out`. DATA has train and val folders.
 """
 
@@ -39,7 +39,7 @@ def main(
     """Tune with both, in turn, and compare.
 
     Args:
-        data: folders of labelled pictures, each with train and val folders.
+        data: folders of labeled images, each with train and val folders.
         weights: file to start from.
         backbone: torchvision's name of the network.
         seeds: how many runs of each.

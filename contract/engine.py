@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
-from contract.errors import ModelError
+from unfreeze.contract.errors import ModelError
 
 ENGINE_FILE, FACTS_FILE = "model.plan", "model.plan.json"
 Flavour = Literal["tensorrt", "tensorrt_rtx"]

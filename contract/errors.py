@@ -2,13 +2,13 @@
 
     UnfreezeError
     ├── OptionsError                an option is out of its range
-    ├── PictureError                one picture cannot be used
-    │   ├── EmptyPictureError         no bytes, or no pixels
-    │   ├── NotAPictureError          the bytes are in no format that we read
-    │   ├── DamagedPictureError       the format is known, the content is truncated or broken
-    │   ├── PictureTooLargeError      more pixels than the limit
-    │   └── UnsupportedPictureError   a pixel type with no agreed range
-    ├── DataError                   a folder of pictures cannot be learned from
+    ├── ImageError                one image cannot be used
+    │   ├── EmptyImageError         no bytes, or no pixels
+    │   ├── NotAnImageError          the bytes are in no format that we read
+    │   ├── DamagedImageError       the format is known, the content is truncated or broken
+    │   ├── ImageTooLargeError      more pixels than the limit
+    │   └── UnsupportedImageError   a pixel type with no agreed range
+    ├── DataError                   a folder of images cannot be learned from
     ├── WeightsError                pretrained weights cannot be had or do not fit
     ├── CheckpointError             a run's folder cannot be read
     ├── DivergenceError             training came to numbers that are none
@@ -25,7 +25,7 @@
         ├── ForbiddenError            the caller may not do this
         └── DrainingError             the server is going down
 
-They carry no transport's codes: `serve.refusals` maps them to gRPC's.
+They carry no transport's codes: `unfreeze.serve.status` maps them to gRPC's.
 """
 
 
@@ -37,32 +37,32 @@ class OptionsError(UnfreezeError, ValueError):
     """An option is out of its range."""
 
 
-class PictureError(UnfreezeError):
-    """One picture cannot be used."""
+class ImageError(UnfreezeError):
+    """One image cannot be used."""
 
 
-class EmptyPictureError(PictureError):
+class EmptyImageError(ImageError):
     """There are no bytes, or no pixels."""
 
 
-class NotAPictureError(PictureError):
+class NotAnImageError(ImageError):
     """The bytes are in no format that we read."""
 
 
-class DamagedPictureError(PictureError):
+class DamagedImageError(ImageError):
     """The format is known, but the content is truncated or broken."""
 
 
-class PictureTooLargeError(PictureError):
-    """The picture has more pixels than the limit."""
+class ImageTooLargeError(ImageError):
+    """The image has more pixels than the limit."""
 
 
-class UnsupportedPictureError(PictureError):
+class UnsupportedImageError(ImageError):
     """The pixels are of a type that has no agreed range of values."""
 
 
 class DataError(UnfreezeError):
-    """A folder of pictures cannot be learned from."""
+    """A folder of images cannot be learned from."""
 
 
 class WeightsError(UnfreezeError):

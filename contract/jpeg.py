@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from contract.errors import DamagedPictureError
+from unfreeze.contract.errors import DamagedImageError
 
-# libjpeg goes through all blocks of a picture once for each scan, however little the scan says, and Pillow copies all
+# libjpeg goes through all blocks of an image once for each scan, however little the scan says, and Pillow copies all
 # of EXIF for each segment of it. Encoders write up to about 20 scans, and a segment for every 64 KiB of metadata.
 _MOST_SCANS, _MOST_SEGMENTS = 64, 1000
 _START = b"\xff\xd8"
@@ -20,10 +20,10 @@ def check_jpeg(data: bytes) -> None:
     """Refuse a JPEG that would take far longer to decode than its pixels do; whatever is no JPEG passes.
 
     Args:
-        data: the encoded picture.
+        data: the encoded image.
 
     Raises:
-        DamagedPictureError: more scans or segments than any encoder writes.
+        DamagedImageError: more scans or segments than any encoder writes.
     """
     if not data.startswith(_START):
         return
@@ -37,11 +37,11 @@ def check_jpeg(data: bytes) -> None:
                 return  # one scan holds everything, and libjpeg takes no other
         if scans > _MOST_SCANS or number > _MOST_SEGMENTS:
             what = f"{_MOST_SCANS} scans" if scans > _MOST_SCANS else f"{_MOST_SEGMENTS:,} segments"
-            raise DamagedPictureError(f"the picture is a JPEG of more than {what}, as no encoder writes it")
+            raise DamagedImageError(f"the image is a JPEG of more than {what}, as no encoder writes it")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Give each segment's marker, and where its length stands, up to the end of the picture."""
+    """Give each segment's marker, and where its length stands, up to the end of the image."""
     at = 0
     while (found := _MARKER.search(data, at)) and (marker := data[found.start() + 1]) != _END:
         at = found.end()

@@ -7,10 +7,10 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from contract.errors import ManifestError
-from contract.preprocess import PreprocessSpec
-from contract.schema import decode, loads
-from contract.seal import UNSEALED
+from unfreeze.contract.errors import ManifestError
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.schema import decode, loads
+from unfreeze.contract.seal import UNSEALED
 
 SCHEMA = "2.0"
 METADATA_KEY = "unfreeze.manifest"
@@ -20,19 +20,19 @@ OUTPUT = "probabilities"
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """How equal the exported graph was found to the trained network, on the validation pictures.
+    """How equal the exported graph was found to the trained network, on the validation images.
 
     Args:
-        pictures: how many both saw.
+        images: how many both saw.
         batch_sizes: the batch sizes that were compared.
         largest_difference: between any two probabilities, 0 to 1.
         tolerance: above this, nothing is published.
-        same_top1: share of the pictures with the same first label, 0 to 1.
-        accuracy: share of the pictures whose first label is right, 0 to 1.
+        same_top1: share of the images with the same first label, 0 to 1.
+        accuracy: share of the images whose first label is right, 0 to 1.
         trained_accuracy: the same of the trained network, in torch.
     """
 
-    pictures: int
+    images: int
     batch_sizes: tuple[int, ...]
     largest_difference: float
     tolerance: float
@@ -50,7 +50,7 @@ class Candidate:
     Args:
         precision: of its arithmetic: "fp32", "fp16" or "int8".
         bytes: size of its graph.
-        kept_in_float: of an int8 graph, how many layers are not quantised because they would lose too much.
+        kept_in_float: of an int8 graph, how many layers are not quantized because they would lose too much.
         proof: how equal it is to what was trained.
     """
 
@@ -62,16 +62,16 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """A picture of our own and the answer to it, by which any device can be tried years later.
+    """An image of our own and the answer to it, by which any device can be tried years later.
 
     Args:
-        picture: encoded, in base64.
-        pixels_sha256: of the prepared picture; empty where the format is lossy, whose decoders may differ by a step.
+        image: encoded, in base64.
+        pixels_sha256: of the prepared image; empty where the format is lossy, whose decoders may differ by a step.
         probabilities: in the order of the labels.
         label: the most probable one.
     """
 
-    picture: str
+    image: str
     pixels_sha256: str
     probabilities: tuple[float, ...]
     label: str
@@ -87,7 +87,7 @@ class Provenance:
         weights_sha256: of that file; empty where there was none.
         cut: the first block that was trained; "head" when only the head was.
         seed: of everything random.
-        pictures: how many trained it.
+        images: how many trained it.
         versions: of the packages that made it, by name.
     """
 
@@ -96,7 +96,7 @@ class Provenance:
     weights_sha256: str
     cut: str
     seed: int
-    pictures: int
+    images: int
     versions: dict[str, str]
 
 
@@ -104,23 +104,23 @@ class Provenance:
 class Manifest:
     """Everything needed to use a model.
 
-    The graph takes `pixels`, uint8 [N, H, W, 3], prepared by `contract.preprocess.prepare`, and gives
+    The graph takes `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.preprocess.prepare`, and gives
     `probabilities`, float32 [N, C], which sum to 1 over the C labels.
 
     Args:
         labels: one per class, in the order of the probabilities; unique.
-        preprocess: how a picture becomes `pixels`.
+        preprocess: how an image becomes `pixels`.
         precision: of the graph's arithmetic: "fp32", "fp16" or "int8".
         max_batch: the largest batch the model is served with.
-        metrics: what was measured on the validation pictures, by name.
+        metrics: what was measured on the validation images, by name.
         provenance: where the model comes from.
         proof: how equal it is to what was trained.
-        golden: pictures and the answers to them.
+        golden: images and the answers to them.
         golden_tolerance: how far apart the logarithms of their probabilities may be on another machine, in nats.
         candidates: what else was made of the same network, this one among them.
         link: what the graph ends in: "softmax", or "sigmoid" for a sigmoid of each logit, divided by their sum.
         abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
-        sha256: of the file that carries this document, as `contract.seal` tells.
+        sha256: of the file that carries this document, as `unfreeze.contract.seal` tells.
         schema: "MAJOR.MINOR" of this document.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contract.errors import OptionsError
+from unfreeze.contract.errors import OptionsError
 
 
 def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.arrays import Float32
+from unfreeze.contract.arrays import Float32
 
 MOST_LABELS = 1_000_000  # that may be asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One label that a picture may have.
+    """One label that an image may have.
 
     Args:
         label: its name.
@@ -29,7 +29,7 @@ def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) ->
     """Tell whether an answer is to be taken for none.
 
     Args:
-        predictions: of one picture, the most probable first.
+        predictions: of one image, the most probable first.
         abstain_below: the manifest's; None makes every answer sure.
     """
     return abstain_below is not None and predictions[0].score < abstain_below

@@ -1,4 +1,4 @@
-"""The one way to prepare a picture: decode, orient, convert to RGB, resize, crop.
+"""The one way to prepare an image: decode, orient, convert to RGB, resize, crop.
 
 Training's evaluation, calibration, proofs, the server and the device all call `prepare`, so that decode and resize
 cannot differ between them.
@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from contract.arrays import UInt8
-from contract.errors import (
-    DamagedPictureError,
-    EmptyPictureError,
-    NotAPictureError,
-    PictureError,
-    PictureTooLargeError,
-    UnsupportedPictureError,
+from unfreeze.contract.arrays import UInt8
+from unfreeze.contract.errors import (
+    DamagedImageError,
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    NotAnImageError,
+    UnsupportedImageError,
 )
-from contract.jpeg import check_jpeg
+from unfreeze.contract.jpeg import check_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
@@ -41,7 +41,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Which of the stored picture's margins (left, top, right, bottom) stand there in the upright one.
+# Which of the stored image's margins (left, top, right, bottom) stand there in the upright one.
 _UPRIGHT_MARGINS = {
     2: (2, 1, 0, 3),
     3: (2, 3, 0, 1),
@@ -56,10 +56,10 @@ _CONTENT = "unfreeze.content"  # in `Image.info`: the box of what libjpeg has de
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSpec:
-    """How a picture becomes a network's input.
+    """How an image becomes a network's input.
 
     Args:
-        resize: (shorter side,) or (height, width), in pixels, to which the picture is resized, antialiased.
+        resize: (shorter side,) or (height, width), in pixels, to which the image is resized, antialiased.
         crop: (height, width) in pixels of the central part that is kept; no larger than what is resized.
         interpolation: the resampling filter's name.
         mean: per channel (RGB), on the scale of 0 to 1; subtracted inside the exported graph.
@@ -83,7 +83,7 @@ class PreprocessSpec:
             raise ValueError(f"sizes go from 1 to 4096 pixels, found resize {self.resize} and crop {self.crop}")
         height, width = self.resize if len(self.resize) == 2 else self.resize * 2  # noqa: PLR2004
         if self.crop[0] > height or self.crop[1] > width:
-            raise ValueError(f"the crop {self.crop} is larger than the resized picture {self.resize}")
+            raise ValueError(f"the crop {self.crop} is larger than the resized image {self.resize}")
         if self.interpolation not in _RESAMPLING:
             raise ValueError(f"interpolation is one of {', '.join(_RESAMPLING)}, found {self.interpolation!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:  # noqa: PLR2004
@@ -91,81 +91,81 @@ class PreprocessSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of a prepared picture."""
+        """Height, width and channels of a prepared image."""
         return self.crop[0], self.crop[1], 3
 
 
 def prepare(data: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
-    """Turn an encoded picture into a network's input.
+    """Turn an encoded image into a network's input.
 
     Args:
         data: JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF.
         spec: sizes and filter.
-        max_pixels: pictures with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are refused before they are decoded.
 
     Returns:
         RGB, HWC, uint8, of the spec's crop size. Never writable: it may share Pillow's memory.
 
     Raises:
-        PictureError: see `decode`.
+        ImageError: see `decode`.
     """
     return np.asarray(resize_and_crop(decode(data, at_least=max(spec.resize), max_pixels=max_pixels), spec))
 
 
 def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture, upright and in RGB.
+    """Decode an image, upright and in RGB.
 
-    Alpha is composited on white, 16-bit grey keeps its high byte, CMYK and palettes are converted.
+    Alpha is composited on white, 16-bit gray keeps its high byte, CMYK and palettes are converted.
 
     Args:
         data: JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF.
         at_least: a JPEG whose sides are all at least twice this many pixels is decoded at a half, a quarter or an
             eighth of its size, no smaller than this: libjpeg's scaled decoding, several times cheaper.
-        max_pixels: pictures with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are refused before they are decoded.
 
     Returns:
-        The picture, mode "RGB".
+        The image, mode "RGB".
 
     Raises:
-        EmptyPictureError: no bytes or no pixels.
-        NotAPictureError: none of the formats above.
-        DamagedPictureError: truncated or broken.
-        PictureTooLargeError: more than `max_pixels`.
-        UnsupportedPictureError: 32-bit integer or float pixels.
+        EmptyImageError: no bytes or no pixels.
+        NotAnImageError: none of the formats above.
+        DamagedImageError: truncated or broken.
+        ImageTooLargeError: more than `max_pixels`.
+        UnsupportedImageError: 32-bit integer or float pixels.
     """
     if not data:
-        raise EmptyPictureError("the picture is empty: it has no bytes")
+        raise EmptyImageError("the image is empty: it has no bytes")
     try:
-        with _open(data) as picture:
-            return _read(picture, at_least, max_pixels)
-    except PictureError:
+        with _open(data) as image:
+            return _read(image, at_least, max_pixels)
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
-        raise PictureTooLargeError(f"the picture has more than the {max_pixels:,} pixels allowed") from None
+        raise ImageTooLargeError(f"the image has more than the {max_pixels:,} pixels allowed") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        raise DamagedPictureError(f"the picture is truncated or damaged: {_first_line(error)}") from error
+        raise DamagedImageError(f"the image is truncated or damaged: {_first_line(error)}") from error
 
 
-def resize_and_crop(picture: Image.Image, spec: PreprocessSpec) -> Image.Image:
-    """Resize and crop the centre, in one step that computes only the pixels that are kept.
+def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    """Resize and crop the center, in one step that computes only the pixels that are kept.
 
     Gives what torchvision's `Resize` (antialiased) followed by `CenterCrop` gives.
 
     Args:
-        picture: upright, mode "RGB".
+        image: upright, mode "RGB".
         spec: sizes and filter.
 
     Returns:
-        The picture at the spec's crop size.
+        The image at the spec's crop size.
     """
-    x, y, right, bottom = picture.info.get(_CONTENT, (0, 0, *picture.size))
+    x, y, right, bottom = image.info.get(_CONTENT, (0, 0, *image.size))
     height, width = _resized(bottom - y, right - x, spec.resize)
     crop_height, crop_width = spec.crop
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     down, across = (bottom - y) / height, (right - x) / width
     end = min(x + (left + crop_width) * across, right), min(y + (top + crop_height) * down, bottom)
     box = (x + left * across, y + top * down, *end)
-    return picture.resize((crop_width, crop_height), _RESAMPLING[spec.interpolation], box=box)
+    return image.resize((crop_width, crop_height), _RESAMPLING[spec.interpolation], box=box)
 
 
 def _resized(height: float, width: float, resize: tuple[int, ...]) -> tuple[int, int]:
@@ -181,25 +181,25 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise NotAPictureError(
-            f"the bytes are no picture that we read ({', '.join(FORMATS)}); they begin with {data[:8]!r}"
+        raise NotAnImageError(
+            f"the bytes are no image that we read ({', '.join(FORMATS)}); they begin with {data[:8]!r}"
         ) from None
 
 
-def _read(picture: Image.Image, at_least: int | None, max_pixels: int) -> Image.Image:
-    width, height = picture.size
+def _read(image: Image.Image, at_least: int | None, max_pixels: int) -> Image.Image:
+    width, height = image.size
     if min(width, height) < 1:
-        raise EmptyPictureError(f"the picture is empty: it is {width} x {height} pixels")
+        raise EmptyImageError(f"the image is empty: it is {width} x {height} pixels")
     if width * height > max_pixels:
-        raise PictureTooLargeError(f"the picture is {width} x {height} pixels; at most {max_pixels:,} are allowed")
+        raise ImageTooLargeError(f"the image is {width} x {height} pixels; at most {max_pixels:,} are allowed")
     scaled = None
-    if at_least is not None and picture.format in ("JPEG", "MPO"):
-        scaled = picture.draft(None, (at_least, at_least))
-    picture.load()
-    orientation = _orientation(picture)
-    upright = _upright(_to_rgb(picture), orientation)
+    if at_least is not None and image.format in ("JPEG", "MPO"):
+        scaled = image.draft(None, (at_least, at_least))
+    image.load()
+    orientation = _orientation(image)
+    upright = _upright(_to_rgb(image), orientation)
     if scaled is not None:
-        upright.info[_CONTENT] = _content(picture.size, scaled[1][2:], orientation)
+        upright.info[_CONTENT] = _content(image.size, scaled[1][2:], orientation)
     return upright
 
 
@@ -211,30 +211,30 @@ def _content(size: tuple[int, int], used: tuple[float, float], orientation: int)
     return left, top, width - right, height - bottom
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001 - broken EXIF in a good picture says nothing about how to turn it
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - broken EXIF in a good image says nothing about how to turn it
         return 1
 
 
-def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _UPRIGHT.get(orientation)
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
-        raise UnsupportedPictureError(
-            f"the pixels are 32-bit ({picture.mode}), which have no agreed range; save the picture with 8 or 16 bits"
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnsupportedImageError(
+            f"the pixels are 32-bit ({image.mode}), which have no agreed range; save the image with 8 or 16 bits"
         )
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or picture.has_transparency_data:
-        with_alpha = picture.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")  # Pillow would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # Pillow would copy it
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 class Reporter(Protocol):
     """Shows progress; `unfreeze.console` has one for terminals."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Tell one thing."""
 
     def track(self, what: str, total: int) -> Callable[[int], None]:
@@ -18,7 +18,7 @@ class Reporter(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Tell nobody."""
 
     def track(self, what: str, total: int) -> Callable[[int], None]:  # noqa: ARG002

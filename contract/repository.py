@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from contract.errors import ModelError, RepositoryError
-from contract.kserve import kserve_yaml
-from contract.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.errors import ModelError, RepositoryError
+from unfreeze.contract.kserve import kserve_yaml
+from unfreeze.contract.manifest import INPUT, OUTPUT, Manifest
 
 MODEL_FILE, INDEX_FILE, SIGNATURE_FILE = "model.onnx", "SHA256SUMS", "model.sig"
 ENCODED_SUFFIX = ".encoded"

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from contract.errors import ManifestError
+from unfreeze.contract.errors import ManifestError
 
 T = TypeVar("T")
 MAX_BYTES = 16 * 2**20

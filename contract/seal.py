@@ -7,7 +7,7 @@ made a change on purpose is what signatures are for.
 import hashlib
 import re
 
-from contract.errors import ModelError
+from unfreeze.contract.errors import ModelError
 
 UNSEALED = "0" * 64
 _KEY = b'"sha256": "'

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import onnx
 
-from contract.errors import ProofError
-from contract.manifest import Candidate, Proof
-from contract.reporting import Reporter
-from export.graph import HalfNetwork, Served, graph_from_network
-from export.options import ExportOptions, Precision
-from export.prepared import Prepared
-from export.prove import Expected, check_graph, check_proof, drop, prove
-from export.quantise import Quantiser
-from export.speed import Speed, time_graphs
+from unfreeze.contract.errors import ProofError
+from unfreeze.contract.manifest import Candidate, Proof
+from unfreeze.contract.reporting import Reporter
+from unfreeze.export.graph import HalfNetwork, Served, graph_from_network
+from unfreeze.export.options import ExportOptions, Precision
+from unfreeze.export.prepared import Prepared
+from unfreeze.export.prove import Expected, check_graph, check_proof, drop, prove
+from unfreeze.export.quantize import Quantizer
+from unfreeze.export.speed import Speed, time_graphs
 
 _FLOAT = "fp32"
 _ANY = 1.0  # a probability cannot differ by more: fp16 and int8 are judged by their answers
@@ -51,9 +51,9 @@ class Builder:
 
     Args:
         served: the network, in float32 on the CPU.
-        shape: height, width and channels of a prepared picture.
-        expected: what it answers to the validation pictures.
-        calibration: gives training pictures for int8.
+        shape: height, width and channels of a prepared image.
+        expected: what it answers to the validation images.
+        calibration: gives training images for int8.
         options: what to make.
         reporter: shows progress.
     """
@@ -71,9 +71,9 @@ class Builder:
         Raises:
             ProofError: it breaks ONNX's rules, or cannot run.
         """
-        self.reporter.say(f"exporting the graph in {precision}")
+        self.reporter.info(f"exporting the graph in {precision}")
         if precision == "int8":
-            return self._quantised()
+            return self._quantized()
         if precision == _FLOAT:
             return self._built(self._float_graph, precision, self.options.tolerance)
         served = self.served
@@ -94,18 +94,18 @@ class Builder:
             about=Candidate(precision=precision, bytes=len(content), kept_in_float=kept, proof=proof),
         )
 
-    def _quantised(self) -> Built:
-        """Quantise everything; where that loses too much, keep the worst layers in float: 1, 2, 4, 8, ... of them."""
+    def _quantized(self) -> Built:
+        """Quantize everything; where that loses too much, keep the worst layers in float: 1, 2, 4, 8, ... of them."""
         with tempfile.TemporaryDirectory() as folder:
-            quantiser = Quantiser(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
-            layers = len(quantiser.layers)
-            best = self._built(quantiser.graph(), "int8", _ANY)
+            quantizer = Quantizer(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
+            layers = len(quantizer.layers)
+            best = self._built(quantizer.graph(), "int8", _ANY)
             order: Sequence[str] = ()
             count = 1
             while drop(best.about.proof) > self.options.max_drop and count < layers:
-                order = order or quantiser.by_loss()
-                self.reporter.say(f"int8 loses {drop(best.about.proof):.2f} points: keeping {count} layers in float")
-                tried = self._built(quantiser.graph(order[:count]), "int8", _ANY, kept=count)
+                order = order or quantizer.by_loss()
+                self.reporter.info(f"int8 loses {drop(best.about.proof):.2f} points: keeping {count} layers in float")
+                tried = self._built(quantizer.graph(order[:count]), "int8", _ANY, kept=count)
                 best = tried if drop(tried.about.proof) < drop(best.about.proof) else best
                 count *= 2
             return best
@@ -119,7 +119,7 @@ def choose(
     Args:
         built: the fp32 one first.
         options: how much may be lost, and at which batch the model will serve.
-        shape: height, width and channels of a prepared picture.
+        shape: height, width and channels of a prepared image.
         reporter: shows progress.
     """
     graphs = {one.about.precision: one.content for one in built}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from contract.engine import EngineFacts, load_tensorrt
-from contract.errors import OptionsError, ProofError
-from contract.manifest import INPUT
-from contract.reporting import Reporter
-from export.options import EngineOptions
+from unfreeze.contract.engine import EngineFacts, load_tensorrt
+from unfreeze.contract.errors import OptionsError, ProofError
+from unfreeze.contract.manifest import INPUT
+from unfreeze.contract.reporting import Reporter
+from unfreeze.export.options import EngineOptions
 
 _NO_GPU = "TensorRT builds engines for the GPU that it finds, and finds none"
 
@@ -36,7 +36,7 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
 
     Args:
         model: the content of a `model.onnx`.
-        shape: height, width and channels of a prepared picture.
+        shape: height, width and channels of a prepared image.
         options: what to build.
         reporter: shows progress.
 

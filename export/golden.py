@@ -1,4 +1,4 @@
-"""Golden vectors: pictures of our own and the answers to them, which travel inside the model."""
+"""Golden vectors: images of our own and the answers to them, which travel inside the model."""
 
 import base64
 import hashlib
@@ -8,20 +8,20 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from contract.manifest import Golden
-from contract.preprocess import PreprocessSpec, prepare
-from export.session import Session
+from unfreeze.contract.manifest import Golden
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.export.session import Session
 
 _DIGITS = 7  # significant ones, which is what float32 has
 
 
 def golden(model: bytes, precision: str, spec: PreprocessSpec, labels: tuple[str, ...]) -> tuple[Golden, ...]:
-    """Let a model answer to pictures that are drawn for it.
+    """Let a model answer to images that are drawn for it.
 
     Args:
         model: the content of a `model.onnx`, its manifest not in it yet.
         precision: of its arithmetic.
-        spec: how pictures are prepared.
+        spec: how images are prepared.
         labels: in the order of the probabilities.
     """
     session = Session(model, precision)
@@ -31,14 +31,12 @@ def golden(model: bytes, precision: str, spec: PreprocessSpec, labels: tuple[str
     )
 
 
-def _golden(
-    session: Session, picture: bytes, spec: PreprocessSpec, labels: tuple[str, ...], *, is_exact: bool
-) -> Golden:
-    pixels = prepare(picture, spec)
+def _golden(session: Session, image: bytes, spec: PreprocessSpec, labels: tuple[str, ...], *, is_exact: bool) -> Golden:
+    pixels = prepare(image, spec)
     (answer,) = session.run(pixels[None])
     probabilities = tuple(float(f"{value:.{_DIGITS}g}") for value in answer)
     return Golden(
-        picture=base64.b64encode(picture).decode(),
+        image=base64.b64encode(image).decode(),
         pixels_sha256=hashlib.sha256(pixels.tobytes()).hexdigest() if is_exact else "",
         probabilities=probabilities,
         label=labels[probabilities.index(max(probabilities))],
@@ -50,9 +48,9 @@ def _png(number: int) -> bytes:
 
 
 def _png_with_alpha(number: int) -> bytes:
-    picture = _drawn(number, 150, 210)
-    picture.putalpha(_drawn(number + 100, 150, 210).convert("L"))
-    return _encoded(picture, "PNG", optimize=True)
+    image = _drawn(number, 150, 210)
+    image.putalpha(_drawn(number + 100, 150, 210).convert("L"))
+    return _encoded(image, "PNG", optimize=True)
 
 
 def _turned_jpeg(number: int) -> bytes:
@@ -61,7 +59,7 @@ def _turned_jpeg(number: int) -> bytes:
     return _encoded(_drawn(number, 320, 250), "JPEG", quality=85, exif=exif)
 
 
-def _large_grey_jpeg(number: int) -> bytes:
+def _large_gray_jpeg(number: int) -> bytes:
     return _encoded(_drawn(number, 1100, 900).convert("L"), "JPEG", quality=60)
 
 
@@ -75,25 +73,25 @@ _DRAWN: tuple[tuple[Callable[[int], bytes], bool], ...] = (
     (_png_with_alpha, True),
     (_bmp_sliver, True),
     (_turned_jpeg, False),
-    (_large_grey_jpeg, False),
+    (_large_gray_jpeg, False),
 )
 
 
 def _drawn(number: int, width: int, height: int) -> Image.Image:
-    """Draw waves of a few colours and sharp edges: what a wrong filter, size or order of channels changes."""
+    """Draw waves of a few colors and sharp edges: what a wrong filter, size or order of channels changes."""
     rng = np.random.default_rng(number)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
-    picture = np.empty((height, width, 3))
+    image = np.empty((height, width, 3))
     for channel in range(3):
         along, across, phase = *rng.uniform(2, 14, 2), rng.uniform(0, 6)
-        picture[..., channel] = 110 + 60 * np.sin(along * x * 2 + phase) + 50 * np.cos(across * (y - x) + phase)
+        image[..., channel] = 110 + 60 * np.sin(along * x * 2 + phase) + 50 * np.cos(across * (y - x) + phase)
     for _ in range(6):
         left, top = rng.integers(0, width), rng.integers(0, height)
-        picture[top : top + height // 4, left : left + width // 5] = rng.integers(0, 256, 3)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8) // 8 * 8)  # few levels, which compress well
+        image[top : top + height // 4, left : left + width // 5] = rng.integers(0, 256, 3)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8) // 8 * 8)  # few levels, which compress well
 
 
-def _encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The exported graph: uint8 pictures in, calibrated probabilities out, the manifest inside."""
+"""The exported graph: uint8 images in, calibrated probabilities out, the manifest inside."""
 
 import contextlib
 import copy
@@ -9,17 +9,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
-from contract.seal import sealed
-from tune.link import probabilities
-from tune.network import Network
+from unfreeze.contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+from unfreeze.contract.seal import sealed
+from unfreeze.tune.backbones.link import probabilities
+from unfreeze.tune.backbones.network import Network
 
 OPSET = 18
 _EXAMPLE_BATCH = 2
 
 
 class HalfNetwork(nn.Module):
-    """A network whose blocks compute in float16; normalisation, pooling, head and softmax stay in float32.
+    """A network whose blocks compute in float16; normalization, pooling, head and softmax stay in float32.
 
     Args:
         network: in float32; copied.
@@ -31,14 +31,14 @@ class HalfNetwork(nn.Module):
         self.network.model.half()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give the logits of prepared pictures, float32."""
+        """Give the logits of prepared images, float32."""
         network = self.network
-        activations = network.normalise(pixels).half()
+        activations = network.normalize(pixels).half()
         return network.head(network.run_blocks(activations, 0, len(network.block_names)))
 
 
 class Served(nn.Module):
-    """A network as it is served: pictures, uint8 [N, H, W, 3], to probabilities, float32 [N, C].
+    """A network as it is served: images, uint8 [N, H, W, 3], to probabilities, float32 [N, C].
 
     Args:
         network: gives logits, whatever it computes them in.
@@ -53,7 +53,7 @@ class Served(nn.Module):
         self.link = link
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Classify prepared pictures."""
+        """Classify prepared images."""
         return probabilities(self.network(pixels), self.link, self.temperature)
 
 
@@ -62,7 +62,7 @@ def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.Mode
 
     Args:
         served: on the CPU, in eval mode.
-        shape: height, width and channels of a prepared picture.
+        shape: height, width and channels of a prepared image.
 
     Returns:
         A model with no traces of the machine that made it: equal weights give equal bytes.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from contract.engine import Flavour
-from contract.errors import OptionsError
-from contract.options import check_ranges
+from unfreeze.contract.engine import Flavour
+from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.options import check_ranges
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "arm", "tensorrt"]
@@ -40,10 +40,10 @@ class ExportOptions:
             ("auto"), the fastest on this machine is, of those that lose no more than `max_drop`, and only where it is
             faster than "fp32".
         target: whose kernels int8 is made for: "cpu" (x86), "arm" or "tensorrt"; "auto" is this machine's.
-        max_drop: how many points of top-1 accuracy on the validation pictures may be lost, 0 to 100.
+        max_drop: how many points of top-1 accuracy on the validation images may be lost, 0 to 100.
         tolerance: the largest difference of a probability between torch and the fp32 graph that is let pass.
         max_batch: the largest batch to serve the model with.
-        serving_batch: a usual batch, at which candidates are timed, besides single pictures.
+        serving_batch: a usual batch, at which candidates are timed, besides single images.
         tensorrt: whether to build an engine beside the model.
         compute_capability: build it with TensorRT for RTX, for these, with commas in between, like "SM89,SM120"; empty
             builds it with TensorRT for the GPU in this machine.

@@ -1,4 +1,4 @@
-"""Pictures prepared once, for every graph that is held against them."""
+"""Images prepared once, for every graph that is held against them."""
 
 import math
 import os
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.arrays import Int64, UInt8
-from contract.errors import ProofError
-from contract.preprocess import PreprocessSpec
-from contract.reporting import Reporter
-from tune.dataset import Picture, Skipped
-from tune.views import Views, load_views
+from unfreeze.contract.arrays import Int64, UInt8
+from unfreeze.contract.errors import ProofError
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.reporting import Reporter
+from unfreeze.tune.data.dataset import LabeledImage, Skipped
+from unfreeze.tune.data.views import Views, load_views
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Labelled pictures as a graph takes them.
+    """Labeled images as a graph takes them.
 
     Args:
         pixels: uint8 [N, H, W, 3], in an unnamed file.
@@ -29,11 +29,11 @@ class Prepared:
     labels: Int64[np.ndarray, " n"]
 
 
-def prepare_all(pictures: Sequence[Picture], spec: PreprocessSpec, what: str, reporter: Reporter) -> Prepared:
-    """Decode and prepare pictures, on all cores; those that do not decode are left out, and told.
+def prepare_all(images: Sequence[LabeledImage], spec: PreprocessSpec, what: str, reporter: Reporter) -> Prepared:
+    """Decode and prepare images, on all cores; those that do not decode are left out, and told.
 
     Args:
-        pictures: whose files are there.
+        images: whose files are there.
         spec: how they are prepared.
         what: for the progress bar.
         reporter: shows progress.
@@ -41,25 +41,25 @@ def prepare_all(pictures: Sequence[Picture], spec: PreprocessSpec, what: str, re
     Raises:
         ProofError: files are gone, or not one decodes.
     """
-    missing = [picture.path for picture in pictures if not picture.path.is_file()]
+    missing = [image.path for image in images if not image.path.is_file()]
     if missing:
         raise ProofError(
-            f"{len(missing)} of {len(pictures)} pictures are gone, {missing[0]} for one: the export is made and proven "
+            f"{len(missing)} of {len(images)} images are gone, {missing[0]} for one: the export is made and proven "
             "with them; say where the data are now with --data"
         )
-    shape = max(1, len(pictures)), *spec.shape
+    shape = max(1, len(images)), *spec.shape
     with tempfile.TemporaryFile() as file:
         os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk is an error now, and not a crash later
         pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     skipped: list[Skipped] = []
     labels: list[int] = []
-    advance = reporter.track(what, len(pictures))
-    for picture, views in load_views(pictures, Views(spec=spec), skipped):
+    advance = reporter.track(what, len(images))
+    for image, views in load_views(images, Views(spec=spec), skipped):
         pixels[len(labels)] = views[0]
-        labels.append(picture.label)
+        labels.append(image.label)
         advance(1)
     for item in skipped:
-        reporter.say(f"{item.path} is left out: {item.reason}")
+        reporter.info(f"{item.path} is left out: {item.reason}")
     if not labels:
-        raise ProofError("there is no picture to make and prove the model with; say where the data are with --data")
+        raise ProofError("there is no image to make and prove the model with; say where the data are with --data")
     return Prepared(pixels=pixels[: len(labels)], labels=np.array(labels))

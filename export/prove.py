@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import torch
 
-from contract.arrays import Float32
-from contract.errors import ProofError
-from contract.manifest import Proof
-from contract.reporting import Reporter
-from export.graph import Served
-from export.prepared import Prepared
-from export.session import Session
+from unfreeze.contract.arrays import Float32
+from unfreeze.contract.errors import ProofError
+from unfreeze.contract.manifest import Proof
+from unfreeze.contract.reporting import Reporter
+from unfreeze.export.graph import Served
+from unfreeze.export.prepared import Prepared
+from unfreeze.export.session import Session
 
 BATCH_SIZES = (1, 2, 7)
 _TORCH_BATCH = 8
@@ -25,38 +25,38 @@ _NO_NUMBER = 2.0  # what a difference of no number counts as: probabilities diff
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the trained network answers to the validation pictures.
+    """What the trained network answers to the validation images.
 
     Args:
-        pictures: prepared.
+        images: prepared.
         probabilities: torch's, in float32 [N, C].
         batch_sizes: that every graph has to run in.
     """
 
-    pictures: Prepared
+    images: Prepared
     probabilities: Float32[np.ndarray, "n c"]
     batch_sizes: tuple[int, ...]
 
     @property
     def accuracy(self) -> float:
         """Top-1 accuracy of the trained network, 0 to 1."""
-        return float((self.probabilities.argmax(1) == self.pictures.labels).mean())
+        return float((self.probabilities.argmax(1) == self.images.labels).mean())
 
 
-def expect(served: Served, pictures: Prepared, max_batch: int, reporter: Reporter) -> Expected:
+def expect(served: Served, images: Prepared, max_batch: int, reporter: Reporter) -> Expected:
     """Let torch answer.
 
     Args:
         served: the network, in float32 on the CPU.
-        pictures: to classify.
+        images: to classify.
         max_batch: the largest batch that a graph is to be served with.
         reporter: shows progress.
     """
-    count = len(pictures.labels)
+    count = len(images.labels)
     advance = reporter.track("asking the trained network", count)
 
     def answer(start: int) -> np.ndarray:
-        batch = torch.from_numpy(np.array(pictures.pixels[start : start + _TORCH_BATCH]))
+        batch = torch.from_numpy(np.array(images.pixels[start : start + _TORCH_BATCH]))
         with torch.inference_mode():
             probabilities = served(batch).numpy()
         advance(len(batch))
@@ -65,7 +65,7 @@ def expect(served: Served, pictures: Prepared, max_batch: int, reporter: Reporte
     with _one_thread_a_batch() as pool:
         parts = list(pool.map(answer, range(0, count, _TORCH_BATCH)))
     sizes = tuple(sorted({size for size in (*BATCH_SIZES, max_batch) if size <= max_batch}))
-    return Expected(pictures=pictures, probabilities=np.concatenate(parts), batch_sizes=sizes)
+    return Expected(images=images, probabilities=np.concatenate(parts), batch_sizes=sizes)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def _one_thread_a_batch() -> Iterator[ThreadPoolExecutor]:
 
 
 def prove(model: bytes, precision: str, expected: Expected, tolerance: float, reporter: Reporter) -> Proof:
-    """Run all validation pictures through ONNX Runtime, and a few in batches of every size.
+    """Run all validation images through ONNX Runtime, and a few in batches of every size.
 
     Args:
         model: the content of `model.onnx`.
@@ -93,7 +93,7 @@ def prove(model: bytes, precision: str, expected: Expected, tolerance: float, re
     Raises:
         ProofError: the model cannot run.
     """
-    session, pixels = Session(model, precision), expected.pictures.pixels
+    session, pixels = Session(model, precision), expected.images.pixels
     advance, parts = reporter.track("proving the exported graph equal", len(pixels)), []
     for start in range(0, len(pixels), max(BATCH_SIZES)):
         parts.append(session.run(pixels[start : start + max(BATCH_SIZES)]))
@@ -107,12 +107,12 @@ def prove(model: bytes, precision: str, expected: Expected, tolerance: float, re
         differences.append(float(np.abs(again - wanted).max()))
     first = answers.argmax(1)
     return Proof(
-        pictures=len(pixels),
+        images=len(pixels),
         batch_sizes=expected.batch_sizes,
         largest_difference=float(np.nan_to_num(np.max(differences), nan=_NO_NUMBER)),
         tolerance=tolerance,
         same_top1=float((first == expected.probabilities.argmax(1)).mean()),
-        accuracy=float((first == expected.pictures.labels).mean()),
+        accuracy=float((first == expected.images.labels).mean()),
         trained_accuracy=expected.accuracy,
     )
 
@@ -139,7 +139,7 @@ def check_proof(proof: Proof, max_drop: float) -> None:
         )
     if drop(proof) > max_drop:
         raise ProofError(
-            f"the exported model loses {drop(proof):.2f} points of top-1 accuracy on {proof.pictures} pictures "
+            f"the exported model loses {drop(proof):.2f} points of top-1 accuracy on {proof.images} images "
             f"({proof.accuracy:.4f} of {proof.trained_accuracy:.4f}), more than --max-drop {max_drop:g}; nothing was "
             "published"
         )

@@ -9,22 +9,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from contract.embedded import manifest_in
-from contract.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
-from contract.errors import ModelError, ProofError
-from contract.manifest import Manifest, Provenance
-from contract.reporting import Reporter, Silent
-from contract.repository import ModelRepository
-from contract.seal import check_seal
-from export.candidates import Builder, Built, choose
-from export.engine import build_engine
-from export.golden import golden
-from export.graph import Served, with_manifest
-from export.options import PRECISIONS, ExportOptions, Precision
-from export.prepared import Prepared, prepare_all
-from export.prove import check_proof, expect
-from export.signing import sign_folder
-from tune.checkpoint import RunFacts, load_run
+from unfreeze.contract.embedded import manifest_in
+from unfreeze.contract.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
+from unfreeze.contract.errors import ModelError, ProofError
+from unfreeze.contract.manifest import Manifest, Provenance
+from unfreeze.contract.reporting import Reporter, Silent
+from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.seal import check_seal
+from unfreeze.export.candidates import Builder, Built, choose
+from unfreeze.export.engine import build_engine
+from unfreeze.export.golden import golden
+from unfreeze.export.graph import Served, with_manifest
+from unfreeze.export.options import PRECISIONS, ExportOptions, Precision
+from unfreeze.export.prepared import Prepared, prepare_all
+from unfreeze.export.prove import check_proof, expect
+from unfreeze.export.signing import sign_folder
+from unfreeze.tune.artifacts.checkpoint import RunFacts, load_run
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CANDIDATES_FILE = "candidates.json"
@@ -53,7 +53,7 @@ class Published:
     candidates: tuple[dict[str, Any], ...]
 
 
-def export(
+def export_model(
     run: str | os.PathLike[str],
     repository: str | os.PathLike[str],
     name: str,
@@ -69,7 +69,7 @@ def export(
         repository: the model repository's folder, made where it is missing.
         name: the model's name in there.
         options: how to export.
-        data: the folder of pictures that the run learned from, if it has moved.
+        data: the folder of images that the run learned from, if it has moved.
         reporter: shows progress.
 
     Returns:
@@ -88,11 +88,11 @@ def export(
         load_tensorrt(options.engine.flavour)  # better now than after minutes of work
     network, facts = load_run(run)
     served = Served(network, facts.temperature, facts.link)
-    pictures = prepare_all(facts.pictures(data), facts.preprocess, "preparing the validation pictures", reporter)
+    images = prepare_all(facts.images(data), facts.preprocess, "preparing the validation images", reporter)
     builder = Builder(
         served=served,
         shape=facts.preprocess.shape,
-        expected=expect(served, pictures, options.max_batch, reporter),
+        expected=expect(served, images, options.max_batch, reporter),
         calibration=lambda: _calibration(facts, data, reporter),
         options=options,
         reporter=reporter,
@@ -124,10 +124,10 @@ def export(
 
 
 def _calibration(facts: RunFacts, data: str | os.PathLike[str] | None, reporter: Reporter) -> Prepared:
-    pictures = facts.pictures(data, calibration=True)
-    if not pictures:
-        raise ProofError("the run names no training pictures to find the ranges of int8 by; tune again")
-    return prepare_all(pictures, facts.preprocess, "preparing pictures for calibration", reporter)
+    images = facts.images(data, calibration=True)
+    if not images:
+        raise ProofError("the run names no training images to find the ranges of int8 by; tune again")
+    return prepare_all(images, facts.preprocess, "preparing images for calibration", reporter)
 
 
 def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -> Manifest:

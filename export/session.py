@@ -5,10 +5,10 @@ import os
 import numpy as np
 import onnxruntime
 
-from contract.arrays import Float32, UInt8
-from contract.errors import ProofError, first_line
-from contract.manifest import INPUT
-from contract.optimizers import disabled_optimizers
+from unfreeze.contract.arrays import Float32, UInt8
+from unfreeze.contract.errors import ProofError, first_line
+from unfreeze.contract.manifest import INPUT
+from unfreeze.contract.optimizers import disabled_optimizers
 
 
 class Session:
@@ -38,7 +38,7 @@ class Session:
             raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
-        """Classify prepared pictures, in one batch.
+        """Classify prepared images, in one batch.
 
         Raises:
             ProofError: ONNX Runtime failed, as it does where memory is short.

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from contract.errors import ProofError, first_line
-from contract.repository import SIGNATURE_FILE
+from unfreeze.contract.errors import ProofError, first_line
+from unfreeze.contract.repository import SIGNATURE_FILE
 
 
 def sign_folder(folder: Path, private_key: Path) -> bytes:

@@ -7,8 +7,8 @@ from statistics import median
 
 import numpy as np
 
-from contract.reporting import Reporter
-from export.session import Session
+from unfreeze.contract.reporting import Reporter
+from unfreeze.export.session import Session
 
 _ROUNDS = 15
 _WARM_UP = 2
@@ -19,15 +19,15 @@ class Speed:
     """How fast a graph is.
 
     Args:
-        batch: pictures at once.
+        batch: images at once.
         p50_ms: the median time of a batch, in milliseconds.
-        pictures_per_second: at that time.
+        images_per_second: at that time.
         times_fp32: how many times as fast as the fp32 graph: the median of ratios that were taken in turn.
     """
 
     batch: int
     p50_ms: float
-    pictures_per_second: float
+    images_per_second: float
     times_fp32: float
 
 
@@ -38,8 +38,8 @@ def time_graphs(
 
     Args:
         graphs: contents of `model.onnx`, by precision; the first is what the others are compared with.
-        shape: height, width and channels of a prepared picture.
-        batches: how many pictures at once, one size after the other.
+        shape: height, width and channels of a prepared image.
+        batches: how many images at once, one size after the other.
         reporter: shows progress.
 
     Returns:
@@ -63,7 +63,7 @@ def time_graphs(
             ratios = [other / mine for other, mine in zip(first, own, strict=True)]
             p50 = median(own)
             speeds[name].append(
-                Speed(batch=batch, p50_ms=1000 * p50, pictures_per_second=batch / p50, times_fp32=median(ratios))
+                Speed(batch=batch, p50_ms=1000 * p50, images_per_second=batch / p50, times_fp32=median(ratios))
             )
     return {name: tuple(own) for name, own in speeds.items()}
 

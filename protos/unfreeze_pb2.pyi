@@ -86,16 +86,16 @@ class DescribeModelResponse(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., precision: _Optional[str] = ..., sha256: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., abstain_below: _Optional[float] = ..., max_batch: _Optional[int] = ..., plan: _Optional[str] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model", "version", "pictures", "top")
+    __slots__ = ("model", "version", "images", "top")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
-    pictures: _containers.RepeatedScalarFieldContainer[bytes]
+    images: _containers.RepeatedScalarFieldContainer[bytes]
     top: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., pictures: _Optional[_Iterable[bytes]] = ..., top: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("model", "version", "predictions")

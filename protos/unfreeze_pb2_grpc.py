@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos import unfreeze_pb2 as protos_dot_unfreeze__pb2
+from unfreeze.protos import unfreeze_pb2 as unfreeze_dot_protos_dot_unfreeze__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/unfreeze_pb2_grpc.py depends on'
+        + ' but the generated code in unfreeze/protos/unfreeze_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,23 +36,23 @@ class ClassifierStub:
         """
         self.Predict = channel.unary_unary(
                 '/unfreeze.v1.Classifier/Predict',
-                request_serializer=protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
-                response_deserializer=protos_dot_unfreeze__pb2.PredictResponse.FromString,
+                request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
+                response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictResponse.FromString,
                 _registered_method=True)
         self.PredictStream = channel.stream_stream(
                 '/unfreeze.v1.Classifier/PredictStream',
-                request_serializer=protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
-                response_deserializer=protos_dot_unfreeze__pb2.PredictStreamResponse.FromString,
+                request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
+                response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictStreamResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/unfreeze.v1.Classifier/ListModels',
-                request_serializer=protos_dot_unfreeze__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=protos_dot_unfreeze__pb2.ListModelsResponse.FromString,
+                request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
         self.DescribeModel = channel.unary_unary(
                 '/unfreeze.v1.Classifier/DescribeModel',
-                request_serializer=protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
-                response_deserializer=protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
+                request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
+                response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
                 _registered_method=True)
 
 
@@ -60,7 +60,7 @@ class ClassifierServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Predict(self, request, context):
-        """Names the most probable labels of each picture. One picture that cannot be used refuses the request with
+        """Names the most probable labels of each image. One image that cannot be used refuses the request with
         INVALID_ARGUMENT, saying which it is and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -94,23 +94,23 @@ def add_ClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Predict': grpc.unary_unary_rpc_method_handler(
                     servicer.Predict,
-                    request_deserializer=protos_dot_unfreeze__pb2.PredictRequest.FromString,
-                    response_serializer=protos_dot_unfreeze__pb2.PredictResponse.SerializeToString,
+                    request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictRequest.FromString,
+                    response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictResponse.SerializeToString,
             ),
             'PredictStream': grpc.stream_stream_rpc_method_handler(
                     servicer.PredictStream,
-                    request_deserializer=protos_dot_unfreeze__pb2.PredictRequest.FromString,
-                    response_serializer=protos_dot_unfreeze__pb2.PredictStreamResponse.SerializeToString,
+                    request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictRequest.FromString,
+                    response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.PredictStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
-                    request_deserializer=protos_dot_unfreeze__pb2.ListModelsRequest.FromString,
-                    response_serializer=protos_dot_unfreeze__pb2.ListModelsResponse.SerializeToString,
+                    request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.ListModelsRequest.FromString,
+                    response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.ListModelsResponse.SerializeToString,
             ),
             'DescribeModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeModel,
-                    request_deserializer=protos_dot_unfreeze__pb2.DescribeModelRequest.FromString,
-                    response_serializer=protos_dot_unfreeze__pb2.DescribeModelResponse.SerializeToString,
+                    request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelRequest.FromString,
+                    response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,8 +138,8 @@ class Classifier:
             request,
             target,
             '/unfreeze.v1.Classifier/Predict',
-            protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
-            protos_dot_unfreeze__pb2.PredictResponse.FromString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.PredictResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -165,8 +165,8 @@ class Classifier:
             request_iterator,
             target,
             '/unfreeze.v1.Classifier/PredictStream',
-            protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
-            protos_dot_unfreeze__pb2.PredictStreamResponse.FromString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.PredictRequest.SerializeToString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -192,8 +192,8 @@ class Classifier:
             request,
             target,
             '/unfreeze.v1.Classifier/ListModels',
-            protos_dot_unfreeze__pb2.ListModelsRequest.SerializeToString,
-            protos_dot_unfreeze__pb2.ListModelsResponse.FromString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.ListModelsRequest.SerializeToString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -219,8 +219,8 @@ class Classifier:
             request,
             target,
             '/unfreeze.v1.Classifier/DescribeModel',
-            protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
-            protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from contract.errors import OptionsError
-from contract.options import check_ranges
-from contract.preprocess import LARGEST_MAX_PIXELS, MAX_PIXELS
-from serve.binding import is_this_machine_alone
+from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.options import check_ranges
+from unfreeze.contract.preprocess import LARGEST_MAX_PIXELS, MAX_PIXELS
+from unfreeze.serve.security.binding import is_this_machine_alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class ServeOptions:
         cudnn_search: on "cuda", time every algorithm of cuDNN while a model is loaded, which takes longer.
         max_batch: the largest batch; 0 for what each model's manifest says.
         max_delay_ms: how long a batch may wait to fill; at 0 it leaves the moment the runtime is free.
-        max_queue: pictures that may wait, for each model; more are refused.
-        max_queue_mib: MiB of pictures, encoded and prepared, that may wait for each model; more are refused.
+        max_queue: images that may wait, for each model; more are refused.
+        max_queue_mib: MiB of images, encoded and prepared, that may wait for each model; more are refused.
         max_message_mib: the largest request, in MiB.
-        max_pixels: of one picture; larger ones are refused.
+        max_pixels: of one image; larger ones are refused.
         drain_s: how long work in flight may take after SIGTERM, in seconds.
         tls_cert: PEM file of the server's certificate and of those between it and its authority; re-read as it changes.
         tls_key: PEM file of its key, without a passphrase.

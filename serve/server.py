@@ -15,30 +15,30 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from contract.errors import ServingError, UnfreezeError
-from contract.repository import ENCODED_SUFFIX
-from protos import open_inference_pb2, unfreeze_pb2
-from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
-from serve.auth import TokenCheck, read_tokens
-from serve.classifier import ClassifierService
-from serve.health import HealthService
-from serve.inference import InferenceService
-from serve.metrics import MetricsServer, start_metrics
-from serve.models import ModelSet
-from serve.notify import Notifier
-from serve.options import ServeOptions
-from serve.refusals import REFUSED
-from serve.request_ids import RequestIds
-from serve.room import RoomCheck
-from serve.tls import TlsFiles, tls_credentials
-from serve.tracing import Tracing
-from serve.wire import ReadableMessages
+from unfreeze.contract.errors import ServingError, UnfreezeError
+from unfreeze.contract.repository import ENCODED_SUFFIX
+from unfreeze.protos import open_inference_pb2, unfreeze_pb2
+from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
+from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
+from unfreeze.serve.observability.request_ids import RequestIds
+from unfreeze.serve.observability.systemd import Notifier
+from unfreeze.serve.observability.tracing import Tracing
+from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.protocol.classifier import ClassifierService
+from unfreeze.serve.protocol.early_rejection import RoomCheck
+from unfreeze.serve.protocol.error_interceptor import ReadableMessages
+from unfreeze.serve.protocol.health import HealthService
+from unfreeze.serve.protocol.open_inference import InferenceService
+from unfreeze.serve.security.auth import TokenCheck, read_tokens
+from unfreeze.serve.security.tls import TlsFiles, tls_credentials
+from unfreeze.serve.status import REFUSED
 
 _FILES = (open_inference_pb2, unfreeze_pb2, health_pb2, reflection_pb2)
 _NEVER = 2**31 - 1
 _QUIET_S, _MOST_TURNING_AWAY_S = 0.05, 0.5
-_LOOKAHEAD_BYTES = 2**18  # a usual picture
+_LOOKAHEAD_BYTES = 2**18  # a usual image
 _log = logging.getLogger(__name__)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from contract.errors import ProofError
-from export.engine import this_target
+from unfreeze.contract.errors import ProofError
+from unfreeze.export.engine import this_target
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
-from contract.errors import OptionsError
-from contract.options import check_ranges
-from tune.recipes import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
+from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.options import check_ranges
+from unfreeze.tune.recipes.registry import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
 
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
 _SHOWN = 800
@@ -28,29 +28,29 @@ class TuneOptions:
             weights).
         cut: the first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe
             "auto", a block's name asks for "last-blocks", "head" for "probe", and "all" for "all".
-        epochs: passes over the pictures for the blocks; by default 3, or up to 8 where there are few pictures; twice as
+        epochs: passes over the images for the blocks; by default 3, or up to 8 where there are few images; twice as
             many for "scratch".
-        patience: stop early where the loss on a tenth of the training pictures, put aside for that, has not fallen
+        patience: stop early where the loss on a tenth of the training images, put aside for that, has not fallen
             for so many epochs; 0 never stops.
         seed: of everything random.
         device: "auto", "cpu" or "cuda".
         precision: of training and of the frozen blocks: "bf16", "fp16" (on GPUs alone) or "fp32"; "auto" takes bf16
             where the hardware has it, else fp16 on a GPU and fp32 on a CPU. Weights and evaluation are float32 always,
             and so is training by grouped convolutions on CPUs.
-        views: versions of each picture in the cache: the picture as served, and random crops, turns and colours of
-            it, mirrored where `mirror` lets them.
-        mirror: whether pictures are mirrored at random, which "auto" finds out: are they, mirrored, still told?
+        views: versions of each image in the cache: the image as served, and random crops, turns and colors of
+            it, flipped where `flip` lets them.
+        flip: whether images are flipped at random, which "auto" finds out: are they, flipped, still told?
             Activations never are.
-        batch_size: pictures a step; by default 16, and up to 64 where there are thousands.
-        optimiser: "adamw", or "sgd" with Nesterov's momentum.
+        batch_size: images a step; by default 16, and up to 64 where there are thousands.
+        optimizer: "adamw", or "sgd" with Nesterov's momentum.
         learning_rate: of the last block, at its highest; blocks nearer to the input get less. Without it, it is a
             gentle one, or a bold one where cross-validation says so: it is asked where a cut or "all" was asked for,
-            and where pictures are unlike those that the network knows.
+            and where images are unlike those that the network knows.
         weight_decay: for weights; norms and biases get none.
         label_smoothing: how much probability is spread over all classes, 0 to 1.
         mixup: parameter of the beta distribution by which pairs of activations are mixed; 0 mixes none.
-        class_weights: "balanced" makes every class count the same, however few its pictures.
-        val_fraction: how much of the training pictures validates where there is no val folder, 0 to 1.
+        class_weights: "balanced" makes every class count the same, however few its images.
+        val_fraction: how much of the training images validates where there is no val folder, 0 to 1.
         cache_gb: how much room cached activations may take, in GB: on the GPU, in main memory where that would take
             more than half of what is free there, or in a file in the run's folder where memory has no more either. Two
             may be kept at once; where one would take more than half of it, the frozen blocks run anew in every epoch.
@@ -71,9 +71,9 @@ class TuneOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: PrecisionName = "auto"
     views: int = 1
-    mirror: Literal["auto", "yes", "no"] = "auto"
+    flip: Literal["auto", "yes", "no"] = "auto"
     batch_size: int | None = None
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float | None = None
     weight_decay: float = 0.02
     label_smoothing: float = 0.1
@@ -121,20 +121,20 @@ class TuneOptions:
             return ("all",)
         return () if self.recipe == STEM_HEAD or self.cut == "head" else (self.cut,)
 
-    def epochs_for(self, pictures: int, patience: int = 1) -> int:
+    def epochs_for(self, images: int, patience: int = 1) -> int:
         """Give the number of epochs.
 
         Args:
-            pictures: to train on.
+            images: to train on.
             patience: how many times the usual number, where none was asked for.
         """
         if self.epochs is not None:
             return self.epochs
-        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_SHOWN // pictures)))
+        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_SHOWN // images)))
 
-    def batch_size_for(self, pictures: int) -> int:
-        """Give the number of pictures a step, a power of two where none was asked for: many small steps for few."""
+    def batch_size_for(self, images: int) -> int:
+        """Give the number of images a step, a power of two where none was asked for: many small steps for few."""
         if self.batch_size is not None:
             return self.batch_size
-        wanted = 2 ** round(math.log2(max(1, pictures / _STEPS)))
+        wanted = 2 ** round(math.log2(max(1, images / _STEPS)))
         return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, wanted))

@@ -1,4 +1,4 @@
-"""The whole of a tuning run: pictures in, a run's folder out."""
+"""The whole of a tuning run: images in, a run's folder out."""
 
 import copy
 import os
@@ -13,32 +13,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract.errors import CheckpointError, DataError, DivergenceError
-from contract.reporting import Reporter, Silent
-from tune.cache import Source, Streamed, cache_bytes, keep
-from tune.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
-from tune.choose import Choice, asked_candidate, choice_from, choice_state, choose, earliest_cut, wants_survey
-from tune.contest import Candidate, Entered
-from tune.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
-from tune.evaluate import Evaluation, evaluate, evaluate_together, labels_of
-from tune.findings import Finding, Inspection, inspect_dataset
-from tune.folds import stratified_part
-from tune.gather import Gathered, gather
-from tune.journal import EVENTS, LINES, Journal
-from tune.mirror import stays_itself
-from tune.network import Network
-from tune.options import TuneOptions
-from tune.pictures import Picture
-from tune.precision import Precision, choose_precision
-from tune.probe import Probe, fit_probe
-from tune.recipes import LINEAR, PROBE, SCRATCH, recipe_of
-from tune.results import Results, facts_of, finish, metrics_of
-from tune.room import CACHES, Room
-from tune.train import Schedule, Training
-from tune.unfinished import CHOICE, TRAINING, Unfinished
-from tune.views import Views
-from tune.weights import Pretrained, load_pretrained
-from tune.workers import Shard, Workers, joined_workers
+from unfreeze.contract.errors import CheckpointError, DataError, DivergenceError
+from unfreeze.contract.reporting import Reporter, Silent
+from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, claimed, save_run
+from unfreeze.tune.artifacts.journal import EVENTS, LINES, Journal
+from unfreeze.tune.artifacts.results import Results, facts_of, finish, metrics_of
+from unfreeze.tune.artifacts.resume import CHOICE, TRAINING, Unfinished
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.weights import Pretrained, load_pretrained
+from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, read_dataset
+from unfreeze.tune.data.folds import stratified_part
+from unfreeze.tune.data.images import LabeledImage, labels_of
+from unfreeze.tune.data.inspection import Finding, Inspection, inspect_dataset
+from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.distributed import Workers, joined_workers
+from unfreeze.tune.device.precision import Precision, choose_precision
+from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, evaluate_together
+from unfreeze.tune.features.cache import Source, Streamed, cache_bytes, keep
+from unfreeze.tune.features.extract import Gathered, gather
+from unfreeze.tune.features.placement import CACHES, Room
+from unfreeze.tune.features.shards import Shard
+from unfreeze.tune.linear.probe import Probe, fit_probe
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.registry import LINEAR, PROBE, SCRATCH, recipe_of
+from unfreeze.tune.selection.choose import (
+    Choice,
+    asked_candidate,
+    choice_from,
+    choice_state,
+    choose,
+    earliest_cut,
+    wants_survey,
+)
+from unfreeze.tune.selection.flip_test import stays_itself
+from unfreeze.tune.selection.trials import Candidate, Entered
+from unfreeze.tune.training.train import Schedule, Training
 
 _FOLDS = 3
 _HELD_OUT_PARTS = 10
@@ -60,27 +69,27 @@ class _Run:
     workers: Workers
 
     @property
-    def own(self) -> tuple[Picture, ...]:
-        """The training pictures of this process."""
+    def own(self) -> tuple[LabeledImage, ...]:
+        """The training images of this process."""
         return self.dataset.splits[TRAIN][self.workers.rank :: self.workers.count]
 
     @property
     def views(self) -> Views:
-        mirror = self.options.views > 1 and self.mirror
-        return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed, mirror=mirror)
+        flip = self.options.views > 1 and self.flip
+        return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed, flip=flip)
 
     @cached_property
-    def mirror(self) -> bool:
-        """Whether pictures may be mirrored."""
-        if self.options.mirror != "auto":
-            return self.options.mirror == "yes"
+    def flip(self) -> bool:
+        """Whether images may be flipped."""
+        if self.options.flip != "auto":
+            return self.options.flip == "yes"
         stays = stays_itself(self.network, self.dataset.splits[TRAIN], self.pretrained.spec, self.precision)
         told = "as well as" if stays else "not surely as well as"
-        self.reporter.say(f"mirrored, pictures are told {told} before, so they are {'' if stays else 'not '}mirrored")
+        self.reporter.info(f"flipped, images are told {told} before, so they are {'' if stays else 'not '}flipped")
         return stays
 
 
-def tune(
+def fine_tune(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: TuneOptions | None = None,
@@ -89,7 +98,7 @@ def tune(
     overwrite: bool = False,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Tune a pretrained network to labelled pictures.
+    """Tune a pretrained network to labeled images.
 
     Started by torchrun, its processes share the work; the first one returns the metrics, the others what they know.
 
@@ -106,7 +115,7 @@ def tune(
         What `metrics.json` holds.
 
     Raises:
-        DataError: the pictures cannot be learned from.
+        DataError: the images cannot be learned from.
         WeightsError: the backbone or its weights cannot be had.
         CheckpointError: `out` holds a run already, or another process tunes into it, or it cannot be written, or there
             is no such block to cut at, or an unfinished run was begun with other data or options.
@@ -129,7 +138,7 @@ def tune(
             facts = facts_of(run.dataset, run.pretrained, options, results)
             metrics = metrics_of(run.dataset, run.pretrained, options, results, run.findings, precision)
             trained = results.training
-            metrics["mirrored"] = run.views.mirror or (trained is not None and trained.schedule.mirror)
+            metrics["flipped"] = run.views.flip or (trained is not None and trained.schedule.flip)
             metrics["seconds"] = round(time.monotonic() - started, 2)
             save_run(folder, results.network, facts, metrics)
             unfinished.clear()
@@ -159,8 +168,8 @@ def _begin(
 ) -> tuple[_Run, Inspection]:
     torch.manual_seed(options.seed)
     dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed)
-    counts = ", ".join(f"{len(pictures):,} {name}" for name, pictures in dataset.splits.items())
-    reporter.say(f"{len(dataset.labels)} classes; pictures: {counts}; {len(dataset.skipped)} files skipped")
+    counts = ", ".join(f"{len(images):,} {name}" for name, images in dataset.splits.items())
+    reporter.info(f"{len(dataset.labels)} classes; images: {counts}; {len(dataset.skipped)} files skipped")
     pretrained = load_pretrained(options.backbone, options.weights)
     network = pretrained.network(options.backbone, len(dataset.labels), precision.device)
     network.position(earliest_cut(network, options))
@@ -171,7 +180,7 @@ def _begin(
         )
     inspection = inspect_dataset(dataset, _FOLDS, reporter)
     for finding in inspection.findings:
-        reporter.say(finding.text)
+        reporter.info(finding.text)
     if options.strict and inspection.findings:
         raise DataError("; ".join(finding.text for finding in inspection.findings))
     run = _Run(
@@ -208,8 +217,8 @@ def _start(run: _Run, folder: Path, inspection: Inspection, *, resume: bool) -> 
 def _tune(run: _Run) -> Results:
     choice, probed, network, training = _trained(run)
     evaluations = _evaluations(run, choice, probed, network)
-    pictures = run.dataset.splits.get(TEST)
-    test = evaluate(network, pictures, run.pretrained.spec, run.precision.device) if pictures else None
+    images = run.dataset.splits.get(TEST)
+    test = evaluate(network, images, run.pretrained.spec, run.precision.device) if images else None
     return finish(network, choice, evaluations, test, training, run.options.abstain_precision)
 
 
@@ -221,7 +230,7 @@ def _trained(run: _Run) -> tuple[Choice, Network, Network, Training | None]:
         is a linear recipe), and its training.
     """
     choice, probe, gathered = _decide(run)
-    run.reporter.say(choice.reason)
+    run.reporter.info(choice.reason)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
     if choice.candidate.recipe in LINEAR:
@@ -249,7 +258,7 @@ def _decide(run: _Run) -> tuple[Choice, Probe, Gathered | None]:
 
 
 def _fit(run: _Run, features: Tensor, kind: str) -> Probe:
-    run.reporter.say(f"fitting {kind} on frozen features")
+    run.reporter.info(f"fitting {kind} on frozen features")
     balanced = run.options.class_weights == "balanced"
     labels = labels_of(run.dataset.splits[TRAIN])
     return fit_probe(features, labels, kind=kind, seed=run.options.seed, balanced=balanced)
@@ -264,13 +273,13 @@ def _choose(run: _Run, gathered: Gathered, probe: Probe) -> Choice:
         precision=run.precision,
         room=run.room,
         reporter=run.reporter,
-        mirror=lambda: run.mirror,
+        flip=lambda: run.flip,
     )
     return choose(entered)
 
 
 def _gather(run: _Run, wanted: str | None) -> Gathered:
-    """Run all blocks over the training pictures once; activations are kept where they may be wanted."""
+    """Run all blocks over the training images once; activations are kept where they may be wanted."""
     gathered = gather(
         run.network,
         run.network.position(wanted or earliest_cut(run.network, run.options)),
@@ -278,7 +287,7 @@ def _gather(run: _Run, wanted: str | None) -> Gathered:
         run.views,
         run.precision,
         run.room,
-        run.reporter.track("running the backbone over the training pictures", len(run.own)),
+        run.reporter.track("running the backbone over the training images", len(run.own)),
         survey=wanted is None and wants_survey(run.options),
     )
     run.dataset = run.dataset.without(gathered.skipped)
@@ -304,7 +313,7 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
         streamed = Streamed(
             network=run.network,
             position=position,
-            pictures=own,
+            images=own,
             recipe=run.views,
             precision=run.precision,
             labels=labels_of(own),
@@ -312,9 +321,9 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
         source = keep(streamed, run.room, run.reporter)
     if isinstance(source, Streamed):
         size = cache_bytes(run.network, position, len(own), run.options.views) / 1e9
-        run.reporter.say(
+        run.reporter.info(
             f"the activations at {candidate.cut} would take {size:.1f} GB, and half of --cache-gb "
-            f"{run.options.cache_gb:g} is less: pictures and frozen blocks are run anew in every epoch"
+            f"{run.options.cache_gb:g} is less: images and frozen blocks are run anew in every epoch"
         )
     if run.workers.count == 1:
         return source
@@ -332,7 +341,7 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
         if len(rows):
             source, held_out = source.take(np.setdiff1d(np.arange(count), rows)), source.take(rows)
         else:
-            run.reporter.say("no class has ten pictures: none is put aside, and training does not stop early")
+            run.reporter.info("no class has ten images: none is put aside, and training does not stop early")
     training = Training(
         network=network,
         source=source,
@@ -340,7 +349,7 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
             epochs=epochs,
             rate=candidate.rate,
             blocks=recipe.blocks(network.position(candidate.cut), len(network.block_names)),
-            mirror=source.position == 0 and run.mirror,
+            flip=source.position == 0 and run.flip,
         ),
         options=options,
         precision=run.precision,
@@ -351,7 +360,7 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
     run.workers.meet()
     if before is not None:
         training.restore(before)
-        run.reporter.say(f"going on behind epoch {len(training.epochs)}")
+        run.reporter.info(f"going on behind epoch {len(training.epochs)}")
     if not run.workers.leads:
         training.run()
         return training
@@ -369,18 +378,18 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
 
 
 def _evaluations(run: _Run, choice: Choice, probed: Network, network: Network) -> list[Evaluation]:
-    """Classify the validation pictures with the network, and with the probe that it began from."""
-    pictures = run.dataset.splits[VAL]
+    """Classify the validation images with the network, and with the probe that it began from."""
+    images = run.dataset.splits[VAL]
     networks = [network] if network is probed else [network, probed]
     shared = 0 if choice.candidate.recipe == SCRATCH else run.network.position(choice.candidate.cut)
-    advance = run.reporter.track("evaluating in full precision", len(pictures))
-    evaluations = evaluate_together(networks, shared, pictures, run.pretrained.spec, run.precision.device, advance)
+    advance = run.reporter.track("evaluating in full precision", len(images))
+    evaluations = evaluate_together(networks, shared, images, run.pretrained.spec, run.precision.device, advance)
     run.dataset = run.dataset.without(evaluations[0].skipped)
     if not evaluations[0].logits.isfinite().all():
         raise DivergenceError("training has come to answers that are no numbers; use a smaller --learning-rate")
     if evaluations[0].accuracy < evaluations[-1].accuracy:
-        run.reporter.say(
-            f"on the validation pictures this is below the probe ({evaluations[0].accuracy:.3f} < "
+        run.reporter.info(
+            f"on the validation images this is below the probe ({evaluations[0].accuracy:.3f} < "
             f"{evaluations[-1].accuracy:.3f}); --recipe probe gives that one"
         )
     return evaluations

@@ -1,8 +1,8 @@
-"""From a folder of labelled pictures to a classifier that answers over gRPC.
+"""From a folder of labeled images to a classifier that answers over gRPC.
 
-    unfreeze.tune("pictures/", "run/")                     # needs unfreeze[tune]
-    unfreeze.export("run/", "models/", "flowers")          # needs unfreeze[tune] and unfreeze[cpu]
-    unfreeze.load("models/flowers/1/model.onnx").predict([...])   # needs numpy, Pillow and ONNX Runtime
+    unfreeze.fine_tune("images/", "run/")                     # needs unfreeze[tune]
+    unfreeze.export_model("run/", "models/", "flowers")          # needs unfreeze[tune] and unfreeze[cpu]
+    unfreeze.load_model("models/flowers/1/model.onnx").predict([...])   # needs numpy, Pillow and ONNX Runtime
     unfreeze.Client("localhost:8001").predict([...])       # needs grpcio; AsyncClient is the same for asyncio
 
 What each name needs is imported when the name is first used.
@@ -12,33 +12,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contract.errors import UnfreezeError
-    from contract.manifest import Manifest
-    from contract.prediction import Prediction
-    from contract.preprocess import PreprocessSpec, prepare
-    from export.run import export
-    from serve.aio_client import AsyncClient
-    from serve.calls import Answer
-    from serve.client import Client
-    from serve.local import LocalClassifier
-    from serve.local import LocalClassifier as load  # noqa: N813
-    from tune.options import TuneOptions
-    from tune.run import tune
+    from unfreeze.contract.errors import UnfreezeError
+    from unfreeze.contract.manifest import Manifest
+    from unfreeze.contract.prediction import Prediction
+    from unfreeze.contract.preprocess import PreprocessSpec, prepare
+    from unfreeze.export.run import export_model
+    from unfreeze.serve.client.asynchronous import AsyncClient
+    from unfreeze.serve.client.blocking import Client
+    from unfreeze.serve.client.local import LocalClassifier
+    from unfreeze.serve.client.local import LocalClassifier as load_model  # noqa: N813
+    from unfreeze.serve.client.messages import Answer
+    from unfreeze.tune.options import TuneOptions
+    from unfreeze.tune.run import fine_tune
 
 _HOMES = {
-    "Answer": ("serve.calls", "Answer"),
-    "AsyncClient": ("serve.aio_client", "AsyncClient"),
-    "Client": ("serve.client", "Client"),
-    "LocalClassifier": ("serve.local", "LocalClassifier"),
-    "Manifest": ("contract.manifest", "Manifest"),
-    "Prediction": ("contract.prediction", "Prediction"),
-    "PreprocessSpec": ("contract.preprocess", "PreprocessSpec"),
-    "TuneOptions": ("tune.options", "TuneOptions"),
-    "UnfreezeError": ("contract.errors", "UnfreezeError"),
-    "export": ("export.run", "export"),
-    "load": ("serve.local", "LocalClassifier"),
-    "prepare": ("contract.preprocess", "prepare"),
-    "tune": ("tune.run", "tune"),
+    "Answer": ("unfreeze.serve.client.messages", "Answer"),
+    "AsyncClient": ("unfreeze.serve.client.asynchronous", "AsyncClient"),
+    "Client": ("unfreeze.serve.client.blocking", "Client"),
+    "LocalClassifier": ("unfreeze.serve.client.local", "LocalClassifier"),
+    "Manifest": ("unfreeze.contract.manifest", "Manifest"),
+    "Prediction": ("unfreeze.contract.prediction", "Prediction"),
+    "PreprocessSpec": ("unfreeze.contract.preprocess", "PreprocessSpec"),
+    "TuneOptions": ("unfreeze.tune.options", "TuneOptions"),
+    "UnfreezeError": ("unfreeze.contract.errors", "UnfreezeError"),
+    "export_model": ("unfreeze.export.run", "export_model"),
+    "load_model": ("unfreeze.serve.client.local", "LocalClassifier"),
+    "prepare": ("unfreeze.contract.preprocess", "prepare"),
+    "fine_tune": ("unfreeze.tune.run", "fine_tune"),
 }
 
 __all__ = [
@@ -51,10 +51,10 @@ __all__ = [
     "PreprocessSpec",
     "TuneOptions",
     "UnfreezeError",
-    "export",
-    "load",
+    "export_model",
+    "fine_tune",
+    "load_model",
     "prepare",
-    "tune",
 ]
 
 

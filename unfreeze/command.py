@@ -5,15 +5,15 @@ from importlib.metadata import version
 
 from cyclopts import App
 
-from contract.errors import OptionsError, UnfreezeError
 from unfreeze.commands import bench, demo, export, info, plan, predict, serve, tune, verify
 from unfreeze.console import REMARKS
+from unfreeze.contract.errors import OptionsError, UnfreezeError
 
 _ASKED_WRONGLY, _INTERRUPTED = 2, 130
 
 app = App(
     name="unfreeze",
-    help="From a folder of labelled pictures to a classifier that answers over gRPC: tune, export, serve, predict.",
+    help="From a folder of labeled images to a classifier that answers over gRPC: tune, export, serve, predict.",
     version=lambda: version("unfreeze"),
     suppress_keyboard_interrupt=False,
 )

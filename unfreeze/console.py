@@ -25,7 +25,7 @@ class TerminalReporter:
             console=REMARKS,
         )
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Tell one thing."""
         REMARKS.print(text, markup=False)
 
@@ -46,4 +46,4 @@ class TerminalReporter:
 
 def print_json(document: Any) -> None:
     """Print a result for machines."""
-    print(json.dumps(document, ensure_ascii=False))  # noqa: T201 - rich would wrap and colour it
+    print(json.dumps(document, ensure_ascii=False))  # noqa: T201 - rich would wrap and color it

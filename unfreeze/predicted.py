@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from contract.files import replacing
-from contract.prediction import Prediction
+from unfreeze.contract.files import replacing
+from unfreeze.contract.prediction import Prediction
 
 
 class Predicted(NamedTuple):
-    """What is known of one picture.
+    """What is known of one image.
 
     Args:
         name: its path.
         predictions: the most probable first; empty where there is an error.
         unsure: whether the answer is to be taken for none; None where nobody told.
-        error: why the picture cannot be used, if it cannot.
+        error: why the image cannot be used, if it cannot.
     """
 
     name: str

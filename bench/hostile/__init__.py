@@ -1,1 +1,1 @@
-"""What means harm to a server: pictures, messages, and how they are sent and judged."""
+"""What means harm to a server: images, messages, and how they are sent and judged."""

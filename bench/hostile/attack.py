@@ -14,7 +14,7 @@ import psutil
 from google.protobuf.message import DecodeError, Message
 
 from bench.hostile.jobs import Call, Job
-from protos import open_inference_pb2, unfreeze_pb2
+from unfreeze.protos import open_inference_pb2, unfreeze_pb2
 
 AT_ONCE, HANGS_S = 8, 30.0
 _ANY = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"})
@@ -30,7 +30,7 @@ class Answer:
     Args:
         status: gRPC's name for it, or "HANGS".
         details: the status's message.
-        responses: serialised.
+        responses: serialized.
         seconds: until it ended.
     """
 
@@ -161,13 +161,13 @@ def _note(tally: Tally, job: Job, number: int, answers: list[Answer], secrets: t
         tally.slowest_s = max(tally.slowest_s, answer.seconds)
         for what in _faults(call, answer, secrets):
             tally.violations.append(Violation(number=number, what=what, call=call))
-    if job.kind != "picture":
+    if job.kind != "image":
         return
     if len({(answer.status, answer.details) for answer in answers}) > 1:
-        what = f"ways to send a picture differ: {[(answer.status, answer.details) for answer in answers]}"
+        what = f"ways to send an image differ: {[(answer.status, answer.details) for answer in answers]}"
         tally.violations.append(Violation(number=number, what=what, call=job.calls[0]))
     elif answers[0].status != "OK" and not answers[0].details.startswith(job.named):
-        what = f"a refusal does not name the picture: {answers[0].status}, {answers[0].details}"
+        what = f"a refusal does not name the image: {answers[0].status}, {answers[0].details}"
         tally.violations.append(Violation(number=number, what=what, call=job.calls[0]))
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError, Message
 
+from bench.hostile.images import seed_images
 from bench.hostile.messages import MODEL, Method, encoded_request, methods, mutate_message, seed_messages
 from bench.hostile.mutate import mutate
-from bench.hostile.pictures import seed_pictures
-from protos import unfreeze_pb2 as classifier
+from unfreeze.protos import unfreeze_pb2 as classifier
 
 _OTHER = "a" * len(MODEL)
 _MOST_IN_STREAM = 4
@@ -21,7 +21,7 @@ class Call:
 
     Args:
         method: that is called.
-        messages: serialised, or nearly; one, or several for a stream.
+        messages: serialized, or nearly; one, or several for a stream.
         may: names of statuses that this call may have, beside those of any.
     """
 
@@ -35,9 +35,9 @@ class Job:
     """Calls that go one after the other.
 
     Args:
-        kind: "picture" or "message".
-        calls: for a picture, the ways to send it, which are to be answered alike.
-        named: what a refusal of the picture begins with.
+        kind: "image" or "message".
+        calls: for an image, the ways to send it, which are to be answered alike.
+        named: what a refusal of the image begins with.
     """
 
     kind: str
@@ -45,23 +45,23 @@ class Job:
     named: str = ""
 
 
-def picture_jobs(count: int, seed: int) -> Iterator[Job]:
-    """Change good pictures, and send each in three ways; some stand between good ones.
+def image_jobs(count: int, seed: int) -> Iterator[Job]:
+    """Change good images, and send each in three ways; some stand between good ones.
 
     Args:
         count: how many.
         seed: of chance.
     """
-    chance, seeds = random.Random(f"pictures {seed}"), list(seed_pictures().values())  # noqa: S311 - no secret
+    chance, seeds = random.Random(f"images {seed}"), list(seed_images().values())  # noqa: S311 - no secret
     by_name = {method.path.rpartition("/")[2]: method for method in methods()}
     for _ in range(count):
-        pictures = [mutate(chance.choice(seeds), seeds, chance)]
+        images = [mutate(chance.choice(seeds), seeds, chance)]
         if chance.random() < 0.2:  # noqa: PLR2004
-            pictures = [seeds[0], *pictures, seeds[0]]
+            images = [seeds[0], *images, seeds[0]]
         requests = {
-            "raw": encoded_request(pictures),
-            "typed": encoded_request(pictures, typed=True),
-            "predict": classifier.PredictRequest(model=MODEL, pictures=pictures),
+            "raw": encoded_request(images),
+            "typed": encoded_request(images, typed=True),
+            "predict": classifier.PredictRequest(model=MODEL, images=images),
         }
         calls = [
             Call(
@@ -69,7 +69,7 @@ def picture_jobs(count: int, seed: int) -> Iterator[Job]:
             )
             for way, request in requests.items()
         ]
-        yield Job(kind="picture", calls=tuple(calls), named="picture 2 of 3: " if pictures[1:] else "picture 1 of 1: ")
+        yield Job(kind="image", calls=tuple(calls), named="image 2 of 3: " if images[1:] else "image 1 of 1: ")
 
 
 def message_jobs(count: int, seed: int) -> Iterator[Job]:
@@ -79,8 +79,8 @@ def message_jobs(count: int, seed: int) -> Iterator[Job]:
         count: how many.
         seed: of chance.
     """
-    chance, pictures = random.Random(f"messages {seed}"), list(seed_pictures().values())[:6]  # noqa: S311 - no secret
-    every, seeds = methods(), seed_messages(pictures)
+    chance, images = random.Random(f"messages {seed}"), list(seed_images().values())[:6]  # noqa: S311 - no secret
+    every, seeds = methods(), seed_messages(images)
     others = [message.SerializeToString() for group in seeds.values() for message in group]
     weights = [5 if method.path.endswith(("Infer", "Predict", "PredictStream")) else 1 for method in every]
     for _ in range(count):

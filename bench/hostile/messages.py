@@ -13,10 +13,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from bench.hostile.mutate import mutate
-from protos import open_inference_pb2 as inference
-from protos import unfreeze_pb2 as classifier
+from unfreeze.protos import open_inference_pb2 as inference
+from unfreeze.protos import unfreeze_pb2 as classifier
 
-MODEL = "colours"
+MODEL = "colors"
 _FILES = (inference, classifier, health_pb2, reflection_pb2)
 _ENDLESS = ("Watch",)
 _STRINGS = ("", MODEL, "nobody", "../../etc/passwd", "\0", "é" * 300, "a" * 5000, "1", "-1", "[red]%s{0}\n")
@@ -69,18 +69,18 @@ def _method(descriptor: MethodDescriptor) -> Method:
     )
 
 
-def seed_messages(pictures: Sequence[bytes]) -> dict[type[Message], tuple[Message, ...]]:
+def seed_messages(images: Sequence[bytes]) -> dict[type[Message], tuple[Message, ...]]:
     """Make good requests for every method."""
     seeds = {method.takes: (_named(method.takes(), MODEL),) for method in methods()}
     for method in methods():
         if method.administers:  # the model is to be there when all is over
             seeds[method.takes] = (_named(method.takes(), "nobody"),)
-    asked = tuple(classifier.PredictRequest(model=MODEL, pictures=[one], top=3) for one in pictures)
-    several = classifier.PredictRequest(model=MODEL, version="1", pictures=pictures)
+    asked = tuple(classifier.PredictRequest(model=MODEL, images=[one], top=3) for one in images)
+    several = classifier.PredictRequest(model=MODEL, version="1", images=images)
     reflected = reflection_pb2.ServerReflectionRequest
     return seeds | {
         classifier.PredictRequest: (*asked, several),
-        inference.ModelInferRequest: tuple(_infer_requests(pictures)),
+        inference.ModelInferRequest: tuple(_infer_requests(images)),
         reflected: (
             reflected(list_services=""),
             reflected(file_containing_symbol="unfreeze.v1.Classifier"),
@@ -96,9 +96,9 @@ def _named(message: Message, name: str) -> Message:
     return message
 
 
-def _infer_requests(pictures: Sequence[bytes]) -> Iterator[inference.ModelInferRequest]:
-    yield from (encoded_request([picture]) for picture in pictures)
-    yield encoded_request(pictures, typed=True)
+def _infer_requests(images: Sequence[bytes]) -> Iterator[inference.ModelInferRequest]:
+    yield from (encoded_request([image]) for image in images)
+    yield encoded_request(images, typed=True)
     pixels = inference.ModelInferRequest(model_name=MODEL, raw_input_contents=[bytes(2 * 32 * 32 * 3)], id="seven")
     pixels.inputs.add(name="pixels", datatype="UINT8", shape=[2, 32, 32, 3])
     pixels.outputs.add(name="probabilities").parameters["classification"].int64_param = 2
@@ -109,14 +109,14 @@ def _infer_requests(pictures: Sequence[bytes]) -> Iterator[inference.ModelInferR
     yield limited
 
 
-def encoded_request(pictures: Sequence[bytes], *, typed: bool = False) -> inference.ModelInferRequest:
-    """Make a request of encoded pictures, in raw or typed contents."""
+def encoded_request(images: Sequence[bytes], *, typed: bool = False) -> inference.ModelInferRequest:
+    """Make a request of encoded images, in raw or typed contents."""
     request = inference.ModelInferRequest(model_name=f"{MODEL}.encoded")
-    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures), 1])
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(images), 1])
     if typed:
-        tensor.contents.bytes_contents.extend(pictures)
+        tensor.contents.bytes_contents.extend(images)
     else:
-        request.raw_input_contents.append(b"".join(struct.pack("<I", len(one)) + one for one in pictures))
+        request.raw_input_contents.append(b"".join(struct.pack("<I", len(one)) + one for one in images))
     return request
 
 
@@ -125,7 +125,7 @@ def mutate_message(seed: Message, others: Sequence[bytes], chance: random.Random
 
     Args:
         seed: a good one.
-        others: serialised ones that parts are taken from.
+        others: serialized ones that parts are taken from.
         chance: decides.
     """
     message, way = type(seed).FromString(seed.SerializeToString()), chance.randrange(10)

@@ -1,4 +1,4 @@
-"""A model that tells colours apart by itself: one multiplication, so that all of a request's time is the server's."""
+"""A model that tells colors apart by itself: one multiplication, so that all of a request's time is the server's."""
 
 from pathlib import Path
 
@@ -6,23 +6,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.hostile.images import COLORS
 from bench.hostile.messages import MODEL
-from bench.hostile.pictures import COLOURS
-from contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest, Proof, Provenance
-from contract.preprocess import PreprocessSpec
-from contract.repository import ModelRepository
-from contract.seal import sealed
+from unfreeze.contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest, Proof, Provenance
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.seal import sealed
 
 _SPEC = PreprocessSpec(resize=(32,), crop=(32, 32))
-_PROVENANCE = Provenance(
-    backbone="none", weights="none", weights_sha256="", cut="head", seed=0, pictures=0, versions={}
-)
+_PROVENANCE = Provenance(backbone="none", weights="none", weights_sha256="", cut="head", seed=0, images=0, versions={})
 _PROOF = Proof(
-    pictures=0, batch_sizes=(1,), largest_difference=0, tolerance=0, same_top1=1, accuracy=1, trained_accuracy=1
+    images=0, batch_sizes=(1,), largest_difference=0, tolerance=0, same_top1=1, accuracy=1, trained_accuracy=1
 )
 
 
-def publish_colours(repository: Path) -> Path:
+def publish_colors(repository: Path) -> Path:
     """Publish it.
 
     Args:
@@ -32,7 +30,7 @@ def publish_colours(repository: Path) -> Path:
         The repository.
     """
     manifest = Manifest(
-        labels=tuple(COLOURS),
+        labels=tuple(COLORS),
         preprocess=_SPEC,
         precision="fp32",
         max_batch=32,
@@ -47,9 +45,9 @@ def publish_colours(repository: Path) -> Path:
 
 
 def _graph() -> onnx.ModelProto:
-    """Compare a picture's mean colour with each label's."""
-    colours = np.array(list(COLOURS.values()), np.float32).T / 255
-    bias = -0.5 * (colours**2).sum(0)
+    """Compare an image's mean color with each label's."""
+    colors = np.array(list(COLORS.values()), np.float32).T / 255
+    bias = -0.5 * (colors**2).sum(0)
     nodes = [
         helper.make_node("Cast", [INPUT], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2], keepdims=0),
@@ -58,10 +56,10 @@ def _graph() -> onnx.ModelProto:
         helper.make_node("Softmax", ["logits"], [OUTPUT], axis=1),
     ]
     weights = [
-        numpy_helper.from_array(colours * 20 / 255, "weight"),
+        numpy_helper.from_array(colors * 20 / 255, "weight"),
         numpy_helper.from_array((bias * 20).astype(np.float32), "bias"),
     ]
     taken = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", *_SPEC.shape])
-    given = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(COLOURS)])
-    graph = helper.make_graph(nodes, "colours", [taken], [given], weights)
+    given = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(COLORS)])
+    graph = helper.make_graph(nodes, "colors", [taken], [given], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.pictures import write_pictures
+from support.images import write_images
 
 from bench.gpu import GpuOptions
 from bench.gpu_load import shares
-from bench.gpu_machine import describe_machine, gpu_named, sampled_utilisation
+from bench.gpu_machine import describe_machine, gpu_named, sampled_utilization
 from bench.gpu_networks import PHOTOGRAPH_PX, draw_photographs
 from bench.gpu_part import FAILED, LEFT_OUT, Finding, Part, run_part
 from bench.gpu_promises import CACHED, DECODED, promises
@@ -54,10 +54,10 @@ def _bench(*arguments: str, path: str = "") -> tuple[int, dict[str, list[Finding
 
 @pytest.fixture
 def small(tmp_path: Path) -> list[str]:
-    """Arguments for as little as can be, on small pictures of three colours."""
+    """Arguments for as little as can be, on small images of three colors."""
     for split, first in (("train", 0), ("val", 500)):
-        write_pictures(tmp_path / "pictures" / split, 5, first)
-    return [*SMALL, "--pictures", str(tmp_path / "pictures")]
+        write_images(tmp_path / "images" / split, 5, first)
+    return [*SMALL, "--images", str(tmp_path / "images")]
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def _served(kind: str, per_s: float, concurrency: int = 256) -> Finding:
 
 
 def _good() -> list[Finding]:
-    agreed = {"pictures": 42, "same_top1": 1.0, "labels_seen": 9}
+    agreed = {"images": 42, "same_top1": 1.0, "labels_seen": 9}
     return [
         _raw("fp16", 32, 900.0),
         _raw("fp16", 128, 1000.0),
@@ -246,16 +246,16 @@ def test_marked_tests_are_counted_and_reasons_kept(part: Part, tmp_path: Path) -
     assert (found[FAILED]["what"], found[LEFT_OUT]["reason"]) == ("test_fails", "it needs much")
 
 
-def test_utilisation_is_sampled_while_the_body_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utilization_is_sampled_while_the_body_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By nvidia-smi where NVIDIA's library is not installed; on a CPU there is nothing to sample."""
     _program(tmp_path / "bin", "nvidia-smi", NVIDIA_SMI)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert describe_machine("cuda")["GPU"] == "NVIDIA Made Up"
-    with sampled_utilisation("cuda") as seen:
+    with sampled_utilization("cuda") as seen:
         _wait_until(lambda: len(seen) > 1)
     assert set(seen) == {37.0}
-    with sampled_utilisation("cpu") as seen:
+    with sampled_utilization("cpu") as seen:
         pass
     assert seen == []
 
@@ -283,9 +283,9 @@ def test_callers_are_shared_out(callers: int, expected: list[int]) -> None:
     assert shares(callers, 3) == expected
 
 
-def test_drawn_pictures_are_as_large_as_photographs(tmp_path: Path) -> None:
+def test_drawn_images_are_as_large_as_photographs(tmp_path: Path) -> None:
     """Of every kind some to learn from and some to judge by."""
     draw_photographs(tmp_path, 4)
     assert [len(list((tmp_path / split).glob("*/*.jpg"))) for split in ("train", "val")] == [14, 3 * 14]
-    with Image.open(next(tmp_path.rglob("*.jpg"))) as picture:
-        assert picture.size == PHOTOGRAPH_PX
+    with Image.open(next(tmp_path.rglob("*.jpg"))) as image:
+        assert image.size == PHOTOGRAPH_PX

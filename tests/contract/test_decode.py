@@ -1,4 +1,4 @@
-"""Decoding: every format and pixel type that we read gives the colours that people see."""
+"""Decoding: every format and pixel type that we read gives the colors that people see."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -6,28 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from support.pictures import encode
+from support.images import encode
 
-from contract.preprocess import PreprocessSpec, decode, prepare
+from unfreeze.contract.preprocess import PreprocessSpec, decode, prepare
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
-GREY = np.random.default_rng(1).integers(0, 256, (12, 20), dtype=np.uint8)
+GRAY = np.random.default_rng(1).integers(0, 256, (12, 20), dtype=np.uint8)
 TURNS = {
-    1: lambda picture: picture,
-    2: lambda picture: picture[:, ::-1],
-    3: lambda picture: picture[::-1, ::-1],
-    4: lambda picture: picture[::-1],
-    5: lambda picture: picture.transpose(1, 0, 2),
-    6: lambda picture: np.rot90(picture, -1),
-    7: lambda picture: picture[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda picture: np.rot90(picture, 1),
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image, 1),
 }
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    picture = decode(data)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = decode(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 @pytest.mark.parametrize(
@@ -47,72 +47,72 @@ def test_lossless_formats_keep_every_pixel(kind: str, options: dict[str, object]
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("JPEG", 3), ("WEBP", 6)])
-@pytest.mark.parametrize("colour", [(200, 30, 40), (20, 180, 60), (30, 60, 220)])
-def test_lossy_formats_keep_the_colour(kind: str, tolerance: int, colour: tuple[int, int, int]) -> None:
-    """JPEG and lossy WebP give the colour of an even picture, red, green and blue in their places."""
-    found = _decoded(encode(Image.new("RGB", (32, 24), colour), kind, quality=95))
-    assert np.abs(found.astype(int) - colour).max() <= tolerance
+@pytest.mark.parametrize("color", [(200, 30, 40), (20, 180, 60), (30, 60, 220)])
+def test_lossy_formats_keep_the_color(kind: str, tolerance: int, color: tuple[int, int, int]) -> None:
+    """JPEG and lossy WebP give the color of an even image, red, green and blue in their places."""
+    found = _decoded(encode(Image.new("RGB", (32, 24), color), kind, quality=95))
+    assert np.abs(found.astype(int) - color).max() <= tolerance
 
 
 def test_first_frame_of_a_gif_is_taken() -> None:
     """An animated GIF gives its first frame."""
-    frames = [Image.new("RGB", (8, 6), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames = [Image.new("RGB", (8, 6), color) for color in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert np.array_equal(_decoded(data), np.full((6, 8, 3), (250, 0, 0)))
 
 
-def test_grey_is_repeated() -> None:
-    """A grey picture has its level in all three channels."""
-    assert np.array_equal(_decoded(encode(Image.fromarray(GREY), "PNG")), np.dstack([GREY] * 3))
+def test_gray_is_repeated() -> None:
+    """A gray image has its level in all three channels."""
+    assert np.array_equal(_decoded(encode(Image.fromarray(GRAY), "PNG")), np.dstack([GRAY] * 3))
 
 
 def test_black_and_white_goes_from_0_to_255() -> None:
-    """A picture of 1 bit has black at 0 and white at 255."""
-    found = _decoded(encode(Image.fromarray(GREY > 127), "PNG"))
-    assert np.array_equal(found, np.dstack([(GREY > 127) * 255] * 3))
+    """An image of 1 bit has black at 0 and white at 255."""
+    found = _decoded(encode(Image.fromarray(GRAY > 127), "PNG"))
+    assert np.array_equal(found, np.dstack([(GRAY > 127) * 255] * 3))
 
 
 @pytest.mark.parametrize(
     ("kind", "mode", "order"), [("PNG", "I;16", "<u2"), ("TIFF", "I;16", "<u2"), ("TIFF", "I;16B", ">u2")]
 )
-def test_grey_of_16_bits_keeps_its_high_byte(kind: str, mode: str, order: str) -> None:
-    """Grey of 16 bits, in either order of bytes, is cut to its high byte and neither clipped nor wrapped."""
+def test_gray_of_16_bits_keeps_its_high_byte(kind: str, mode: str, order: str) -> None:
+    """Gray of 16 bits, in either order of bytes, is cut to its high byte and neither clipped nor wrapped."""
     levels = np.random.default_rng(2).integers(0, 2**16, (6, 5)).astype(order)
     data = encode(Image.frombytes(mode, (5, 6), levels.tobytes()), kind)
     assert np.array_equal(_decoded(data), np.dstack([levels >> 8] * 3))
 
 
 def _palette() -> Image.Image:
-    picture = Image.fromarray(GREY % 3, "L").convert("P")
-    picture.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 128])
-    return picture
+    image = Image.fromarray(GRAY % 3, "L").convert("P")
+    image.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 128])
+    return image
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
 def test_palettes_are_looked_up(kind: str) -> None:
-    """A palette's indices become its colours."""
-    colours = np.array([(10, 20, 30), (200, 100, 50), (0, 255, 128)])
-    assert np.array_equal(_decoded(encode(_palette(), kind)), colours[GREY % 3])
+    """A palette's indices become its colors."""
+    colors = np.array([(10, 20, 30), (200, 100, 50), (0, 255, 128)])
+    assert np.array_equal(_decoded(encode(_palette(), kind)), colors[GRAY % 3])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_transparent_palette_entries_are_white(kind: str) -> None:
     """What a palette declares transparent shows white paper."""
-    colours = np.array([(10, 20, 30), (255, 255, 255), (0, 255, 128)])
-    assert np.array_equal(_decoded(encode(_palette(), kind, transparency=1)), colours[GREY % 3])
+    colors = np.array([(10, 20, 30), (255, 255, 255), (0, 255, 128)])
+    assert np.array_equal(_decoded(encode(_palette(), kind, transparency=1)), colors[GRAY % 3])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
-def test_transparent_colour_is_white(mode: str) -> None:
-    """A PNG without alpha that declares one colour transparent shows white paper there."""
-    picture = Image.new(mode, (4, 4), 0)
+def test_transparent_color_is_white(mode: str) -> None:
+    """A PNG without alpha that declares one color transparent shows white paper there."""
+    image = Image.new(mode, (4, 4), 0)
     transparency = (0, 0, 0) if mode == "RGB" else 0
-    assert (_decoded(encode(picture, "PNG", transparency=transparency)) == 255).all()
+    assert (_decoded(encode(image, "PNG", transparency=transparency)) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_alpha_is_composited_on_white(kind: str) -> None:
-    """RGBA becomes colour * alpha + white * (1 - alpha), to within one level of rounding."""
+    """RGBA becomes color * alpha + white * (1 - alpha), to within one level of rounding."""
     alpha = np.random.default_rng(3).integers(0, 256, RGB.shape[:2], dtype=np.uint8)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     found = _decoded(encode(Image.fromarray(np.dstack([RGB, alpha])), kind, **options))
@@ -120,23 +120,23 @@ def test_alpha_is_composited_on_white(kind: str) -> None:
     assert np.abs(found - (RGB * share + 255 * (1 - share))).max() <= 1
 
 
-def test_grey_with_alpha_is_composited_on_white() -> None:
-    """LA becomes grey * alpha + white * (1 - alpha), to within one level of rounding."""
-    alpha = GREY[::-1]
-    picture = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
+def test_gray_with_alpha_is_composited_on_white() -> None:
+    """LA becomes gray * alpha + white * (1 - alpha), to within one level of rounding."""
+    alpha = GRAY[::-1]
+    image = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(alpha)])
     share = alpha / 255
-    expected = np.dstack([GREY * share + 255 * (1 - share)] * 3)
-    assert np.abs(_decoded(encode(picture, "PNG")) - expected).max() <= 1
+    expected = np.dstack([GRAY * share + 255 * (1 - share)] * 3)
+    assert np.abs(_decoded(encode(image, "PNG")) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 @pytest.mark.parametrize(
-    ("ink", "colour"), [((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))]
+    ("ink", "color"), [((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))]
 )
-def test_inks_become_light(kind: str, ink: tuple[int, ...], colour: tuple[int, ...]) -> None:
+def test_inks_become_light(kind: str, ink: tuple[int, ...], color: tuple[int, ...]) -> None:
     """CMYK is converted the right way round: cyan ink is cyan, full black is black, no ink is white."""
     found = _decoded(encode(Image.new("CMYK", (16, 16), ink), kind))
-    assert np.abs(found.astype(int) - colour).max() <= 2
+    assert np.abs(found.astype(int) - color).max() <= 2
 
 
 @pytest.mark.parametrize("orientation", TURNS)
@@ -150,10 +150,10 @@ def test_inks_become_light(kind: str, ink: tuple[int, ...], colour: tuple[int, .
         ("TIFF", {"compression": "tiff_lzw"}, 0),
     ],
 )
-def test_exif_orientation_turns_the_picture(
+def test_exif_orientation_turns_the_image(
     orientation: int, kind: str, options: dict[str, object], tolerance: int
 ) -> None:
-    """Each of the eight orientations gives the picture as it would be had it been turned beforehand."""
+    """Each of the eight orientations gives the image as it would be had it been turned beforehand."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     found = _decoded(encode(Image.fromarray(RGB), kind, exif=exif, **options))
@@ -164,20 +164,20 @@ def test_exif_orientation_turns_the_picture(
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_unknown_orientations_change_nothing(orientation: int) -> None:
-    """An orientation outside 1 to 8 leaves the picture as it is stored."""
+    """An orientation outside 1 to 8 leaves the image as it is stored."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(_decoded(encode(Image.fromarray(RGB), "PNG", exif=exif)), RGB)
 
 
-def test_broken_exif_does_not_cost_the_picture() -> None:
-    """Garbage where EXIF should be leaves a good picture as it is stored."""
+def test_broken_exif_does_not_cost_the_image() -> None:
+    """Garbage where EXIF should be leaves a good image as it is stored."""
     data = encode(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0" + b"\xff" * 40)
     assert np.array_equal(_decoded(data), RGB)
 
 
-def test_pictures_turn_before_they_are_cropped() -> None:
-    """`prepare` crops the picture as people see it, also where its JPEG is decoded at a part of its size."""
+def test_images_turn_before_they_are_cropped() -> None:
+    """`prepare` crops the image as people see it, also where its JPEG is decoded at a part of its size."""
     wide = Image.new("RGB", (640, 320), (255, 255, 255))
     wide.paste((255, 0, 0), (0, 0, 320, 320))
     exif = Image.Exif()
@@ -200,7 +200,7 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(alone * 3, together, strict=True))
 
 
-def test_prepared_pictures_are_read_only_rgb_of_the_crop() -> None:
+def test_prepared_images_are_read_only_rgb_of_the_crop() -> None:
     """`prepare` gives uint8 HWC of the spec's shape, which nobody can write into."""
     spec = PreprocessSpec(resize=(10,), crop=(7, 9))
     made = prepare(encode(Image.fromarray(RGB), "PNG"), spec)
@@ -210,8 +210,8 @@ def test_prepared_pictures_are_read_only_rgb_of_the_crop() -> None:
 
 
 def test_decoding_leaves_no_file_open() -> None:
-    """The decoded picture lives on after its bytes are gone."""
+    """The decoded image lives on after its bytes are gone."""
     buffer = io.BytesIO(encode(Image.fromarray(RGB), "TIFF"))
-    picture = decode(buffer.getvalue())
+    image = decode(buffer.getvalue())
     buffer.close()
-    assert np.array_equal(np.asarray(picture), RGB)
+    assert np.array_equal(np.asarray(image), RGB)

@@ -26,7 +26,7 @@ def _run(code: str) -> str:
 
 def test_the_contract_is_light() -> None:
     """Importing all of `contract` loads neither torch nor any other part of the training or serving stack."""
-    imports = "".join(f"import contract.{name}\n" for name in MODULES)
+    imports = "".join(f"import unfreeze.contract.{name}\n" for name in MODULES)
     loaded = json.loads(_run(f"{imports}import json, sys\nprint(json.dumps(sorted(sys.modules)))"))
     heavy = {
         "torch",
@@ -39,14 +39,14 @@ def test_the_contract_is_light() -> None:
         "grpc",
         "google.protobuf",
     }
-    ours = {"tune", "export", "serve", "unfreeze", "protos"}
-    assert {"numpy", "PIL", "contract.preprocess"} <= set(loaded)
+    ours = {"unfreeze.tune", "unfreeze.export", "unfreeze.serve", "unfreeze.protos"}
+    assert {"numpy", "PIL", "unfreeze.contract.preprocess"} <= set(loaded)
     assert not (heavy | ours) & set(loaded)
 
 
 def test_the_contract_does_without_jaxtyping() -> None:
-    """Where jaxtyping is not installed, pictures are prepared and manifests are read all the same."""
-    imports = "".join(f"import contract.{name}\n" for name in MODULES)
+    """Where jaxtyping is not installed, images are prepared and manifests are read all the same."""
+    imports = "".join(f"import unfreeze.contract.{name}\n" for name in MODULES)
     code = f"""
 import sys
 sys.modules["jaxtyping"] = None
@@ -55,8 +55,8 @@ import io
 from PIL import Image
 file = io.BytesIO()
 Image.new("RGB", (9, 8), (10, 20, 30)).save(file, "PNG")
-spec = contract.preprocess.PreprocessSpec(resize=(4,), crop=(4, 4))
-made = contract.preprocess.prepare(file.getvalue(), spec)
+spec = unfreeze.contract.preprocess.PreprocessSpec(resize=(4,), crop=(4, 4))
+made = unfreeze.contract.preprocess.prepare(file.getvalue(), spec)
 print(made.shape, made[0, 0].tolist())
 """
     assert _run(code) == "(4, 4, 3) [10, 20, 30]\n"

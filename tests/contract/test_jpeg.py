@@ -4,15 +4,15 @@ import time
 
 import pytest
 from PIL import Image
-from support.pictures import draw_picture, encode
+from support.images import draw_image, encode
 
-from contract.errors import DamagedPictureError
-from contract.jpeg import check_jpeg
-from contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.errors import DamagedImageError
+from unfreeze.contract.jpeg import check_jpeg
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
 
 SPEC = PreprocessSpec(resize=(16,), crop=(16, 16))
-PICTURE = draw_picture((200, 90, 40), 0, (40, 30))
-PROGRESSIVE = encode(PICTURE, progressive=True)
+IMAGE = draw_image((200, 90, 40), 0, (40, 30))
+PROGRESSIVE = encode(IMAGE, progressive=True)
 SCAN = b"\xff\xda"
 
 
@@ -34,14 +34,14 @@ def _sequential(size: int, more: int) -> bytes:
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"progressive": True, "subsampling": 0}])
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_what_encoders_write_passes(mode: str, options: dict[str, object]) -> None:
-    """Grey, colour and CMYK, in one scan and progressive, with metadata of many segments."""
-    data = encode(PICTURE.convert(mode), icc_profile=bytes(5_000_000), **options)
+    """Gray, color and CMYK, in one scan and progressive, with metadata of many segments."""
+    data = encode(IMAGE.convert(mode), icc_profile=bytes(5_000_000), **options)
     check_jpeg(data)
     assert prepare(data, SPEC).shape == (16, 16, 3)
 
 
-def test_scans_of_pictures_within_the_picture_do_not_count() -> None:
-    """What stands in segments (a thumbnail) or behind the picture's end (a film) is not the picture's."""
+def test_scans_of_images_within_the_image_do_not_count() -> None:
+    """What stands in segments (a thumbnail) or behind the image's end (a film) is not the image's."""
     thumbnail = b"\xff\xe5" + (2 + 2 * 1000).to_bytes(2, "big") + SCAN * 1000
     data = PROGRESSIVE[:2] + thumbnail + PROGRESSIVE[2:] + SCAN * 1000
     assert (prepare(data, SPEC) == prepare(PROGRESSIVE, SPEC)).all()
@@ -58,7 +58,7 @@ def test_scans_of_pictures_within_the_picture_do_not_count() -> None:
 )
 def test_more_than_any_encoder_writes_is_refused(data: bytes, what: str) -> None:
     """Hundreds of scans, progressive or of one component each, or thousands of segments."""
-    with pytest.raises(DamagedPictureError, match=f"a JPEG of more than {what}, as no encoder writes it"):
+    with pytest.raises(DamagedImageError, match=f"a JPEG of more than {what}, as no encoder writes it"):
         prepare(data, SPEC)
 
 
@@ -72,7 +72,7 @@ def test_a_small_file_of_many_scans_takes_no_time() -> None:
     """Twenty megapixels and ten thousand scans would take minutes; refusing them takes next to none."""
     bomb = _with_scans(encode(Image.new("L", (5000, 4000), 128), progressive=True), 10_000)
     started = time.monotonic()
-    with pytest.raises(DamagedPictureError, match="64 scans"):
+    with pytest.raises(DamagedImageError, match="64 scans"):
         prepare(bomb, SPEC)
     assert time.monotonic() - started < 1
 

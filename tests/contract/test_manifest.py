@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manifests import MANIFEST
 
-from contract.errors import ManifestError
-from contract.manifest import Manifest, check_labels
+from unfreeze.contract.errors import ManifestError
+from unfreeze.contract.manifest import Manifest, check_labels
 
-GOLDEN = {"picture": "AAAA", "pixels_sha256": "ab", "probabilities": [0.25, 0.75], "label": "bee"}
+GOLDEN = {"image": "AAAA", "pixels_sha256": "ab", "probabilities": [0.25, 0.75], "label": "bee"}
 
 
 def _changed(path: str, value: Any) -> str:
@@ -46,7 +46,7 @@ _numbers = st.floats(allow_nan=False, allow_infinity=False)
 _sizes = st.integers(300, 4096)
 _proofs = st.fixed_dictionaries(
     dict.fromkeys(("largest_difference", "tolerance", "same_top1", "accuracy", "trained_accuracy"), _numbers)
-    | {"pictures": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
+    | {"images": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
 )
 _documents = st.fixed_dictionaries(
     {
@@ -67,7 +67,7 @@ _documents = st.fixed_dictionaries(
             dict.fromkeys(("backbone", "weights", "weights_sha256", "cut"), _words)
             | {
                 "seed": st.integers(0, 2**32 - 1),
-                "pictures": st.integers(0, 10**9),
+                "images": st.integers(0, 10**9),
                 "versions": st.dictionaries(_words, _words, max_size=5),
             }
         ),
@@ -100,7 +100,7 @@ def test_manifests_survive_their_json(document: dict[str, Any]) -> None:
 
 
 def test_golden_answers_survive_their_json() -> None:
-    """Golden pictures and answers come back as they were."""
+    """Golden images and answers come back as they were."""
     manifest = Manifest.from_json(_changed("golden", [GOLDEN]))
     assert dataclasses.asdict(manifest.golden[0]) == GOLDEN | {"probabilities": (0.25, 0.75)}
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -120,8 +120,8 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (_without("labels"), r"missing field @ \$\.labels"),
         (_without("preprocess.resize"), r"missing field @ \$\.preprocess\.resize"),
         (_without("provenance.cut"), r"missing field @ \$\.provenance\.cut"),
-        (_changed("colour", 1), r"unknown field @ \$\.colour"),
-        (_changed("preprocess.colour", 1), r"unknown field @ \$\.preprocess\.colour"),
+        (_changed("color", 1), r"unknown field @ \$\.color"),
+        (_changed("preprocess.color", 1), r"unknown field @ \$\.preprocess\.color"),
         (_changed("labels", "ant"), r"expected a list, found a string \('ant'\) @ \$\.labels"),
         (_changed("labels", ["ant", 2]), r"expected a string, found a whole number \(2\) @ \$\.labels\[1\]"),
         (_changed("max_batch", 1.5), r"expected a whole number, found a number \(1\.5\) @ \$\.max_batch"),
@@ -210,7 +210,7 @@ def test_other_json_is_a_manifest_error(value: Any) -> None:
 
 def test_later_minor_versions_may_add_fields() -> None:
     """A manifest of a later minor version is read; what it adds, at any depth, is passed over."""
-    document = json.loads(_changed("preprocess.colour_space", "sRGB")) | {"schema": "2.7", "licence": "MIT"}
+    document = json.loads(_changed("preprocess.color_space", "sRGB")) | {"schema": "2.7", "license": "MIT"}
     manifest = Manifest.from_json(json.dumps(document))
     assert manifest.schema == "2.7"
     assert (manifest.labels, manifest.preprocess) == (MANIFEST.labels, MANIFEST.preprocess)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from contract.errors import OptionsError
-from contract.options import check_ranges
-from contract.prediction import Prediction, is_unsure, top_predictions
+from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.options import check_ranges
+from unfreeze.contract.prediction import Prediction, is_unsure, top_predictions
 
 
 def test_most_probable_labels_come_first() -> None:

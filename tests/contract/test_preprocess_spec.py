@@ -1,11 +1,11 @@
-"""The specification of a picture's preparation: validated once, where it is built."""
+"""The specification of an image's preparation: validated once, where it is built."""
 
 import dataclasses
 from typing import Any
 
 import pytest
 
-from contract.preprocess import PreprocessSpec
+from unfreeze.contract.preprocess import PreprocessSpec
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from contract.preprocess import PreprocessSpec
         ({"resize": (0,)}, r"from 1 to 4096 pixels, found resize \(0,\)"),
         ({"resize": (4097,)}, "from 1 to 4096 pixels"),
         ({"crop": (8, -1)}, r"from 1 to 4096 pixels, .* crop \(8, -1\)"),
-        ({"crop": (11, 8)}, r"the crop \(11, 8\) is larger than the resized picture \(10,\)"),
-        ({"resize": (10, 7)}, r"the crop \(8, 8\) is larger than the resized picture \(10, 7\)"),
+        ({"crop": (11, 8)}, r"the crop \(11, 8\) is larger than the resized image \(10,\)"),
+        ({"resize": (10, 7)}, r"the crop \(8, 8\) is larger than the resized image \(10, 7\)"),
         ({"mean": (0.5, 0.5)}, r"mean and std have 3 values, std above 0, found \(0.5, 0.5\)"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
         ({"std": (1.0, -1.0, 1.0)}, "std above 0"),
@@ -31,7 +31,7 @@ def test_senseless_sizes_are_refused(changed: dict[str, Any], message: str) -> N
 
 
 def test_spec_is_frozen_and_says_its_shape() -> None:
-    """A spec cannot change under the stages that share it; its shape is the prepared picture's."""
+    """A spec cannot change under the stages that share it; its shape is the prepared image's."""
     spec = PreprocessSpec(resize=(10, 20), crop=(8, 18))
     assert spec.shape == (8, 18, 3)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -1,4 +1,4 @@
-"""Bytes that are no usable picture: refused with the right error, cheaply, and never with another one."""
+"""Bytes that are no usable image: refused with the right error, cheaply, and never with another one."""
 
 import struct
 import subprocess
@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.pictures import draw_picture, encode
+from support.images import draw_image, encode
 
-from contract.errors import (
-    DamagedPictureError,
-    EmptyPictureError,
-    NotAPictureError,
-    PictureError,
-    PictureTooLargeError,
-    UnsupportedPictureError,
+from unfreeze.contract.errors import (
+    DamagedImageError,
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    NotAnImageError,
+    UnsupportedImageError,
 )
-from contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
 
 SPEC = PreprocessSpec(resize=(16,), crop=(16, 16))
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-WHOLE = {kind: encode(draw_picture((200, 90, 40), 0, (40, 30)), kind) for kind in KINDS}
-WHOLE["TIFF, LZW"] = encode(draw_picture((200, 90, 40), 0, (40, 30)), "TIFF", compression="tiff_lzw")
-WHOLE["JPEG, progressive"] = encode(draw_picture((200, 90, 40), 0, (40, 30)), "JPEG", progressive=True)
+WHOLE = {kind: encode(draw_image((200, 90, 40), 0, (40, 30)), kind) for kind in KINDS}
+WHOLE["TIFF, LZW"] = encode(draw_image((200, 90, 40), 0, (40, 30)), "TIFF", compression="tiff_lzw")
+WHOLE["JPEG, progressive"] = encode(draw_image((200, 90, 40), 0, (40, 30)), "JPEG", progressive=True)
 # What `PIL.Image.new("RGB", (16383, 16383))` is as lossless WebP; to encode it takes ten seconds.
 WEBP_BOMB = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")
 
@@ -58,29 +58,29 @@ def _zero_wide_gif() -> bytes:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (b"", EmptyPictureError, "it has no bytes"),
-        (b"hello, world", NotAPictureError, r"no picture that we read \(JPEG, PNG, WEBP, GIF, BMP, TIFF\)"),
-        (b"<!DOCTYPE html><html></html>", NotAPictureError, "they begin with b'<!DOCTYP'"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', NotAPictureError, "they begin with b'<svg xml'"),
-        (b"PK\x03\x04" + bytes(60), NotAPictureError, "they begin with b'PK"),
-        (b"\0" * 1000, NotAPictureError, "no picture that we read"),
-        (encode(Image.new("RGB", (8, 8)), "PPM"), NotAPictureError, "no picture that we read"),
-        (encode(Image.new("RGB", (8, 8)), "ICO"), NotAPictureError, "no picture that we read"),
-        (_zero_wide_bmp(), NotAPictureError, "they begin with b'BM"),
-        (_zero_wide_gif(), NotAPictureError, "they begin with b'GIF"),
-        (_png(0, 5), NotAPictureError, "they begin with b'.x89PNG"),
-        (WHOLE["JPEG"][:-200], DamagedPictureError, "truncated or damaged: image file is truncated"),
-        (WHOLE["PNG"][:-200], DamagedPictureError, "truncated or damaged"),
-        (_png(700, 500), DamagedPictureError, "truncated or damaged"),
-        (_png(8000, 8001), PictureTooLargeError, "is 8000 x 8001 pixels; at most 64,000,000 are allowed"),
-        (_png(60_000, 60_000), PictureTooLargeError, "more than the 64,000,000 pixels allowed"),
-        (_png(2**31 - 1, 2**31 - 1), PictureTooLargeError, "more than the 64,000,000 pixels allowed"),
-        (WEBP_BOMB, PictureTooLargeError, "more than the 64,000,000 pixels allowed"),
-        (encode(Image.new("I", (8, 8), 7), "TIFF"), UnsupportedPictureError, r"32-bit \(I\).*save .* 8 or 16 bits"),
-        (encode(Image.new("F", (8, 8), 7), "TIFF"), UnsupportedPictureError, r"32-bit \(F\).*save .* 8 or 16 bits"),
+        (b"", EmptyImageError, "it has no bytes"),
+        (b"hello, world", NotAnImageError, r"no image that we read \(JPEG, PNG, WEBP, GIF, BMP, TIFF\)"),
+        (b"<!DOCTYPE html><html></html>", NotAnImageError, "they begin with b'<!DOCTYP'"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', NotAnImageError, "they begin with b'<svg xml'"),
+        (b"PK\x03\x04" + bytes(60), NotAnImageError, "they begin with b'PK"),
+        (b"\0" * 1000, NotAnImageError, "no image that we read"),
+        (encode(Image.new("RGB", (8, 8)), "PPM"), NotAnImageError, "no image that we read"),
+        (encode(Image.new("RGB", (8, 8)), "ICO"), NotAnImageError, "no image that we read"),
+        (_zero_wide_bmp(), NotAnImageError, "they begin with b'BM"),
+        (_zero_wide_gif(), NotAnImageError, "they begin with b'GIF"),
+        (_png(0, 5), NotAnImageError, "they begin with b'.x89PNG"),
+        (WHOLE["JPEG"][:-200], DamagedImageError, "truncated or damaged: image file is truncated"),
+        (WHOLE["PNG"][:-200], DamagedImageError, "truncated or damaged"),
+        (_png(700, 500), DamagedImageError, "truncated or damaged"),
+        (_png(8000, 8001), ImageTooLargeError, "is 8000 x 8001 pixels; at most 64,000,000 are allowed"),
+        (_png(60_000, 60_000), ImageTooLargeError, "more than the 64,000,000 pixels allowed"),
+        (_png(2**31 - 1, 2**31 - 1), ImageTooLargeError, "more than the 64,000,000 pixels allowed"),
+        (WEBP_BOMB, ImageTooLargeError, "more than the 64,000,000 pixels allowed"),
+        (encode(Image.new("I", (8, 8), 7), "TIFF"), UnsupportedImageError, r"32-bit \(I\).*save .* 8 or 16 bits"),
+        (encode(Image.new("F", (8, 8), 7), "TIFF"), UnsupportedImageError, r"32-bit \(F\).*save .* 8 or 16 bits"),
     ],
 )
-def test_refusals_name_the_reason(data: bytes, error: type[PictureError], message: str) -> None:
+def test_refusals_name_the_reason(data: bytes, error: type[ImageError], message: str) -> None:
     """Each kind of unusable bytes gets its own error, whose message says what was found."""
     with pytest.raises(error, match=message) as caught:
         prepare(data, SPEC)
@@ -90,14 +90,14 @@ def test_refusals_name_the_reason(data: bytes, error: type[PictureError], messag
 def test_limit_of_pixels_can_be_set() -> None:
     """The caller's limit holds to the pixel."""
     assert prepare(WHOLE["PNG"], SPEC, max_pixels=1200).shape == (16, 16, 3)
-    with pytest.raises(PictureTooLargeError, match="is 40 x 30 pixels; at most 1,199 are allowed"):
+    with pytest.raises(ImageTooLargeError, match="is 40 x 30 pixels; at most 1,199 are allowed"):
         prepare(WHOLE["PNG"], SPEC, max_pixels=1199)
 
 
 def _prepare_or_refuse(data: bytes) -> np.ndarray | None:
     try:
         made = prepare(data, SPEC, max_pixels=1_000_000)
-    except PictureError as error:
+    except ImageError as error:
         assert len(str(error)) < 400  # noqa: PT017 - whether it is raised at all is left open
         return None
     assert made.shape == (16, 16, 3)
@@ -108,7 +108,7 @@ def _prepare_or_refuse(data: bytes) -> np.ndarray | None:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", WHOLE)
 def test_truncation_anywhere_is_refused_or_harmless(kind: str) -> None:
-    """Cut off anywhere, a file of any format gives a `PictureError` or, where only its end is lost, a picture."""
+    """Cut off anywhere, a file of any format gives a `ImageError` or, where only its end is lost, an image."""
     data = WHOLE[kind]
     assert _prepare_or_refuse(data) is not None
     results = [_prepare_or_refuse(data[:length]) for length in range(0, len(data), max(1, len(data) // 300))]
@@ -119,7 +119,7 @@ def test_truncation_anywhere_is_refused_or_harmless(kind: str) -> None:
 @given(data=st.data())
 @settings(deadline=None, max_examples=300)
 def test_flipped_bytes_are_refused_or_harmless(data: st.DataObject) -> None:
-    """Whatever bytes of a good file are changed, the result is a picture or a `PictureError`."""
+    """Whatever bytes of a good file are changed, the result is an image or a `ImageError`."""
     good = bytearray(WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))])
     where = st.one_of(st.integers(0, min(200, len(good) - 1)), st.integers(0, len(good) - 1))
     for position, value in data.draw(st.lists(st.tuples(where, st.integers(0, 255)), min_size=1, max_size=8)):
@@ -134,7 +134,7 @@ def test_flipped_bytes_are_refused_or_harmless(data: st.DataObject) -> None:
 )
 @settings(deadline=None, max_examples=300)
 def test_made_up_bytes_are_refused_or_harmless(magic: bytes, rest: bytes) -> None:
-    """Anything behind a format's first bytes gives a picture or a `PictureError`."""
+    """Anything behind a format's first bytes gives an image or a `ImageError`."""
     _prepare_or_refuse(magic + rest)
 
 
@@ -143,14 +143,14 @@ def test_refusing_a_bomb_takes_no_memory(bomb: bytes) -> None:
     """A few bytes that promise hundreds of megapixels are refused within 20 MB of memory."""
     code = f"""
 import resource
-from contract.errors import PictureTooLargeError
-from contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.errors import ImageTooLargeError
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
 spec = PreprocessSpec(resize=(16,), crop=(16, 16))
 prepare({WHOLE["WEBP"]!r}, spec), prepare({WHOLE["PNG"]!r}, spec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     prepare({bomb!r}, spec)
-except PictureTooLargeError:
+except ImageTooLargeError:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     command = [sys.executable, "-W", "ignore", "-c", code]
@@ -159,18 +159,18 @@ except PictureTooLargeError:
 
 
 def test_little_memory_is_a_refusal() -> None:
-    """Where the process may not have the memory that a picture needs, the picture is too large, and that is all."""
+    """Where the process may not have the memory that an image needs, the image is too large, and that is all."""
     code = f"""
 import resource
-from contract.errors import PictureTooLargeError
-from contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.errors import ImageTooLargeError
+from unfreeze.contract.preprocess import PreprocessSpec, prepare
 spec = PreprocessSpec(resize=(16,), crop=(16, 16))
 prepare({WHOLE["PNG"]!r}, spec)
 limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 60_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
     prepare({_png(8_000, 8_000)!r}, spec)
-except PictureTooLargeError:
+except ImageTooLargeError:
     print("refused")
 print(prepare({WHOLE["PNG"]!r}, spec).shape)
 """

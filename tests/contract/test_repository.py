@@ -11,8 +11,15 @@ from google.protobuf import text_format
 from support.manifests import MANIFEST
 from tritonclient.grpc import model_config_pb2
 
-from contract.errors import ModelError, RepositoryError
-from contract.repository import ModelRepository, check_beside, check_name, config_pbtxt, find_model, read_published
+from unfreeze.contract.errors import ModelError, RepositoryError
+from unfreeze.contract.repository import (
+    ModelRepository,
+    check_beside,
+    check_name,
+    config_pbtxt,
+    find_model,
+    read_published,
+)
 
 
 def test_versions_count_up_and_stay(tmp_path: Path) -> None:

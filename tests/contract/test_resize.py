@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.pictures import encode
+from support.images import encode
 from torchvision.transforms import InterpolationMode, v2
 
-from contract.preprocess import PreprocessSpec, decode, prepare, resize_and_crop
+from unfreeze.contract.preprocess import PreprocessSpec, decode, prepare, resize_and_crop
 
 # Pillow takes rows or columns first, whichever is cheaper, and clips to 0..255 in between: where a bicubic filter
 # overshoots, the order shows. Noise of middle levels never clips.
@@ -17,19 +17,19 @@ LEVELS = {"bilinear": (0, 256), "bicubic": (70, 186)}
 TOLERANCE = {"bilinear": 1, "bicubic": 2}
 
 
-def _picture(height: int, width: int, seed: int = 0, levels: tuple[int, int] = (0, 256)) -> Image.Image:
+def _image(height: int, width: int, seed: int = 0, levels: tuple[int, int] = (0, 256)) -> Image.Image:
     noise = np.random.default_rng(seed).integers(*levels, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
 
-def _torchvision(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
+def _torchvision(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     transform = v2.Compose(
         [
             v2.Resize(list(spec.resize), interpolation=InterpolationMode(spec.interpolation), antialias=True),
             v2.CenterCrop(list(spec.crop)),
         ]
     )
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return transform(pixels).permute(1, 2, 0).numpy()
 
 
@@ -56,9 +56,9 @@ def test_equals_torchvision(
 ) -> None:
     """Shrinking, enlarging and both at once give torchvision's antialiased Resize and CenterCrop."""
     spec = PreprocessSpec(resize=resize, crop=crop, interpolation=interpolation)
-    picture = _picture(*size, levels=LEVELS[interpolation])
-    found = np.asarray(resize_and_crop(picture, spec)).astype(int)
-    assert np.abs(found - _torchvision(picture, spec)).max() <= TOLERANCE[interpolation]
+    image = _image(*size, levels=LEVELS[interpolation])
+    found = np.asarray(resize_and_crop(image, spec)).astype(int)
+    assert np.abs(found - _torchvision(image, spec)).max() <= TOLERANCE[interpolation]
 
 
 @given(
@@ -71,13 +71,13 @@ def test_equals_torchvision_for_any_size(size: tuple[int, int], resize: int, sha
     """Whatever the sizes, the result is torchvision's, within two levels: each of its two passes is rounded."""
     height, width = (max(1, round(resize * share)) for share in shares)
     spec = PreprocessSpec(resize=(resize,), crop=(height, width))
-    picture = _picture(*size, seed=resize)
-    found = np.asarray(resize_and_crop(picture, spec)).astype(int)
-    assert np.abs(found - _torchvision(picture, spec)).max() <= 2
+    image = _image(*size, seed=resize)
+    found = np.asarray(resize_and_crop(image, spec)).astype(int)
+    assert np.abs(found - _torchvision(image, spec)).max() <= 2
 
 
-def test_nearest_and_lanczos_keep_even_colours() -> None:
-    """The other two filters keep the colour of an even picture."""
+def test_nearest_and_lanczos_keep_even_colors() -> None:
+    """The other two filters keep the color of an even image."""
     for interpolation in ("nearest", "lanczos"):
         spec = PreprocessSpec(resize=(24,), crop=(20, 24), interpolation=interpolation)
         made = np.asarray(resize_and_crop(Image.new("RGB", (50, 90), (9, 120, 240)), spec))
@@ -86,22 +86,22 @@ def test_nearest_and_lanczos_keep_even_colours() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 20_000), (20_000, 1), (2, 40_000)])
 def test_extreme_proportions_are_prepared(height: int, width: int) -> None:
-    """A picture of a line or two gives what its middle alone does: only the pixels that are kept are computed."""
+    """An image of a line or two gives what its middle alone does: only the pixels that are kept are computed."""
     spec = PreprocessSpec(resize=(256,), crop=(224, 224))
-    picture = _picture(height, width)
+    image = _image(height, width)
     middle = (
         max(0, width // 2 - 20),
         max(0, height // 2 - 20),
         min(width, width // 2 + 20),
         min(height, height // 2 + 20),
     )
-    found = prepare(encode(picture, "PNG"), spec).astype(int)
-    assert np.abs(found - _torchvision(picture.crop(middle), spec)).max() <= 1
+    found = prepare(encode(image, "PNG"), spec).astype(int)
+    assert np.abs(found - _torchvision(image.crop(middle), spec)).max() <= 1
 
 
 def _photograph(width: int, height: int) -> Image.Image:
     """Smooth in the large and rough in the small, as photographs are."""
-    coarse = _picture(height // 40, width // 40).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = _image(height // 40, width // 40).resize((width, height), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
     return Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
 

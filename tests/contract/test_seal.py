@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.errors import ModelError
-from contract.seal import UNSEALED, check_seal, sealed
+from unfreeze.contract.errors import ModelError
+from unfreeze.contract.seal import UNSEALED, check_seal, sealed
 
 FILE = (
     b"\x08\x0a graph \x00\xff"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from support.runs import SPEC, write_run
 
-from contract.engine import EngineFacts, check_engine, load_tensorrt
-from contract.errors import ModelError, OptionsError, ProofError
-from contract.reporting import Silent
-from export.engine import build_engine
-from export.options import EngineOptions, ExportOptions
-from export.run import Published, export
+from unfreeze.contract.engine import EngineFacts, check_engine, load_tensorrt
+from unfreeze.contract.errors import ModelError, OptionsError, ProofError
+from unfreeze.contract.reporting import Silent
+from unfreeze.export.engine import build_engine
+from unfreeze.export.options import EngineOptions, ExportOptions
+from unfreeze.export.run import Published, export_model
 
 RTX = EngineOptions(flavour="tensorrt_rtx", targets=("SM89", "SM120"), batches=(1, 8, 16))
 
@@ -25,7 +25,7 @@ class Heard:
     def __init__(self) -> None:
         self.bars: dict[str, list[int]] = {}
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Take no note."""
 
     def track(self, what: str, total: int):  # noqa: ANN201
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(run: Path) -> Published:
     """It, exported with an engine beside it."""
     options = ExportOptions(max_batch=16, tensorrt=True, compute_capability="sm89, SM120")
-    return export(run, run.parent / "models", "colours", options)
+    return export_model(run, run.parent / "models", "colors", options)
 
 
 def test_an_engine_lies_beside_the_model_with_a_note_of_what_it_is(published: Published) -> None:
@@ -84,7 +84,7 @@ def test_typed_graphs_become_engines(
         tensorrt=True,
         compute_capability="SM89,SM120",
     )
-    smaller = export(run, tmp_path, "colours", options)
+    smaller = export_model(run, tmp_path, "colors", options)
     sizes = [(one.path.parent / "model.plan").stat().st_size for one in (smaller, published)]
     assert least < sizes[0] / sizes[1] < most
 
@@ -125,7 +125,7 @@ def test_a_graph_that_is_not_parsed_is_refused_in_the_parsers_words() -> None:
 def test_without_the_library_it_says_what_to_install(run: Path, tmp_path: Path) -> None:
     """TensorRT's libraries are in NVIDIA's own index: the message says so, and nothing is published."""
     code = "import sys; sys.modules['tensorrt'] = None\nfrom unfreeze.command import app\napp(sys.argv[1:])"
-    words = ["export", str(run), "--repository", str(tmp_path / "models"), "--name", "colours", "--tensorrt"]
+    words = ["export", str(run), "--repository", str(tmp_path / "models"), "--name", "colors", "--tensorrt"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "tensorrt cannot be used here" in done.stderr

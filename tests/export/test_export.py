@@ -17,16 +17,16 @@ import safetensors.torch
 import torch
 from support.runs import SPEC, write_run
 
-from contract.errors import CheckpointError, ProofError, RepositoryError
-from contract.manifest import METADATA_KEY, Manifest
-from contract.reporting import Silent
-from export.graph import Served
-from export.options import ExportOptions
-from export.prepared import prepare_all
-from export.prove import Expected, check_proof, expect, prove
-from export.run import Published, export
-from serve.verify import verify
-from tune.checkpoint import RunFacts, load_run
+from unfreeze.contract.errors import CheckpointError, ProofError, RepositoryError
+from unfreeze.contract.manifest import METADATA_KEY, Manifest
+from unfreeze.contract.reporting import Silent
+from unfreeze.export.graph import Served
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.prepared import prepare_all
+from unfreeze.export.prove import Expected, check_proof, expect, prove
+from unfreeze.export.run import Published, export_model
+from unfreeze.serve.models.verification import verify
+from unfreeze.tune.artifacts.checkpoint import RunFacts, load_run
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def published(run: Path) -> Published:
     """That run, exported."""
-    return export(run, run.parent / "models", "colours", ExportOptions(max_batch=16))
+    return export_model(run, run.parent / "models", "colors", ExportOptions(max_batch=16))
 
 
-def test_graph_takes_uint8_pictures_and_gives_probabilities_in_any_batch(published: Published) -> None:
+def test_graph_takes_uint8_images_and_gives_probabilities_in_any_batch(published: Published) -> None:
     """The graph is uint8 [N, H, W, 3] to float32 [N, C] with a dynamic N, and its rows sum to 1."""
     session = onnxruntime.InferenceSession(published.path)
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
@@ -69,7 +69,7 @@ def test_answers_are_torchs_with_the_temperature(run: Path, published: Published
 def test_answers_of_separate_sigmoids_are_torchs_and_the_manifest_says_so(tmp_path: Path) -> None:
     """A run whose link is the sigmoid ends in sigmoids divided by their sum, and tells so and when it is unsure."""
     run = write_run(tmp_path, link="sigmoid", abstain_below=0.75)
-    published = export(run, tmp_path / "models", "colours")
+    published = export_model(run, tmp_path / "models", "colors")
     network, facts = load_run(run)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -88,7 +88,7 @@ def test_file_describes_itself(published: Published) -> None:
     assert manifest.precision == "fp32"
     assert manifest.labels == ("blue", "green", "red")
     assert manifest.preprocess == SPEC
-    assert manifest.proof.pictures == 18
+    assert manifest.proof.images == 18
     assert manifest.proof.batch_sizes == (1, 2, 7, 16)
     assert 0 <= manifest.proof.largest_difference <= 1e-4
     assert manifest.proof.same_top1 == 1
@@ -109,23 +109,23 @@ def test_file_tells_nothing_of_the_machine(run: Path, published: Published) -> N
 
 def test_equal_runs_give_equal_bytes(run: Path, published: Published, tmp_path: Path) -> None:
     """Exporting twice gives the same file, in another process too."""
-    again = export(run, tmp_path / "models", "colours", ExportOptions(max_batch=16))
+    again = export_model(run, tmp_path / "models", "colors", ExportOptions(max_batch=16))
     assert again.path.read_bytes() == published.path.read_bytes()
-    command = ["export", run, "--repository", tmp_path / "third", "--name", "colours", "--max-batch", "16"]
+    command = ["export", run, "--repository", tmp_path / "third", "--name", "colors", "--max-batch", "16"]
     subprocess.run([sys.executable, "-m", "unfreeze.command", *map(str, command)], check=True, capture_output=True)
-    assert (tmp_path / "third/colours/1/model.onnx").read_bytes() == published.path.read_bytes()
+    assert (tmp_path / "third/colors/1/model.onnx").read_bytes() == published.path.read_bytes()
 
 
 def test_versions_count_up(run: Path, tmp_path: Path) -> None:
     """A second export is version 2, and version 1 stays."""
-    first, second = (export(run, tmp_path, "colours") for _ in range(2))
+    first, second = (export_model(run, tmp_path, "colors") for _ in range(2))
     assert (first.version, second.version) == (1, 2)
     assert first.path.is_file()
 
 
 def _expected(served: Served, facts: RunFacts) -> Expected:
-    pictures = prepare_all(facts.pictures(), facts.preprocess, "preparing", Silent())
-    return expect(served, pictures, 16, Silent())
+    images = prepare_all(facts.images(), facts.preprocess, "preparing", Silent())
+    return expect(served, images, 16, Silent())
 
 
 def test_another_networks_graph_is_not_published(run: Path, published: Published) -> None:
@@ -143,7 +143,7 @@ def test_another_networks_graph_is_not_published(run: Path, published: Published
 def test_too_strict_a_tolerance_publishes_nothing(run: Path, tmp_path: Path) -> None:
     """Above the tolerance the exit code is 1, the message says so and the repository is not even made."""
     repository = tmp_path / "models"
-    command = ["export", run, "--repository", repository, "--name", "colours", "--tolerance", "0"]
+    command = ["export", run, "--repository", repository, "--name", "colors", "--tolerance", "0"]
     done = subprocess.run(
         [sys.executable, "-m", "unfreeze.command", *map(str, command)], capture_output=True, text=True, check=False
     )
@@ -203,7 +203,7 @@ def _pipe(run: Path) -> None:
         ),
         (_weights(lambda state: state["unfreeze_head.linear.bias"].fill_(math.nan)), ProofError, "differs by 2.00e"),
         (_facts(metrics={"\ud800": 1.0}), CheckpointError, "expected text in UTF-8"),
-        (lambda run: next((run.parent / "pictures/val").rglob("*.jpg")).unlink(), ProofError, "pictures are gone"),
+        (lambda run: next((run.parent / "images/val").rglob("*.jpg")).unlink(), ProofError, "images are gone"),
     ],
 )
 def test_broken_runs_are_refused(break_it, error, message, tmp_path: Path) -> None:  # noqa: ANN001
@@ -211,7 +211,7 @@ def test_broken_runs_are_refused(break_it, error, message, tmp_path: Path) -> No
     run = write_run(tmp_path, per_class=2)
     break_it(run)
     with pytest.raises(error, match=message):
-        export(run, tmp_path / "models", "colours")
+        export_model(run, tmp_path / "models", "colors")
     assert not (tmp_path / "models").exists()
 
 
@@ -219,17 +219,17 @@ def test_a_package_may_be_called_like_the_seal(tmp_path: Path) -> None:
     """What else in the manifest looks like the seal's place is left as it is."""
     run = write_run(tmp_path, per_class=2)
     _versions(run)
-    published = export(run, tmp_path / "models", "colours")
+    published = export_model(run, tmp_path / "models", "colors")
     assert published.manifest.provenance.versions["sha256"] == "0" * 64
     assert verify(published.path).sha256 == published.manifest.sha256 != "0" * 64
 
 
-def test_runs_of_many_pictures_are_read(tmp_path: Path) -> None:
+def test_runs_of_many_images_are_read(tmp_path: Path) -> None:
     """A `run.json` of more bytes than a manifest may have is no reason to tune again."""
     run = write_run(tmp_path, per_class=2)
     document = json.loads((run / "run.json").read_text())
     document["calibration"] *= 1000
-    many = json.dumps(document, indent=400)  # as large as hundreds of thousands of pictures make it
+    many = json.dumps(document, indent=400)  # as large as hundreds of thousands of images make it
     (run / "run.json").write_text(many)
     assert len(many) > 16 * 2**20
     assert len(load_run(run)[1].calibration) == 6000
@@ -250,19 +250,19 @@ def test_answers_do_not_depend_on_the_number_of_threads(run: Path) -> None:
     assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
-def test_moved_pictures_are_found_again(tmp_path: Path) -> None:
-    """Where the pictures have moved, `data` says where they are now."""
+def test_moved_images_are_found_again(tmp_path: Path) -> None:
+    """Where the images have moved, `data` says where they are now."""
     run = write_run(tmp_path, per_class=2)
-    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
-    published = export(run, tmp_path / "models", "colours", data=tmp_path / "elsewhere")
-    assert published.manifest.proof.pictures == 6
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    published = export_model(run, tmp_path / "models", "colors", data=tmp_path / "elsewhere")
+    assert published.manifest.proof.images == 6
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "colours.encoded", "with space"])
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "colors.encoded", "with space"])
 def test_bad_names_are_refused_before_any_work(name: str, run: Path, tmp_path: Path) -> None:
     """A name that could leave the repository or mean something else is refused."""
     with pytest.raises(RepositoryError, match="is no model's name"):
-        export(run, tmp_path, name)
+        export_model(run, tmp_path, name)
 
 
 def test_run_json_holds_no_more_than_it_says(run: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.families import BUILDERS, PRECISIONS, Exported, export_builder
-from tune.families import _FAMILIES, family_of
+from unfreeze.tune.backbones.families import _FAMILIES, family_of
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 
@@ -38,7 +38,7 @@ def test_every_family_has_one_here() -> None:
 def test_a_family_exports_with_a_dynamic_batch(
     backbone: str, precision: str, exported: dict[tuple[str, str], "Future[Exported]"]
 ) -> None:
-    """Three pictures at once and one at a time give torch's answers, which differ from picture to picture."""
+    """Three images at once and one at a time give torch's answers, which differ from image to image."""
     found = exported[backbone, precision].result()
     expected = found.expected
     assert np.abs(expected[:, None] - expected[None]).max(2)[~np.eye(3, dtype=bool)].min() > 0.01

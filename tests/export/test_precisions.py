@@ -1,4 +1,4 @@
-"""fp16 and int8: typed for their targets, calibrated on training pictures alone, published where they pay."""
+"""fp16 and int8: typed for their targets, calibrated on training images alone, published where they pay."""
 
 import dataclasses
 import json
@@ -14,18 +14,18 @@ import torch
 from onnx import TensorProto, numpy_helper
 from support.runs import SPEC, write_run
 
-from contract.errors import OptionsError, ProofError
-from contract.manifest import Candidate, Proof
-from contract.reporting import Silent
-from export.candidates import Built, choose
-from export.graph import Served, graph_from_network
-from export.options import ExportOptions
-from export.prepared import Prepared, prepare_all
-from export.prove import check_graph, check_proof, drop
-from export.quantise import Quantiser
-from export.run import Published, export
-from tune.checkpoint import load_run
-from tune.network import Network
+from unfreeze.contract.errors import OptionsError, ProofError
+from unfreeze.contract.manifest import Candidate, Proof
+from unfreeze.contract.reporting import Silent
+from unfreeze.export.candidates import Built, choose
+from unfreeze.export.graph import Served, graph_from_network
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.prepared import Prepared, prepare_all
+from unfreeze.export.prove import check_graph, check_proof, drop
+from unfreeze.export.quantize import Quantizer
+from unfreeze.export.run import Published, export_model
+from unfreeze.tune.artifacts.checkpoint import load_run
+from unfreeze.tune.backbones.network import Network
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -38,13 +38,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calibration(run: Path) -> Prepared:
-    """Its training pictures."""
+    """Its training images."""
     _, facts = load_run(run)
-    return prepare_all(facts.pictures(calibration=True), facts.preprocess, "preparing", Silent())
+    return prepare_all(facts.images(calibration=True), facts.preprocess, "preparing", Silent())
 
 
 def _exported(run: Path, folder: Path, precision: str, **options: object) -> Published:
-    return export(run, folder, "colours", ExportOptions(precision=precision, max_batch=16, max_drop=100, **options))
+    return export_model(
+        run, folder, "colors", ExportOptions(precision=precision, max_batch=16, max_drop=100, **options)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def halved(run: Path) -> Published:
 
 
 @pytest.fixture(scope="module")
-def quantised(run: Path) -> Published:
+def quantized(run: Path) -> Published:
     """It in int8."""
     return _exported(run, run.parent / "int8", "int8")
 
@@ -92,8 +94,8 @@ def test_fp16_answers_as_the_trained_network_to_a_hundredth(run: Path, halved: P
     assert halved.manifest.proof.largest_difference < 1e-2
 
 
-def _quantised_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]:
-    """Tell which types activations and weights are quantised to, and whether around zero."""
+def _quantized_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]:
+    """Tell which types activations and weights are quantized to, and whether around zero."""
     weights, found = _weights(model), {"activations": set(), "weights": set()}
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[2] in weights:
@@ -105,17 +107,17 @@ def _quantised_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]
 
 
 @pytest.mark.parametrize("target", ["cpu", "arm", "tensorrt"])
-def test_int8_is_quantised_as_its_target_wants_it(
+def test_int8_is_quantized_as_its_target_wants_it(
     target: str, run: Path, calibration: Prepared, tmp_path: Path
 ) -> None:
     """Unsigned activations for x86, signed ones around zero for the others; signed weights, channel by channel."""
     network, facts = load_run(run)
     graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
-    quantiser = Quantiser(graph, calibration.pixels, target, tmp_path)
-    model = quantiser.graph()
-    assert len(quantiser.layers) == 20
+    quantizer = Quantizer(graph, calibration.pixels, target, tmp_path)
+    model = quantizer.graph()
+    assert len(quantizer.layers) == 20
     check_graph(model)
-    types = _quantised_types(model)
+    types = _quantized_types(model)
     assert types["weights"] == {(TensorProto.INT8, True)}
     if target == "cpu":
         assert {kind for kind, _ in types["activations"]} == {TensorProto.UINT8}
@@ -140,68 +142,68 @@ def _channels(model: onnx.ModelProto) -> list[int]:
     ]
 
 
-def test_int8_is_a_quarter_as_large_and_answers_nearly_alike(run: Path, quantised: Published) -> None:
+def test_int8_is_a_quarter_as_large_and_answers_nearly_alike(run: Path, quantized: Published) -> None:
     """Its proof says by how much it differs, which is more than float's rounding and less than a tenth."""
-    proof = quantised.manifest.proof
+    proof = quantized.manifest.proof
     assert 1e-5 < proof.largest_difference < 0.1
     assert proof.batch_sizes == (1, 2, 7, 16)
-    assert quantised.bytes < 0.3 * (run / "model.safetensors").stat().st_size
-    assert quantised.manifest.candidates[0].precision == quantised.manifest.precision == "int8"
+    assert quantized.bytes < 0.3 * (run / "model.safetensors").stat().st_size
+    assert quantized.manifest.candidates[0].precision == quantized.manifest.precision == "int8"
 
 
-def test_validation_pictures_have_no_part_in_calibration(run: Path, quantised: Published, tmp_path: Path) -> None:
-    """With another half of the validation pictures left out, the graph has the same bytes."""
+def test_validation_images_have_no_part_in_calibration(run: Path, quantized: Published, tmp_path: Path) -> None:
+    """With another half of the validation images left out, the graph has the same bytes."""
     document = json.loads((run / "run.json").read_text())
     copy = tmp_path / "run"
     copy.mkdir()
     (copy / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     (copy / "run.json").write_text(json.dumps(document | {"val": document["val"][::2]}))
     other = _exported(copy, tmp_path / "models", "int8")
-    graphs = [onnx.load(one.path).graph.SerializeToString(deterministic=True) for one in (quantised, other)]
+    graphs = [onnx.load(one.path).graph.SerializeToString(deterministic=True) for one in (quantized, other)]
     assert graphs[0] == graphs[1]
-    assert other.manifest.proof.pictures == 9
+    assert other.manifest.proof.images == 9
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_exporting_twice_gives_equal_bytes(
-    precision: str, run: Path, halved: Published, quantised: Published, tmp_path: Path
+    precision: str, run: Path, halved: Published, quantized: Published, tmp_path: Path
 ) -> None:
     """The same run, the same file."""
     again = _exported(run, tmp_path, precision)
-    first = halved if precision == "fp16" else quantised
+    first = halved if precision == "fp16" else quantized
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.manifest.sha256 == first.manifest.sha256
 
 
-def test_a_run_without_calibration_pictures_cannot_be_quantised(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_calibration_images_cannot_be_quantized(run: Path, tmp_path: Path) -> None:
     """As one that an earlier version tuned; the message says what to do."""
     document = json.loads((run / "run.json").read_text())
     copy = tmp_path / "run"
     copy.mkdir()
     (copy / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     (copy / "run.json").write_text(json.dumps(document | {"calibration": []}))
-    with pytest.raises(ProofError, match="names no training pictures to find the ranges of int8 by; tune again"):
+    with pytest.raises(ProofError, match="names no training images to find the ranges of int8 by; tune again"):
         _exported(copy, tmp_path / "models", "int8")
 
 
-def test_layers_are_ordered_by_the_noise_that_quantisation_makes(
+def test_layers_are_ordered_by_the_noise_that_quantization_makes(
     run: Path, calibration: Prepared, tmp_path: Path
 ) -> None:
     """By hand: what each layer takes and gives, rounded to the graph's own steps; those of the worst stay in float."""
     network, facts = load_run(run)
     graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
-    quantiser = Quantiser(graph, calibration.pixels, "cpu", tmp_path)
-    ratios = _ratios(quantiser.graph(), calibration.pixels)
+    quantizer = Quantizer(graph, calibration.pixels, "cpu", tmp_path)
+    ratios = _ratios(quantizer.graph(), calibration.pixels)
     layers = {node.name: node for node in onnx.load(tmp_path / "float.onnx").graph.node}
     expected = {
         name: min(ratios[one] for one in (*layers[name].input, *layers[name].output) if one in ratios)
-        for name in quantiser.layers
+        for name in quantizer.layers
     }
-    order = quantiser.by_loss()
-    assert sorted(order) == sorted(quantiser.layers)
+    order = quantizer.by_loss()
+    assert sorted(order) == sorted(quantizer.layers)
     np.testing.assert_allclose([expected[name] for name in order], sorted(expected.values()), rtol=1e-3)
     assert max(expected.values()) > 1.5 * min(expected.values())
-    kept = quantiser.graph(order[:3])
+    kept = quantizer.graph(order[:3])
     weights = _weights(kept)
     assert {node.name for node in kept.graph.node if node.op_type == "Conv" and node.input[1] in weights} == {
         *order[:3]
@@ -209,7 +211,7 @@ def test_layers_are_ordered_by_the_noise_that_quantisation_makes(
 
 
 def _ratios(model: onnx.ModelProto, pixels: np.ndarray) -> dict[str, float]:
-    """Give the signal-to-noise ratio of every quantised activation, by its name in the float graph."""
+    """Give the signal-to-noise ratio of every quantized activation, by its name in the float graph."""
     weights = {name: numpy_helper.to_array(tensor) for name, tensor in _weights(model).items()}
     rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in weights]
     extended = onnx.ModelProto()
@@ -257,7 +259,7 @@ def test_the_fastest_that_loses_little_enough_is_published(graphs: dict[str, Net
     assert all(speed.times_fp32 == 1 for speed in second.speeds)
     assert second.verdict == "slower"
     for speed in first.speeds:
-        assert speed.pictures_per_second == pytest.approx(1000 * speed.batch / speed.p50_ms)
+        assert speed.images_per_second == pytest.approx(1000 * speed.batch / speed.p50_ms)
 
 
 def test_what_loses_too_much_is_not_published_however_fast(graphs: dict[str, Network]) -> None:
@@ -278,19 +280,17 @@ def test_what_is_slower_than_fp32_is_not_published(graphs: dict[str, Network]) -
 
 
 def test_too_great_a_loss_is_refused() -> None:
-    """By name as well: half a point of 200 pictures is one of them."""
+    """By name as well: half a point of 200 images is one of them."""
     proof = _proof(accuracy=0.885, trained_accuracy=0.9)
     assert drop(proof) == pytest.approx(1.5)
     check_proof(proof, 1.6)
-    with pytest.raises(
-        ProofError, match=r"loses 1\.50 points of top-1 accuracy on 200 pictures \(0\.8850 of 0\.9000\)"
-    ):
+    with pytest.raises(ProofError, match=r"loses 1\.50 points of top-1 accuracy on 200 images \(0\.8850 of 0\.9000\)"):
         check_proof(proof, 1.4)
 
 
 def _proof(**changes: float) -> Proof:
     proof = Proof(
-        pictures=200,
+        images=200,
         batch_sizes=(1,),
         largest_difference=0.3,
         tolerance=1.0,

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.runs import write_run
 
-from contract.errors import ModelError, OptionsError, ProofError
-from contract.repository import ModelRepository
-from export.options import ExportOptions
-from export.run import export
-from serve.signature import check_signature
+from unfreeze.contract.errors import ModelError, OptionsError, ProofError
+from unfreeze.contract.repository import ModelRepository
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.run import export_model
+from unfreeze.serve.models.signature import check_signature
 
 
 def _keys(folder: Path) -> tuple[Path, Path]:
@@ -43,7 +43,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def signed(keys: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version's folder that we have signed."""
     run = write_run(tmp_path_factory.mktemp("run"))
-    return export(run, run.parent / "models", "colours", ExportOptions(sign_key=keys[0])).path.parent
+    return export_model(run, run.parent / "models", "colors", ExportOptions(sign_key=keys[0])).path.parent
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_key_that_cannot_sign_publishes_nothing(keys: tuple[Path, Path], tmp_p
     (tmp_path / "no.pem").write_text("no key")
     for key in (keys[1], tmp_path / "no.pem"):
         with pytest.raises(ProofError, match=r"cannot sign: .*nothing was published"):
-            export(run, tmp_path / "models", "colours", ExportOptions(sign_key=key))
+            export_model(run, tmp_path / "models", "colors", ExportOptions(sign_key=key))
     with pytest.raises(OptionsError, match=r"--sign-key: there is no file .*gone\.pem"):
         ExportOptions(sign_key=tmp_path / "gone.pem")
     assert ModelRepository(tmp_path / "models").models() == {}

@@ -12,22 +12,22 @@ import pytest
 from onnx import numpy_helper
 from support.runs import SPEC, write_run
 
-import serve.verify
-from contract.errors import ModelError
-from contract.manifest import METADATA_KEY, Manifest
-from contract.seal import UNSEALED, check_seal
-from export.graph import with_manifest
-from export.options import ExportOptions
-from export.run import Published, export
-from serve.runtime import OnnxRuntime
-from serve.verify import verify
+import unfreeze.serve.models.verification
+from unfreeze.contract.errors import ModelError
+from unfreeze.contract.manifest import METADATA_KEY, Manifest
+from unfreeze.contract.seal import UNSEALED, check_seal
+from unfreeze.export.graph import with_manifest
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.run import Published, export_model
+from unfreeze.serve.models.verification import verify
+from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """A model with random weights, whose answers are not quite sure even of pictures that it was not made for."""
+    """A model with random weights, whose answers are not quite sure even of images that it was not made for."""
     run = write_run(tmp_path_factory.mktemp("run"), temperature=5.0)
-    return export(run, run.parent / "models", "colours", ExportOptions(max_batch=16))
+    return export_model(run, run.parent / "models", "colors", ExportOptions(max_batch=16))
 
 
 def _manifest(model: onnx.ModelProto) -> Manifest:
@@ -39,7 +39,7 @@ def _spec(manifest: Manifest, **changes: object) -> Manifest:
 
 
 def _labels(manifest: Manifest) -> Manifest:
-    """Swap the label that the first golden picture has with the next one."""
+    """Swap the label that the first golden image has with the next one."""
     first = manifest.labels.index(manifest.golden[0].label)
     labels = list(manifest.labels)
     labels[first], labels[first - 1] = labels[first - 1], labels[first]
@@ -66,7 +66,7 @@ def _change_a_weight(model: onnx.ModelProto) -> None:
 
 def _change_the_mean(model: onnx.ModelProto) -> None:
     """Add a hundredth to the mean of red: what is subtracted is the mean divided by the standard deviation."""
-    tensor = next(one for one in model.graph.initializer if one.name.endswith("normalise.shift"))
+    tensor = next(one for one in model.graph.initializer if one.name.endswith("normalize.shift"))
     values = numpy_helper.to_array(tensor).copy()
     values.flat[0] += 0.01 / SPEC.std[0]
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
@@ -77,7 +77,7 @@ def _leave(part: object) -> object:
 
 
 def test_a_model_is_what_was_exported(published: Published) -> None:
-    """On the machine that made it, every golden picture is answered to the last digit that the manifest keeps."""
+    """On the machine that made it, every golden image is answered to the last digit that the manifest keeps."""
     found = verify(published.path)
     assert found.sha256 == check_seal(published.path.read_bytes()) == published.manifest.sha256
     assert found.golden == 5
@@ -85,15 +85,15 @@ def test_a_model_is_what_was_exported(published: Published) -> None:
     assert found.tolerance == 0.01
 
 
-def test_golden_answers_differ_from_picture_to_picture(published: Published) -> None:
-    """Pictures that were all answered alike would prove nothing."""
+def test_golden_answers_differ_from_image_to_image(published: Published) -> None:
+    """Images that were all answered alike would prove nothing."""
     answers = np.array([golden.probabilities for golden in published.manifest.golden])
     logarithms = np.log(answers)
     assert (
         np.abs(logarithms[:, None] - logarithms[None]).max(2)[~np.eye(5, dtype=bool)].min() > 0.1
     )  # ten times what is let pass
     np.testing.assert_allclose(answers.sum(1), 1, atol=1e-5)
-    assert sum(len(golden.picture) for golden in published.manifest.golden) < 200_000
+    assert sum(len(golden.image) for golden in published.manifest.golden) < 200_000
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
@@ -133,22 +133,22 @@ def test_one_step_in_the_manifest_is_told(text: bytes, other: bytes, published: 
 @pytest.mark.parametrize(
     ("graph", "manifest", "message"),
     [
-        (_change_a_weight, _leave, r"golden picture \d of 5: the logarithm of a probability differs by \d"),
-        (_change_the_mean, _leave, r"golden picture \d of 5: the logarithm of a probability differs by \d"),
-        (_leave, lambda one: _spec(one, resize=(41,)), "golden picture 1 of 5 is prepared into other pixels"),
+        (_change_a_weight, _leave, r"golden image \d of 5: the logarithm of a probability differs by \d"),
+        (_change_the_mean, _leave, r"golden image \d of 5: the logarithm of a probability differs by \d"),
+        (_leave, lambda one: _spec(one, resize=(41,)), "golden image 1 of 5 is prepared into other pixels"),
         (
             _leave,
             lambda one: _spec(one, interpolation="bicubic"),
             "is prepared into other pixels: this device's Pillow",
         ),
         (_leave, _labels, r"is called '\w+', and was '\w+': the labels were changed"),
-        (_leave, lambda one: dataclasses.replace(one, golden=()), "carries no golden pictures to try it on"),
+        (_leave, lambda one: dataclasses.replace(one, golden=()), "carries no golden images to try it on"),
     ],
 )
 def test_what_was_altered_and_sealed_anew_is_told_by_its_answers(
     graph: Callable, manifest: Callable, message: str, published: Published, tmp_path: Path
 ) -> None:
-    """Whoever makes the seal fit still has other answers to the golden pictures."""
+    """Whoever makes the seal fit still has other answers to the golden images."""
     with pytest.raises(ModelError, match=message):
         verify(_altered(published, tmp_path, graph, manifest))
 
@@ -166,14 +166,13 @@ def test_the_command_says_so_and_fails(published: Published, tmp_path: Path) -> 
         done = _command("verify", str(named))
         assert done.returncode == 0, done.stderr
         assert f"SHA-256 {published.manifest.sha256}" in done.stdout
-        assert "5 pictures of its own are answered here" in done.stdout
+        assert "5 images of its own are answered here" in done.stdout
     path = _altered(published, tmp_path, _change_a_weight, _leave)
     done = _command("verify", str(path))
     assert done.returncode == 1
     assert "the logarithm of a probability differs by" in done.stderr
-    code = (
-        f"import sys; from serve.verify import verify; verify({str(published.path)!r}); print('torch' in sys.modules)"
-    )
+    code = "import sys; from unfreeze.serve.models.verification import verify; "
+    code += f"verify({str(published.path)!r}); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -185,8 +184,8 @@ def _command(*words: str) -> "subprocess.CompletedProcess[str]":
 
 def test_the_verifier_needs_no_more_than_a_device_has() -> None:
     """Numpy, Pillow and ONNX Runtime: the module names nothing else."""
-    source = Path(serve.verify.__file__).read_text()
+    source = Path(unfreeze.serve.models.verification.__file__).read_text()
     imported = {
         line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import", "from"))
     }
-    assert imported <= {*sys.stdlib_module_names, "numpy", "PIL", "contract", "serve"}
+    assert imported <= {*sys.stdlib_module_names, "numpy", "PIL", "unfreeze"}

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.pictures import COLOURS, draw_picture, encode
+from support.images import COLORS, draw_image, encode
 from support.runs import write_run
 from support.servers import RunningServer, running_server
 
-from export.run import Published, export
+from unfreeze.export.run import Published, export_model
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """A squeezenet1_1 with random weights on 32 x 32 pictures of three classes."""
+    """A squeezenet1_1 with random weights on 32 x 32 images of three classes."""
     folder = tmp_path_factory.mktemp("served")
-    return export(write_run(folder), folder / "models", "colours")
+    return export_model(write_run(folder), folder / "models", "colors")
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +32,10 @@ def server(repository: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[bytes]:
-    """Twelve encoded pictures, of several formats."""
+def images() -> list[bytes]:
+    """Twelve encoded images, of several formats."""
     kinds = ("JPEG", "PNG", "WEBP", "BMP")
     return [
-        encode(draw_picture(colour, seed), kinds[seed % len(kinds)])
-        for seed, colour in enumerate(list(COLOURS.values()) * 4)
+        encode(draw_image(color, seed), kinds[seed % len(kinds)])
+        for seed, color in enumerate(list(COLORS.values()) * 4)
     ]

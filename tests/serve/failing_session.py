@@ -7,9 +7,9 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthServicer, HealthStub, add_HealthServicer_to_server
 
-from serve.logs import LogOptions, start_logging
-from serve.request_ids import RequestIds
-from serve.wire import ReadableMessages
+from unfreeze.serve.observability.logs import LogOptions, start_logging
+from unfreeze.serve.observability.request_ids import RequestIds
+from unfreeze.serve.protocol.error_interceptor import ReadableMessages
 
 
 class _Failing(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types

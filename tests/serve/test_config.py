@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from cyclopts import CycloptsError
 
-from contract.errors import OptionsError
-from serve.logs import LogOptions
-from serve.options import ServeOptions
 from unfreeze.command import app
+from unfreeze.contract.errors import OptionsError
+from unfreeze.serve.observability.logs import LogOptions
+from unfreeze.serve.options import ServeOptions
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.logged import logged_server
 from support.servers import RunningServer
 
-from serve.logs import LogOptions
-from serve.options import ServeOptions
 from unfreeze.command import app
+from unfreeze.serve.observability.logs import LogOptions
+from unfreeze.serve.options import ServeOptions
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")

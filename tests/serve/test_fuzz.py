@@ -1,4 +1,4 @@
-"""Changed pictures and changed messages, the same each time, against a real server: bench.fuzz in small."""
+"""Changed images and changed messages, the same each time, against a real server: bench.fuzz in small."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,19 +10,19 @@ from support.servers import RunningServer, running_server
 
 from bench.fuzz import answers_right, fuzz, grown_mib
 from bench.hostile.attack import leaks, save
-from bench.hostile.jobs import Job, message_jobs, picture_jobs
-from bench.hostile.model import publish_colours
+from bench.hostile.jobs import Job, image_jobs, message_jobs
+from bench.hostile.model import publish_colors
 
 COUNT, SEED = 600, 7
-MOST_MIB = 400  # a single picture of the largest size takes 250 MiB, and the allocator keeps some of that
+MOST_MIB = 400  # a single image of the largest size takes 250 MiB, and the allocator keeps some of that
 
 Jobs = Callable[[int, int], Iterator[Job]]
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that tells three colours apart."""
-    return publish_colours(tmp_path_factory.mktemp("fuzz") / "models")
+    """A model that tells three colors apart."""
+    return publish_colors(tmp_path_factory.mktemp("fuzz") / "models")
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +32,19 @@ def server(repository: Path) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.mark.parametrize("jobs", [picture_jobs, message_jobs])
+@pytest.mark.parametrize("jobs", [image_jobs, message_jobs])
 def test_changed_bytes_break_no_promise(jobs: Jobs, server: RunningServer, repository: Path) -> None:
     """Each is answered in time, in a status that fits, telling nothing of the machine, alike in every form."""
     tally = fuzz(server.target, server.process.pid, repository, jobs(COUNT, SEED))
     assert [violation.what for violation in tally.violations] == []
-    assert tally.calls == COUNT * (3 if jobs is picture_jobs else 1)
+    assert tally.calls == COUNT * (3 if jobs is image_jobs else 1)
     assert {status for _, status in tally.statuses} >= {"OK", "INVALID_ARGUMENT"}, "all were answered alike"
     assert grown_mib(tally) < MOST_MIB
     assert server.process.poll() is None
     assert answers_right(server.target)
 
 
-@pytest.mark.parametrize("jobs", [picture_jobs, message_jobs])
+@pytest.mark.parametrize("jobs", [image_jobs, message_jobs])
 def test_the_same_seed_sends_the_same(jobs: Jobs) -> None:
     """What broke a promise once can be sent again; another seed sends something else."""
     first, again, other = (
@@ -72,7 +72,7 @@ def test_a_server_that_dies_is_noticed_and_what_killed_it_is_kept(repository: Pa
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("picture 1 of 1: the picture is empty: it has no bytes", False),
+        ("image 1 of 1: the image is empty: it has no bytes", False),
         ("/srv/models/insects/1/model.onnx is gone", True),
         ("Traceback (most recent call last):", True),
         ("cannot identify image file <_io.BytesIO object at 0x7f52>", True),

@@ -5,27 +5,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.run import Published
+from unfreeze.export.run import Published
 
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "scipy", "safetensors", "tune", "export")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "sklearn",
+    "scipy",
+    "safetensors",
+    "unfreeze.tune",
+    "unfreeze.export",
+)
 
 
 def _loaded(code: str) -> set[str]:
-    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_a_server_loads_no_training_stack() -> None:
-    """`import serve.server` loads neither torch nor onnx nor scikit-learn."""
-    loaded = _loaded("import serve.server")
-    assert {"grpc", "onnxruntime", "serve"} <= loaded
+    """`import unfreeze.serve.server` loads neither torch nor onnx nor scikit-learn."""
+    loaded = _loaded("import unfreeze.serve.server")
+    assert {"grpc", "onnxruntime", "unfreeze.serve"} <= loaded
     assert loaded.isdisjoint(HEAVY)
 
 
 def test_the_command_starts_light() -> None:
     """`import unfreeze.command`, which `unfreeze serve` and `unfreeze predict` begin with, loads none of it either."""
-    assert _loaded("import unfreeze.command").isdisjoint({*HEAVY, "onnxruntime"} - {"tune"})
+    assert _loaded("import unfreeze.command").isdisjoint({*HEAVY, "onnxruntime"} - {"unfreeze.tune"})
 
 
 def test_a_client_needs_grpc_alone() -> None:
@@ -36,21 +46,21 @@ def test_a_client_needs_grpc_alone() -> None:
 
 def test_a_device_needs_numpy_pillow_and_onnx_runtime_alone(published: Published, tmp_path: Path) -> None:
     """`unfreeze.load` predicts where no other package can be imported."""
-    picture = tmp_path / "picture.png"
+    image = tmp_path / "image.png"
     from PIL import Image
 
-    Image.new("RGB", (50, 40), (200, 30, 30)).save(picture)
-    missing = (*HEAVY, "grpc", "google", "rich", "cyclopts", "jaxtyping", "beartype", "protos")
+    Image.new("RGB", (50, 40), (200, 30, 30)).save(image)
+    missing = (*HEAVY, "grpc", "google", "rich", "cyclopts", "jaxtyping", "beartype", "unfreeze.protos")
     code = f"""
 import sys
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {missing!r}:
+        if name in {missing!r}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Nothing())
 import unfreeze
-with unfreeze.load({str(published.path)!r}) as model:
-    (answer,) = model.predict([{str(picture)!r}], top=2)
+with unfreeze.load_model({str(published.path)!r}) as model:
+    (answer,) = model.predict([{str(image)!r}], top=2)
 assert len(answer) == 2 and 0 < answer[0].score <= 1, answer
 """
     assert {"numpy", "PIL", "onnxruntime"} <= _loaded(code)

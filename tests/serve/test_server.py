@@ -21,8 +21,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from support.servers import RunningServer, running_server, serve_command
 
-from protos import unfreeze_pb2 as pb
-from protos.unfreeze_pb2_grpc import ClassifierStub
+from unfreeze.protos import unfreeze_pb2 as pb
+from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 
 SERVICES = {
     "inference.GRPCInferenceService",
@@ -43,7 +43,7 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
 def test_health_knows_every_service_and_model(channel: grpc.Channel) -> None:
     """Check says SERVING for the server, each service, each model in both its forms, and NOT_FOUND for others."""
     stub = HealthStub(channel)
-    for service in ("", *SERVICES, "colours", "colours.encoded"):
+    for service in ("", *SERVICES, "colors", "colors.encoded"):
         assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == SERVING, service
     with pytest.raises(grpc.RpcError) as refused:
         stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
@@ -103,7 +103,7 @@ def test_a_damaged_model_is_an_error_that_names_it(repository: Path, tmp_path: P
     """A model file of which half is missing is refused at the start, by name."""
     folder = tmp_path / "models" / "half" / "1"
     folder.mkdir(parents=True)
-    content = (repository / "colours" / "1" / "model.onnx").read_bytes()
+    content = (repository / "colors" / "1" / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(content[: len(content) // 2])
     done = subprocess.run(serve_command(tmp_path / "models"), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -111,10 +111,10 @@ def test_a_damaged_model_is_an_error_that_names_it(repository: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_work_in_flight_is_finished_before_it_goes(repository: Path, pictures: list[bytes], number: int) -> None:
+def test_work_in_flight_is_finished_before_it_goes(repository: Path, images: list[bytes], number: int) -> None:
     """After a signal: NOT_SERVING is told, every accepted request is answered right, and the exit code is 0."""
-    calls, size = 5, 10 * len(pictures)
-    request = pb.PredictRequest(pictures=pictures * 10, top=3)
+    calls, size = 5, 10 * len(images)
+    request = pb.PredictRequest(images=images * 10, top=3)
     with (
         running_server(repository, "--max-queue", str(calls * size)) as server,
         grpc.insecure_channel(server.target) as channel,
@@ -123,7 +123,7 @@ def test_work_in_flight_is_finished_before_it_goes(repository: Path, pictures: l
         expected = stub.Predict(request).predictions
         statuses, watching = _watch(channel)
         pending = [stub.Predict.future(request, timeout=60) for _ in range(calls)]
-        _wait_until(lambda: _refuses_for_want_of_room(stub, pictures[0]))  # so all of them are inside
+        _wait_until(lambda: _refuses_for_want_of_room(stub, images[0]))  # so all of them are inside
         server.process.send_signal(number)
         for call in pending:
             for one, other in zip(call.result().predictions, expected, strict=True):
@@ -149,10 +149,10 @@ def _watch(channel: grpc.Channel) -> tuple[list[int], threading.Thread]:
     return statuses, thread
 
 
-def _refuses_for_want_of_room(stub: ClassifierStub, picture: bytes) -> bool:
+def _refuses_for_want_of_room(stub: ClassifierStub, image: bytes) -> bool:
     time.sleep(0.02)  # a large request takes longer to come than this, which would leave it no room
     try:
-        stub.Predict(pb.PredictRequest(pictures=[picture]))
+        stub.Predict(pb.PredictRequest(images=[image]))
     except grpc.RpcError as error:
         return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     return False
@@ -168,7 +168,7 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
 def test_a_signal_ends_the_start_too(repository: Path, tmp_path: Path) -> None:
     """Of twelve models one is loaded when it comes: the others are not, nothing is served, and the exit code is 0."""
     for number in range(12):
-        shutil.copytree(repository / "colours", tmp_path / "models" / f"m{number}")
+        shutil.copytree(repository / "colors", tmp_path / "models" / f"m{number}")
     with subprocess.Popen(
         serve_command(tmp_path / "models"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,4 @@
-"""What a user of tritonclient does with Triton's extensions: TARGET MODEL PICTURE... -> JSON."""
+"""What a user of tritonclient does with Triton's extensions: TARGET MODEL IMAGE... -> JSON."""
 
 import json
 import queue
@@ -38,7 +38,7 @@ def hear(result: "triton.InferResult | None", error: "InferenceServerException |
 client.start_stream(hear)
 for number in range(3):
     one = triton.InferInput("image", [1], "BYTES")
-    one.set_data_from_numpy(encoded[number : number + 1] if number != 1 else np.array([b"no picture"], dtype=object))
+    one.set_data_from_numpy(encoded[number : number + 1] if number != 1 else np.array([b"no image"], dtype=object))
     client.async_stream_infer(f"{name}.encoded", [one], request_id=str(number))
 answers["stream"] = [heard.get(timeout=30) for _ in range(3)]
 client.stop_stream()

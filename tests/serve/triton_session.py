@@ -1,4 +1,4 @@
-"""What a user of tritonclient does, in a process that knows nothing of unfreeze: TARGET MODEL PICTURE... -> JSON."""
+"""What a user of tritonclient does, in a process that knows nothing of unfreeze: TARGET MODEL IMAGE... -> JSON."""
 
 import json
 import sys

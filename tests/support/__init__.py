@@ -1,1 +1,1 @@
-"""What several folders of tests need: small pictures, small runs, real servers in processes of their own."""
+"""What several folders of tests need: small images, small runs, real servers in processes of their own."""

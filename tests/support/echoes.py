@@ -1,4 +1,4 @@
-"""Servers of `unfreeze.v1.Classifier` that have no model: they call every picture by its own bytes."""
+"""Servers of `unfreeze.v1.Classifier` that have no model: they call every image by its own bytes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 import grpc
 
-from contract.errors import UnfreezeError
-from protos import unfreeze_pb2 as pb
-from protos.unfreeze_pb2_grpc import ClassifierServicer, add_ClassifierServicer_to_server
-from serve.refusals import refusal_of
+from unfreeze.contract.errors import UnfreezeError
+from unfreeze.protos import unfreeze_pb2 as pb
+from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer, add_ClassifierServicer_to_server
+from unfreeze.serve.status import refusal_of
 
 
 class Echo(ClassifierServicer):
-    """Calls every picture by its own bytes, after `before` has had its say; notes what came."""
+    """Calls every image by its own bytes, after `before` has had its say; notes what came."""
 
-    def __init__(self, before: Callable[[int, list[bytes]], None] = lambda _number, _pictures: None) -> None:
+    def __init__(self, before: Callable[[int, list[bytes]], None] = lambda _number, _images: None) -> None:
         self.before = before
         self.times: list[float] = []
         self.sizes: list[int] = []
@@ -25,15 +25,15 @@ class Echo(ClassifierServicer):
     def Predict(self, request: pb.PredictRequest, context: grpc.ServicerContext) -> pb.PredictResponse:  # noqa: N802
         """Answer, or refuse as the server does."""
         self.times.append(time.monotonic())
-        self.sizes.append(len(request.pictures))
+        self.sizes.append(len(request.images))
         self.metadata.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
         try:
-            self.before(len(self.times), list(request.pictures))
+            self.before(len(self.times), list(request.images))
         except UnfreezeError as error:
             refusal = refusal_of(error)
             context.set_trailing_metadata(refusal.trailing)
             context.abort(refusal.status, refusal.message)
-        labels = [pb.ScoredLabel(label=picture[:20].decode(), score=1) for picture in request.pictures]
+        labels = [pb.ScoredLabel(label=image[:20].decode(), score=1) for image in request.images]
         return pb.PredictResponse(predictions=[pb.Prediction(labels=[label]) for label in labels])
 
 

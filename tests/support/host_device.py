@@ -1,4 +1,4 @@
-"""A device whose memory is this machine's: what `serve.pipeline` asks of a GPU, done at once and checked."""
+"""A device in main memory: does at once, and checks, what `unfreeze.serve.runtimes.device_pipeline` asks of a GPU."""
 
 import ctypes
 import itertools

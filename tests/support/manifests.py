@@ -1,7 +1,7 @@
 """A manifest for tests that need any."""
 
-from contract.manifest import Manifest, Proof, Provenance
-from contract.preprocess import PreprocessSpec
+from unfreeze.contract.manifest import Manifest, Proof, Provenance
+from unfreeze.contract.preprocess import PreprocessSpec
 
 MANIFEST = Manifest(
     labels=("ant", "bee"),
@@ -15,11 +15,11 @@ MANIFEST = Manifest(
         weights_sha256="",
         cut="layer4",
         seed=0,
-        pictures=100,
+        images=100,
         versions={"torch": "2.15"},
     ),
     proof=Proof(
-        pictures=10,
+        images=10,
         batch_sizes=(1, 7),
         largest_difference=1e-6,
         tolerance=1e-4,

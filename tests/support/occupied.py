@@ -4,8 +4,8 @@ import time
 
 import grpc
 
-from protos import unfreeze_pb2 as pb
-from protos.unfreeze_pb2_grpc import ClassifierStub
+from unfreeze.protos import unfreeze_pb2 as pb
+from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 
 
 def occupy(stub: ClassifierStub, large: pb.PredictRequest, too_many: pb.PredictRequest) -> grpc.Future:

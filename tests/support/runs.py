@@ -1,15 +1,15 @@
-"""A run's folder made in a moment: random weights, real pictures."""
+"""A run's folder made in a moment: random weights, real images."""
 
 from pathlib import Path
 
 import torch
 import torchvision
 
-from contract.manifest import Provenance
-from contract.preprocess import PreprocessSpec
-from support.pictures import COLOURS, write_pictures
-from tune.checkpoint import LabelledFile, RunFacts, save_run
-from tune.network import Network, pool
+from support.images import COLORS, write_images
+from unfreeze.contract.manifest import Provenance
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run
+from unfreeze.tune.backbones.network import Network, pool
 
 SPEC = PreprocessSpec(resize=(40,), crop=(32, 32))
 
@@ -23,29 +23,29 @@ def write_run(
     temperature: float = 1.5,
     **facts: object,
 ) -> Path:
-    """Write pictures and a run that has random weights, whose logits differ from picture to picture.
+    """Write images and a run that has random weights, whose logits differ from image to image.
 
     Args:
-        folder: gets `pictures` and `run`.
+        folder: gets `images` and `run`.
         backbone: torchvision's name of the network.
-        per_class: validation pictures of each colour.
+        per_class: validation images of each color.
         seed: of the weights.
         temperature: what the logits are divided by.
         facts: more of what `RunFacts` takes.
     """
-    data, run = folder / "pictures", folder / "run"
-    write_pictures(data / "val", per_class)
-    write_pictures(data / "train", 2, first_seed=500)
+    data, run = folder / "images", folder / "run"
+    write_images(data / "val", per_class)
+    write_images(data / "train", 2, first_seed=500)
     torch.manual_seed(seed)
-    network = Network(backbone, torchvision.models.get_model(backbone), SPEC, len(COLOURS))
+    network = Network(backbone, torchvision.models.get_model(backbone), SPEC, len(COLORS))
     _spread(network.eval())
-    labels = tuple(COLOURS)
+    labels = tuple(COLORS)
     described = RunFacts(
         labels=labels,
         preprocess=SPEC,
         temperature=temperature,
         provenance=Provenance(
-            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=seed, pictures=0, versions={}
+            backbone=backbone, weights="none", weights_sha256="", cut="head", seed=seed, images=0, versions={}
         ),
         metrics={"val_accuracy": 1 / 3},
         data=str(data),
@@ -58,17 +58,17 @@ def write_run(
     return run
 
 
-def _files(data: Path, split: str, labels: tuple[str, ...]) -> tuple[LabelledFile, ...]:
+def _files(data: Path, split: str, labels: tuple[str, ...]) -> tuple[LabeledFile, ...]:
     files = sorted(path.relative_to(data) for path in (data / split).rglob("*.jpg"))
-    return tuple(LabelledFile(path=file.as_posix(), label=labels.index(file.parts[1])) for file in files)
+    return tuple(LabeledFile(path=file.as_posix(), label=labels.index(file.parts[1])) for file in files)
 
 
 def _spread(network: Network) -> None:
-    """Standardise the head's features, so that the answers differ from picture to picture."""
+    """Standardize the head's features, so that the answers differ from image to image."""
     noise = torch.randint(0, 256, (64, *SPEC.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    colours = torch.tensor(list(COLOURS.values()), dtype=torch.uint8).repeat(22, 1)[:64, None, None, :]
+    colors = torch.tensor(list(COLORS.values()), dtype=torch.uint8).repeat(22, 1)[:64, None, None, :]
     with torch.inference_mode():
-        features = pool(network.run_blocks(noise // 4 + colours // 2, 0, len(network.block_names)))
+        features = pool(network.run_blocks(noise // 4 + colors // 2, 0, len(network.block_names)))
     network.head.mean.copy_(features.mean(0))
     deviation = features.std(0)  # of a few features it is next to nothing; they are not to be blown up
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max()))

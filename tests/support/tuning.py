@@ -1,21 +1,21 @@
-"""Small networks with random weights, and what one pass of them over small pictures gives."""
+"""Small networks with random weights, and what one pass of them over small images gives."""
 
 from pathlib import Path
 
 import torch
 
-from contract.preprocess import PreprocessSpec
-from support.pictures import write_pictures
+from support.images import write_images
 from support.runs import SPEC
-from tune.cache import Cached
-from tune.dataset import read_dataset
-from tune.families import build
-from tune.gather import Gathered, gather
-from tune.network import Network
-from tune.pictures import TRAIN, Picture
-from tune.precision import Precision
-from tune.room import Room
-from tune.views import Views
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.tune.backbones.families import build
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.data.dataset import read_dataset
+from unfreeze.tune.data.images import TRAIN, LabeledImage
+from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.features.cache import Cached
+from unfreeze.tune.features.extract import Gathered, gather
+from unfreeze.tune.features.placement import Room
 
 FLOAT32 = Precision(device=torch.device("cpu"), dtype=torch.float32)
 BFLOAT16 = Precision(device=torch.device("cpu"), dtype=torch.bfloat16)
@@ -30,24 +30,24 @@ def small_network(
     return Network(backbone, build(backbone, **options), spec, classes).eval()
 
 
-def training_pictures(folder: Path, per_class: int = 8) -> tuple[Picture, ...]:
-    """Write pictures of three colours, 64 by 80 pixels, and read them."""
-    write_pictures(folder / "data" / TRAIN, per_class)
-    write_pictures(folder / "data" / "val", 1, first_seed=500)
+def training_images(folder: Path, per_class: int = 8) -> tuple[LabeledImage, ...]:
+    """Write images of three colors, 64 by 80 pixels, and read them."""
+    write_images(folder / "data" / TRAIN, per_class)
+    write_images(folder / "data" / "val", 1, first_seed=500)
     return read_dataset(folder / "data").splits[TRAIN]
 
 
 def activations_at(network: Network, position: int, count: int = 24, *, views: int = 1, seed: int = 0) -> Cached:
-    """Make up activations of three classes that differ in their means; at 0, pictures of noise."""
+    """Make up activations of three classes that differ in their means; at 0, images of noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     shape = network.border_shape(position)
     if position == 0:
-        pictures = torch.randint(0, 256, (count, views, *shape), dtype=torch.uint8, generator=generator)
-        return Cached(position=0, activations=pictures, labels=labels)
-    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(99))
+        images = torch.randint(0, 256, (count, views, *shape), dtype=torch.uint8, generator=generator)
+        return Cached(position=0, activations=images, labels=labels)
+    centers = torch.randn(3, *shape, generator=torch.Generator().manual_seed(99))
     noise = torch.randn(count, views, *shape, generator=generator)
-    activations = (centres[labels][:, None] + noise).relu().bfloat16()
+    activations = (centers[labels][:, None] + noise).relu().bfloat16()
     return Cached(position=position, activations=activations, labels=labels)
 
 
@@ -59,7 +59,7 @@ def room_in(folder: Path, budget_bytes: int = AMPLE) -> Room:
 def gathered_at(  # noqa: PLR0913 - one pass is told several things
     network: Network,
     position: int,
-    pictures: tuple[Picture, ...],
+    images: tuple[LabeledImage, ...],
     folder: Path,
     *,
     views: int = 2,
@@ -67,6 +67,6 @@ def gathered_at(  # noqa: PLR0913 - one pass is told several things
     budget_bytes: int = AMPLE,
     survey: bool = False,
 ) -> Gathered:
-    """Run the network once over the pictures."""
+    """Run the network once over the images."""
     recipe = Views(spec=SPEC, count=views, seed=1)
-    return gather(network, position, pictures, recipe, precision, room_in(folder, budget_bytes), survey=survey)
+    return gather(network, position, images, recipe, precision, room_in(folder, budget_bytes), survey=survey)

@@ -8,17 +8,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from support.pictures import write_pictures
+from support.images import write_images
 from support.tuning import activations_at, small_network
 
-import tune.room
-from contract.errors import UnfreezeError
-from tune.cache import Cached
-from tune.options import PrecisionName, TuneOptions
-from tune.precision import Precision, choose_precision
-from tune.room import Place, Room
-from tune.run import tune as run_tune
-from tune.train import Epoch, Schedule, Training
+import unfreeze.tune.features.placement
+from unfreeze.contract.errors import UnfreezeError
+from unfreeze.tune.device.precision import Precision, choose_precision
+from unfreeze.tune.features.cache import Cached
+from unfreeze.tune.features.placement import Place, Room
+from unfreeze.tune.options import PrecisionName, TuneOptions
+from unfreeze.tune.run import fine_tune
+from unfreeze.tune.training.train import Epoch, Schedule, Training
 
 pytestmark = pytest.mark.gpu
 GB = 1 << 30
@@ -40,10 +40,10 @@ def _options(device: str, precision: PrecisionName) -> TuneOptions:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """What the same training came to, on the CPU and in each precision on the GPU: metrics and facts."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
-    data = write_pictures(folder / "data", 60)
+    data = write_images(folder / "data", 60)
     for name, device in (("cpu", "cpu"), ("fp32", "cuda"), ("bf16", "cuda"), ("fp16", "cuda")):
         precision = "fp32" if name == "cpu" else name
-        metrics = run_tune(data, folder / name, _options(device, precision))
+        metrics = fine_tune(data, folder / name, _options(device, precision))
         found[name] = metrics, json.loads((folder / name / "run.json").read_bytes())
     return found
 
@@ -53,7 +53,7 @@ def test_every_precision_is_as_accurate(name: str, runs: dict[str, tuple[dict[st
     """Validation accuracy is float32's on the CPU within two of its standard errors, and losses are alike."""
     metrics, expected = runs[name][0], runs["cpu"][0]
     assert metrics["device"].startswith("cuda")
-    accuracy, count = expected["val_accuracy"], expected["pictures"]["val"]
+    accuracy, count = expected["val_accuracy"], expected["images"]["val"]
     error = (accuracy * (1 - accuracy) / count) ** 0.5
     assert metrics["val_accuracy"] == pytest.approx(accuracy, abs=2 * error + 1 / count)
     losses = [epoch["loss"] for epoch in metrics["epochs"]]
@@ -74,7 +74,7 @@ def _kept(source: Cached, place: Place, precision: Precision, folder: Path, patc
     """Keep activations at a place, as if there were no room at those before it."""
     free = {"device": (8 * GB, 0), "memory": (0, 8 * GB), "file": (0, 0)}[place]
     report = psutil.virtual_memory()._replace(available=free[1])
-    patched.setattr(tune.room, "free_on", lambda _: free[0])
+    patched.setattr(unfreeze.tune.features.placement, "free_on", lambda _: free[0])
     patched.setattr(psutil, "virtual_memory", lambda: report)
     room = Room(budget_bytes=8 * GB, folder=folder, device=precision.device)
     kept = room.allocate(source.activations.shape, source.activations.dtype)
@@ -102,7 +102,7 @@ def test_training_comes_to_the_same_wherever_activations_lie(
         training = Training(
             network=network,
             source=kept,
-            schedule=Schedule(epochs=1, rate=1e-3, blocks=range(position, 5), mirror=True),
+            schedule=Schedule(epochs=1, rate=1e-3, blocks=range(position, 5), flip=True),
             options=TuneOptions(batch_size=8, mixup=0.2),
             precision=precision,
         )
@@ -116,11 +116,11 @@ def test_training_comes_to_the_same_wherever_activations_lie(
 def test_free_memory_is_what_the_driver_says() -> None:
     """What torch has kept from earlier counts as free, what is in use does not."""
     device = torch.device("cuda")
-    before = tune.room.free_on(device)
+    before = unfreeze.tune.features.placement.free_on(device)
     taken = torch.empty(GB // 4, dtype=torch.uint8, device=device)
-    assert tune.room.free_on(device) <= before - GB // 4
+    assert unfreeze.tune.features.placement.free_on(device) <= before - GB // 4
     del taken
-    assert tune.room.free_on(device) == pytest.approx(before, abs=GB // 16)
+    assert unfreeze.tune.features.placement.free_on(device) == pytest.approx(before, abs=GB // 16)
 
 
 def test_a_batch_that_is_too_large_is_an_error_that_names_it() -> None:
@@ -138,7 +138,7 @@ def test_a_batch_that_is_too_large_is_an_error_that_names_it() -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + GB // 4) / total)
     try:
-        with pytest.raises(UnfreezeError, match=r"batches of 4096 pictures .*smaller --batch-size than 4096"):
+        with pytest.raises(UnfreezeError, match=r"batches of 4096 images .*smaller --batch-size than 4096"):
             training.run()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from support.pictures import write_pictures
+from support.images import write_images
 
-from contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
-from contract.preprocess import prepare
-from tune.checkpoint import claimed, load_run, save_run
-from tune.evaluate import evaluate
-from tune.options import TuneOptions
-from tune.recipes import RECIPES
-from tune.run import tune
-from tune.weights import load_pretrained
+from unfreeze.contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
+from unfreeze.contract.preprocess import prepare
+from unfreeze.tune.artifacts.checkpoint import claimed, load_run, save_run
+from unfreeze.tune.backbones.weights import load_pretrained
+from unfreeze.tune.evaluation.evaluate import evaluate
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.registry import RECIPES
+from unfreeze.tune.run import fine_tune
 
 BUILTIN = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", device="cpu", epochs=2, views=2, batch_size=16)
 
@@ -32,7 +32,7 @@ class Heard:
         self.said: list[str] = []
         self.steps: dict[str, list[int]] = {}
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Remember a remark."""
         self.said.append(text)
 
@@ -48,11 +48,11 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train, val and test folders of three colours; one training and one validation file are no pictures."""
+    """Train, val and test folders of three colors; one training and one validation file are no images."""
     folder = tmp_path_factory.mktemp("data")
     for split, count, seed in (("train", 12, 0), ("val", 6, 5000), ("test", 3, 9000)):
-        write_pictures(folder / split, count, seed)
-    (folder / "train" / "red" / "broken.jpg").write_bytes(b"no picture")
+        write_images(folder / split, count, seed)
+    (folder / "train" / "red" / "broken.jpg").write_bytes(b"no image")
     (folder / "val" / "blue" / "broken.png").write_bytes(b"")
     (folder / "train" / "red" / "notes.txt").write_text("x")
     return folder
@@ -68,7 +68,7 @@ def heard() -> Heard:
 def run(data: Path, heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that tunes the last two blocks."""
     out = tmp_path_factory.mktemp("run") / "deep" / "run"
-    tune(data, out, replace(BUILTIN, cut="features.11", learning_rate=5e-4, abstain_precision=0.6), heard)
+    fine_tune(data, out, replace(BUILTIN, cut="features.11", learning_rate=5e-4, abstain_precision=0.6), heard)
     return out
 
 
@@ -82,9 +82,9 @@ def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Pa
         "tensorboard",
     }
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["val_accuracy"] >= 0.5  # the built-in weights were made to disregard colour; chance is 0.33
+    assert metrics["val_accuracy"] >= 0.5  # the built-in weights were made to disregard color; chance is 0.33
     assert metrics["labels"] == ["blue", "green", "red"]
-    assert metrics["pictures"] == {"train": 36, "val": 18, "test": 9}
+    assert metrics["images"] == {"train": 36, "val": 18, "test": 9}
     assert {Path(item["path"]).relative_to(data).as_posix() for item in metrics["skipped"]} == {
         "train/red/broken.jpg",
         "val/blue/broken.png",
@@ -92,7 +92,7 @@ def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Pa
     }
     assert metrics["backbone"] == "mobilenet_v3_small"
     assert metrics["seconds"] > 0
-    assert (metrics["batch_size"], metrics["mirrored"]) == (16, False)
+    assert (metrics["batch_size"], metrics["flipped"]) == (16, False)
     assert (metrics["recipe"], metrics["cut"], metrics["learning_rate"]) == ("last-blocks", "features.11", 5e-4)
     assert metrics["reason"] == "last-blocks from features.11 at rate 0.0005: as asked"
     assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]
@@ -106,25 +106,25 @@ def test_a_run_holds_weights_facts_and_metrics_and_no_pickle(run: Path, data: Pa
 
 
 def test_the_run_reports_every_step_to_its_end(run: Path, heard: Heard) -> None:
-    """All bars come to their end, and the remarks name classes and pictures."""
+    """All bars come to their end, and the remarks name classes and images."""
     assert run.exists()
-    assert "3 classes; pictures: 37 train, 19 val, 9 test; 1 files skipped" in heard.said
+    assert "3 classes; images: 37 train, 19 val, 9 test; 1 files skipped" in heard.said
     training = "training: last-blocks from features.11 at rate 0.0005"
-    assert {"inspecting the pictures", "running the backbone over the training pictures", training} <= set(heard.steps)
+    assert {"inspecting the images", "running the backbone over the training images", training} <= set(heard.steps)
     for what, (done, total) in heard.steps.items():
         assert done == total, what
 
 
 def test_a_loaded_run_gives_the_accuracy_that_was_reported(run: Path, data: Path) -> None:
-    """The network that is read back classifies the validation pictures as the metrics say."""
+    """The network that is read back classifies the validation images as the metrics say."""
     network, facts = load_run(run)
-    files = facts.pictures()
+    files = facts.images()
     assert len(files) == 18
-    assert all(picture.path.is_relative_to(data / "val") for picture in files)
-    pixels = np.stack([prepare(picture.path.read_bytes(), facts.preprocess) for picture in files])
+    assert all(image.path.is_relative_to(data / "val") for image in files)
+    pixels = np.stack([prepare(image.path.read_bytes(), facts.preprocess) for image in files])
     with torch.inference_mode():
         found = network(torch.from_numpy(pixels)).argmax(1).numpy()
-    labels = np.array([picture.label for picture in files])
+    labels = np.array([image.label for image in files])
     assert (found == labels).mean() == json.loads((run / "metrics.json").read_text())["val_accuracy"]
     assert facts.provenance.weights == "builtin"
     assert len(facts.provenance.weights_sha256) == 64
@@ -144,7 +144,7 @@ def test_blocks_before_the_cut_are_the_pretrained_ones(run: Path) -> None:
 def test_equal_seeds_give_equal_runs(data: Path, tmp_path: Path) -> None:
     """With everything chosen by cross-validation, two runs end in the same bytes and the same evidence."""
     for name in ("one", "two"):
-        tune(data, tmp_path / name, replace(BUILTIN, epochs=2))
+        fine_tune(data, tmp_path / name, replace(BUILTIN, epochs=2))
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
@@ -157,13 +157,13 @@ def test_equal_seeds_give_equal_runs(data: Path, tmp_path: Path) -> None:
 
 def test_a_cut_that_is_asked_for_gets_its_rate_from_cross_validation(data: Path, tmp_path: Path) -> None:
     """With --cut and without --learning-rate, the two rates are tried there; with both, nothing is."""
-    metrics = tune(data, tmp_path / "one", replace(BUILTIN, cut="features.12", epochs=2))
+    metrics = fine_tune(data, tmp_path / "one", replace(BUILTIN, cut="features.12", epochs=2))
     tried = {(score["recipe"], score["cut"], score["learning_rate"]) for score in metrics["candidates"]}
     assert tried == {("last-blocks", "features.12", 5e-4), ("last-blocks", "features.12", 3e-3)}
     (chosen,) = (score for score in metrics["candidates"] if score["chosen"])
     assert metrics["learning_rate"] == chosen["learning_rate"]
     assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]
-    metrics = tune(data, tmp_path / "two", replace(BUILTIN, cut="features.12", epochs=1, learning_rate=0.01))
+    metrics = fine_tune(data, tmp_path / "two", replace(BUILTIN, cut="features.12", epochs=1, learning_rate=0.01))
     assert (metrics["candidates"], metrics["learning_rate"]) == ([], 0.01)
 
 
@@ -171,10 +171,10 @@ def test_a_cut_that_is_asked_for_gets_its_rate_from_cross_validation(data: Path,
 def test_every_recipe_makes_a_run_that_answers_as_it_was_measured(recipe: str, data: Path, tmp_path: Path) -> None:
     """By name, each recipe trains what it says, and what is read back gives the accuracy that was reported."""
     options = replace(BUILTIN, recipe=recipe, cut="features.12" if recipe == "last-blocks" else "auto", epochs=1)
-    metrics = tune(data, tmp_path / "run", replace(options, learning_rate=5e-4))
+    metrics = fine_tune(data, tmp_path / "run", replace(options, learning_rate=5e-4))
     assert metrics["recipe"] == recipe
     network, facts = load_run(tmp_path / "run")
-    evaluation = evaluate(network, facts.pictures(), facts.preprocess, torch.device("cpu"))
+    evaluation = evaluate(network, facts.images(), facts.preprocess, torch.device("cpu"))
     assert evaluation.accuracy == metrics["val_accuracy"]
     assert evaluation.probabilities(facts.temperature).sum(1) == pytest.approx(1, abs=1e-5)
     assert facts.link == ("sigmoid" if recipe in ("one-vs-rest", "svm") else "softmax")
@@ -194,14 +194,14 @@ def test_training_that_ends_below_the_probe_is_told(data: Path, tmp_path: Path) 
     """What was asked for by name is done, and where the probe would have been better, the run says so."""
     heard = Heard()
     wild = replace(BUILTIN, cut="all", learning_rate=0.3, epochs=1)
-    metrics = tune(data, tmp_path / "run", wild, heard)
+    metrics = fine_tune(data, tmp_path / "run", wild, heard)
     assert metrics["val_accuracy"] < metrics["probe_val_accuracy"]
     assert "--recipe probe gives that one" in " ".join(heard.said)
 
 
 def test_training_that_would_harm_is_not_chosen(data: Path, tmp_path: Path) -> None:
     """Where every step destroys the features, the recipe that is chosen trains no block."""
-    metrics = tune(data, tmp_path / "run", replace(BUILTIN, learning_rate=10.0))
+    metrics = fine_tune(data, tmp_path / "run", replace(BUILTIN, learning_rate=10.0))
     assert metrics["recipe"] in ("probe", "one-vs-rest", "svm")
     assert metrics["val_accuracy"] == metrics["probe_val_accuracy"]
     pretrained = load_pretrained("mobilenet_v3_small", "builtin").model.state_dict()
@@ -212,21 +212,21 @@ def test_training_that_would_harm_is_not_chosen(data: Path, tmp_path: Path) -> N
 def test_strict_mode_refuses_data_with_problems(data: Path, tmp_path: Path) -> None:
     """With --strict, what is a remark otherwise ends the run before anything is paid for."""
     with pytest.raises(DataError, match=r"2 files do not decode(?s:.*)1 files were found and are not used"):
-        tune(data, tmp_path / "run", replace(BUILTIN, strict=True))
+        fine_tune(data, tmp_path / "run", replace(BUILTIN, strict=True))
 
 
 def test_activations_over_the_budget_are_computed_anew_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     """Without room for the cache, the run says so and ends in the very weights that it ends in with room."""
     options = replace(BUILTIN, cut="features.11", learning_rate=5e-4)
     heard = Heard()
-    tune(data, tmp_path / "kept", options)
-    tune(data, tmp_path / "anew", replace(options, cache_gb=1e-6), heard)
-    assert "pictures and frozen blocks are run anew in every epoch" in " ".join(heard.said)
+    fine_tune(data, tmp_path / "kept", options)
+    fine_tune(data, tmp_path / "anew", replace(options, cache_gb=1e-6), heard)
+    assert "images and frozen blocks are run anew in every epoch" in " ".join(heard.said)
     kept, anew = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("kept", "anew"))
     assert kept == anew
 
 
-def test_a_list_of_pictures_makes_a_run_that_can_be_read_back(data: Path, tmp_path: Path) -> None:
+def test_a_list_of_images_makes_a_run_that_can_be_read_back(data: Path, tmp_path: Path) -> None:
     """A CSV file with labels and splits is as good as folders."""
     rows = [
         f"{path.absolute()},{path.parent.name},{path.parent.parent.name}"
@@ -234,30 +234,30 @@ def test_a_list_of_pictures_makes_a_run_that_can_be_read_back(data: Path, tmp_pa
         if "broken" not in path.name
     ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
-    metrics = tune(tmp_path / "labels.csv", tmp_path / "run", replace(BUILTIN, recipe="probe"))
-    assert metrics["pictures"] == {"train": 36, "val": 18, "test": 9}
-    folders = tune(data, tmp_path / "folders", replace(BUILTIN, recipe="probe"))
+    metrics = fine_tune(tmp_path / "labels.csv", tmp_path / "run", replace(BUILTIN, recipe="probe"))
+    assert metrics["images"] == {"train": 36, "val": 18, "test": 9}
+    folders = fine_tune(data, tmp_path / "folders", replace(BUILTIN, recipe="probe"))
     assert metrics["val_accuracy"] == folders["val_accuracy"]
-    assert all(picture.path.is_file() for picture in load_run(tmp_path / "run")[1].pictures())
+    assert all(image.path.is_file() for image in load_run(tmp_path / "run")[1].images())
 
 
 def test_a_finished_run_is_not_overwritten_unasked(run: Path, data: Path) -> None:
     """Another run into the same folder is refused and changes nothing, unless it is asked for."""
     before = (run / "run.json").read_bytes()
     with pytest.raises(CheckpointError, match="holds a run already; choose another --out, or say --overwrite"):
-        tune(data, run, BUILTIN)
+        fine_tune(data, run, BUILTIN)
     assert (run / "run.json").read_bytes() == before
 
 
-def test_linked_pictures_are_found_where_they_are_linked(data: Path, tmp_path: Path) -> None:
+def test_linked_images_are_found_where_they_are_linked(data: Path, tmp_path: Path) -> None:
     """Folders of links, as people make them who have no room for copies, make a run that can be exported."""
     for split in ("train", "val"):
         (tmp_path / "links" / split).mkdir(parents=True)
         for folder in (data / split).iterdir():
             (tmp_path / "links" / split / folder.name).symlink_to(folder)
-    tune(tmp_path / "links", tmp_path / "run", replace(BUILTIN, cut="head"))
+    fine_tune(tmp_path / "links", tmp_path / "run", replace(BUILTIN, cut="head"))
     _, facts = load_run(tmp_path / "run")
-    assert all(picture.path.is_file() for picture in facts.pictures())
+    assert all(image.path.is_file() for image in facts.images())
 
 
 def test_a_save_that_fails_leaves_no_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,16 +282,16 @@ def test_a_save_that_fails_leaves_no_run(run: Path, tmp_path: Path, monkeypatch:
 def test_two_runs_into_one_folder_are_refused(data: Path, tmp_path: Path) -> None:
     """While one process tunes into a folder, another is refused; afterwards it is not."""
     with claimed(tmp_path / "run"), pytest.raises(CheckpointError, match="another process is tuning into"):
-        tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
+        fine_tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
     assert list((tmp_path / "run").iterdir()) == []
-    tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
+    fine_tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
 
 
 def test_a_file_in_the_runs_place_is_refused(data: Path, tmp_path: Path) -> None:
     """A run cannot be made where a file is."""
     (tmp_path / "run").write_text("x")
     with pytest.raises(CheckpointError, match="cannot be a run's folder"):
-        tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
+        fine_tune(data, tmp_path / "run", replace(BUILTIN, cut="head"))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 ) -> None:
     """A wrong cut, backbone or file ends the run before its folder is made."""
     with pytest.raises(error, match=message):
-        tune(data, tmp_path / "run", replace(BUILTIN, **changes))
+        fine_tune(data, tmp_path / "run", replace(BUILTIN, **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -315,16 +315,16 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 def test_cuda_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
     """Asking for CUDA without a GPU is an error, not a slow run."""
     with pytest.raises(UnfreezeError, match="finds no usable NVIDIA GPU"):
-        tune(data, tmp_path / "run", replace(BUILTIN, device="cuda"))
+        fine_tune(data, tmp_path / "run", replace(BUILTIN, device="cuda"))
 
 
-def test_a_class_without_one_good_picture_is_refused(tmp_path: Path) -> None:
-    """If all pictures of a class turn out not to decode, the error names the class and the files."""
-    folder = write_pictures(tmp_path / "data", 5)
+def test_a_class_without_one_good_image_is_refused(tmp_path: Path) -> None:
+    """If all images of a class turn out not to decode, the error names the class and the files."""
+    folder = write_images(tmp_path / "data", 5)
     for file in (folder / "green").iterdir():
-        file.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"no usable picture of green(?s:.*)000.jpg"):
-        tune(folder, tmp_path / "run", BUILTIN)
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"no usable image of green(?s:.*)000.jpg"):
+        fine_tune(folder, tmp_path / "run", BUILTIN)
 
 
 @pytest.mark.parametrize(

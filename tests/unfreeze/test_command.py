@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.pictures import draw_picture, encode, write_pictures
+from support.images import draw_image, encode, write_images
 from support.runs import write_run
 from support.servers import running_server
 
@@ -91,10 +91,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, exported by the command line."""
     made = tmp_path_factory.mktemp("commands")
     write_run(made)
-    done = _run("export", made / "run", "--repository", made / "models", "--name", "colours", "--json")
+    done = _run("export", made / "run", "--repository", made / "models", "--name", "colors", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["name"], report["version"]) == ("colours", 1)
+    assert (report["name"], report["version"]) == ("colors", 1)
     assert report["proof"]["batch_sizes"] == [1, 2, 7, 64]
     assert report["proof"]["largest_difference"] <= 1e-4
     return made
@@ -102,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_says_what_it_is(folder: Path) -> None:
     """`info` shows the manifest and the layers, as tables or as JSON."""
-    model = folder / "models" / "colours"
+    model = folder / "models" / "colors"
     shown = _run("info", model)
     assert shown.returncode == 0, shown.stderr
     assert all(text in shown.stdout for text in ("blue, green, red", "fp32", "squeezenet1_1", "Conv"))
@@ -130,32 +130,32 @@ def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
 
 def test_a_model_is_timed(folder: Path) -> None:
     """`bench` gives percentiles and throughput for each batch size, and refuses what is no size."""
-    done = _run("bench", folder / "models" / "colours", "--batch", "1,4", "--json")
+    done = _run("bench", folder / "models" / "colors", "--batch", "1,4", "--json")
     assert done.returncode == 0, done.stderr
     timings = json.loads(done.stdout)["timings"]
     assert [timing["batch"] for timing in timings] == [1, 4]
     for timing in timings:
         assert 0 < timing["p50_ms"] <= timing["p90_ms"] <= timing["p99_ms"]
         assert timing["runs"] >= 10
-        assert timing["pictures_per_second"] > 0
-    threads = _run("bench", folder / "models" / "colours", "--threads", "99999999999")
+        assert timing["images_per_second"] > 0
+    threads = _run("bench", folder / "models" / "colors", "--threads", "99999999999")
     assert (threads.returncode, "--threads goes from 0 to 1,024" in threads.stderr) == (2, True)
-    wrong = _run("bench", folder / "models" / "colours", "--batch", "1,many")
+    wrong = _run("bench", folder / "models" / "colors", "--batch", "1,many")
     assert (wrong.returncode, "--batch takes whole numbers from 1 to 4,096" in wrong.stderr) == (2, True)
 
 
 def test_predicting_names_files_and_folders(folder: Path, tmp_path: Path) -> None:
     """Files and folders in, a table for people or JSON for machines out, the same by file and by server."""
-    (tmp_path / "one.png").write_bytes(encode(draw_picture((200, 30, 30), 1), "PNG"))
+    (tmp_path / "one.png").write_bytes(encode(draw_image((200, 30, 30), 1), "PNG"))
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "two.jpg").write_bytes(encode(draw_picture((30, 30, 200), 2)))
-    model = folder / "models" / "colours" / "1" / "model.onnx"
+    (tmp_path / "more" / "two.jpg").write_bytes(encode(draw_image((30, 30, 200), 2)))
+    model = folder / "models" / "colors" / "1" / "model.onnx"
     asked = ("one.png", "more")
     table = _run("predict", *asked, "--file", model, cwd=tmp_path)
     assert table.returncode == 0
     assert all(name in table.stdout for name in ("one.png", "two.jpg", "blue", "green", "red"))
     inside = json.loads(_run("predict", *asked, "--file", model, "--top", "2", "--json", cwd=tmp_path).stdout)
-    assert [Path(item["picture"]).name for item in inside] == ["one.png", "two.jpg"]
+    assert [Path(item["image"]).name for item in inside] == ["one.png", "two.jpg"]
     assert all(len(item["predictions"]) == 2 for item in inside)
     with running_server(folder / "models") as server:
         by_server = _run("predict", *asked, "--server", server.target, "--top", "2", "--json", cwd=tmp_path)
@@ -169,16 +169,16 @@ def test_what_is_unsure_is_marked(tmp_path: Path) -> None:
     """A model with a threshold between two answers marks the lower, in the table and in JSON; a server is silent."""
     write_run(tmp_path)
     facts = tmp_path / "run" / "run.json"
-    pictures = sorted((tmp_path / "pictures" / "val").rglob("*.jpg"))
-    first = unfreeze.export(tmp_path / "run", tmp_path / "models", "colours")
-    with unfreeze.load(first.path) as classifier:
-        answers = classifier.predict(pictures, top=1)
+    images = sorted((tmp_path / "images" / "val").rglob("*.jpg"))
+    first = unfreeze.export_model(tmp_path / "run", tmp_path / "models", "colors")
+    with unfreeze.load_model(first.path) as classifier:
+        answers = classifier.predict(images, top=1)
         assert not any(classifier.is_unsure(answer) for answer in answers)
     order = np.argsort([answer[0].score for answer in answers])
     low, high = (answers[order[place]][0].score for place in (0, -1))
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"abstain_below": (low + high) / 2}))
-    second = unfreeze.export(tmp_path / "run", tmp_path / "models", "colours")
-    asked = ("predict", *(pictures[order[place]].relative_to(tmp_path) for place in (0, -1)))
+    second = unfreeze.export_model(tmp_path / "run", tmp_path / "models", "colors")
+    asked = ("predict", *(images[order[place]].relative_to(tmp_path) for place in (0, -1)))
     marked = json.loads(_run(*asked, "--file", second.path, "--json", cwd=tmp_path).stdout)
     assert [item["unsure"] for item in marked] == [True, False]
     rows = _run(*asked, "--file", second.path, cwd=tmp_path).stdout.splitlines()
@@ -190,20 +190,20 @@ def test_what_is_unsure_is_marked(tmp_path: Path) -> None:
 
 
 def test_brackets_and_hidden_files_are_shown_as_they_are(folder: Path, tmp_path: Path) -> None:
-    """A name with [red] in it is no colour, and a hidden file that is named is not left out."""
+    """A name with [red] in it is no color, and a hidden file that is named is not left out."""
     for name in ("x[red].png", ".hidden.png"):
-        (tmp_path / name).write_bytes(encode(draw_picture((200, 30, 30), 1), "PNG"))
-    model = folder / "models" / "colours" / "1" / "model.onnx"
+        (tmp_path / name).write_bytes(encode(draw_image((200, 30, 30), 1), "PNG"))
+    model = folder / "models" / "colors" / "1" / "model.onnx"
     done = _run("predict", "x[red].png", ".hidden.png", "--file", model, "--top", "1", cwd=tmp_path)
     assert "x[red].png" in done.stdout
     assert ".hidden.png" in done.stdout
 
 
-def test_a_bad_picture_is_named(folder: Path, tmp_path: Path) -> None:
-    """One file that is no picture among good ones is named, and the exit code is 1."""
-    (tmp_path / "good.png").write_bytes(encode(draw_picture((200, 30, 30), 1), "PNG"))
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    model = folder / "models" / "colours" / "1" / "model.onnx"
+def test_a_bad_image_is_named(folder: Path, tmp_path: Path) -> None:
+    """One file that is no image among good ones is named, and the exit code is 1."""
+    (tmp_path / "good.png").write_bytes(encode(draw_image((200, 30, 30), 1), "PNG"))
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    model = folder / "models" / "colors" / "1" / "model.onnx"
     done = _run("predict", tmp_path / "good.png", tmp_path / "bad.jpg", "--file", model)
     assert done.returncode == 1
     assert "bad.jpg: " in _words(done.stderr)
@@ -212,7 +212,7 @@ def test_a_bad_picture_is_named(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_interrupted_tuning_leaves_no_run(tmp_path: Path) -> None:
     """Ctrl-C while tuning ends with 130 and how to go on, and leaves nothing that passes for a run."""
-    data = write_pictures(tmp_path / "data", 30)
+    data = write_images(tmp_path / "data", 30)
     command = ["tune", data, "--backbone", "mobilenet_v3_small", "--weights", "builtin", "--out", tmp_path / "run"]
     command += ["--cut", "all", "--epochs", "500"]
     with subprocess.Popen(

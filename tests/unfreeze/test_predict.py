@@ -12,13 +12,13 @@ import grpc
 import pytest
 from support.certificates import Authority
 from support.echoes import Echo, echoing
-from support.pictures import write_pictures
+from support.images import write_images
 from support.runs import write_run
 from support.servers import running_server
 
 import unfreeze
-from contract.errors import InvalidRequestError, UnknownModelError
-from contract.prediction import Prediction
+from unfreeze.contract.errors import InvalidRequestError, UnknownModelError
+from unfreeze.contract.prediction import Prediction
 from unfreeze.predicted import Predicted, written_to
 
 OURS = Authority("ours")
@@ -45,22 +45,22 @@ def _rows(path: Path) -> list[list[str]]:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small model."""
     folder = tmp_path_factory.mktemp("predict")
-    return unfreeze.export(write_run(folder), folder / "models", "colours").path.parents[2]
+    return unfreeze.export_model(write_run(folder), folder / "models", "colors").path.parents[2]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Forty-two pictures, and between them a text and half a picture."""
-    pictures = write_pictures(tmp_path / "pictures", 14)
-    whole = (pictures / "blue" / "000.jpg").read_bytes()
-    (pictures / "green" / "005a.jpg").write_bytes(whole[: len(whole) // 2])
-    (pictures / "red" / "notes.txt").write_text("not a picture")
-    return pictures
+    """Forty-two images, and between them a text and half an image."""
+    images = write_images(tmp_path / "images", 14)
+    whole = (images / "blue" / "000.jpg").read_bytes()
+    (images / "green" / "005a.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "red" / "notes.txt").write_text("not an image")
+    return images
 
 
 def test_a_folder_becomes_a_table_by_file_and_by_server(repository: Path, folder: Path, tmp_path: Path) -> None:
-    """Each picture has its row, in order, with two labels or an error; exit code 1 says that there are errors."""
-    model = repository / "colours" / "1" / "model.onnx"
+    """Each image has its row, in order, with two labels or an error; exit code 1 says that there are errors."""
+    model = repository / "colors" / "1" / "model.onnx"
     inside = _run(folder, "--file", model, "--csv", tmp_path / "inside.csv", "--top", "2")
     with running_server(repository, "--instances", "1") as server:
         served = _run(folder, "--server", server.target, "--csv", tmp_path / "served.csv", "--top", "2")
@@ -68,7 +68,7 @@ def test_a_folder_becomes_a_table_by_file_and_by_server(repository: Path, folder
     for done, rows in zip((inside, served), tables, strict=True):
         assert done.returncode == 1
         assert done.stdout == ""
-        assert "2 of 44 pictures could not be used; " in _words(done.stderr)
+        assert "2 of 44 images could not be used; " in _words(done.stderr)
         assert rows[0] == ["path", "label", "score", "label2", "score2", "error"]
         assert [row[0] for row in rows[1:]] == sorted(str(path) for path in folder.rglob("*.*"))
         failed = [row for row in rows[1:] if row[5]]
@@ -79,19 +79,19 @@ def test_a_folder_becomes_a_table_by_file_and_by_server(repository: Path, folder
         if one[0] != "path" and not one[5]:
             assert float(one[2]) == pytest.approx(float(other[2]), abs=1e-5)
             assert float(one[2]) >= float(one[4]) > 0
-    assert len({row[1] for row in tables[0]}) > 3, "all pictures got one label"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside.csv", "pictures", "served.csv"]
+    assert len({row[1] for row in tables[0]}) > 3, "all images got one label"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside.csv", "images", "served.csv"]
 
 
 def test_without_a_table_the_others_are_still_shown(repository: Path, folder: Path) -> None:
     """On the terminal errors go to standard error; in JSON they stand in their place too."""
-    model = repository / "colours" / "1" / "model.onnx"
+    model = repository / "colors" / "1" / "model.onnx"
     asked = (folder / "red" / "000.jpg", folder / "red" / "notes.txt", folder / "red" / "001.jpg", "--file", model)
     shown, told = _run(*asked), _run(*asked, "--json")
     for done in (shown, told):
         assert done.returncode == 1
         assert f"{folder / 'red' / 'notes.txt'}: " in _words(done.stderr)
-        assert "1 of 3 pictures could not be used" in done.stderr
+        assert "1 of 3 images could not be used" in done.stderr
     assert "000.jpg" in shown.stdout
     assert "001.jpg" in shown.stdout
     document = json.loads(told.stdout)
@@ -99,9 +99,9 @@ def test_without_a_table_the_others_are_still_shown(repository: Path, folder: Pa
     assert [one["error"] is None for one in document] == [True, False, True]
 
 
-def test_the_table_is_no_picture_of_its_own_folder(repository: Path, folder: Path) -> None:
+def test_the_table_is_no_image_of_its_own_folder(repository: Path, folder: Path) -> None:
     """Asked twice, with the table written into the folder: the second is as the first."""
-    model, table = repository / "colours" / "1" / "model.onnx", folder / "blue" / "all.csv"
+    model, table = repository / "colors" / "1" / "model.onnx", folder / "blue" / "all.csv"
     for _ in range(2):
         done = _run(folder / "blue", "--file", model, "--csv", table)
         assert (done.returncode, len(_rows(table))) == (0, 15), done.stderr
@@ -117,15 +117,15 @@ def _many(folder: Path) -> Path:
 def test_an_interrupted_folder_leaves_no_table(tmp_path: Path) -> None:
     """Ctrl-C in the middle ends with 130; the table of the last time stays as it was, and nothing lies beside it."""
 
-    def slow_later(number: int, _pictures: list[bytes]) -> None:
+    def slow_later(number: int, _images: list[bytes]) -> None:
         if number > 2:
             time.sleep(3)
 
-    pictures, table = _many(tmp_path / "pictures"), tmp_path / "out" / "table.csv"
+    images, table = _many(tmp_path / "images"), tmp_path / "out" / "table.csv"
     table.parent.mkdir()
     table.write_text("the last time\n")
     with echoing(servicer := Echo(slow_later)) as target:
-        command = _command(pictures, "--server", target, "--csv", table)
+        command = _command(images, "--server", target, "--csv", table)
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             until = time.monotonic() + 30
             while len(servicer.times) < 4:
@@ -140,16 +140,16 @@ def test_an_interrupted_folder_leaves_no_table(tmp_path: Path) -> None:
 
 
 def test_a_server_that_gives_up_leaves_no_table(tmp_path: Path) -> None:
-    """A refusal in the middle that is no picture's fault ends with 1 and says why; there is no half table."""
+    """A refusal in the middle that is no image's fault ends with 1 and says why; there is no half table."""
 
-    def gone_later(number: int, _pictures: list[bytes]) -> None:
+    def gone_later(number: int, _images: list[bytes]) -> None:
         if number > 6:
             raise UnknownModelError("the model was unloaded")
 
     with echoing(Echo(gone_later)) as target:
-        done = _run(_many(tmp_path / "pictures"), "--server", target, "--csv", tmp_path / "table.csv")
+        done = _run(_many(tmp_path / "images"), "--server", target, "--csv", tmp_path / "table.csv")
     assert (done.returncode, "error: the model was unloaded" in done.stderr) == (1, True), done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_a_guarded_server_is_asked_with_token_and_tls(tmp_path: Path) -> None:
@@ -204,34 +204,34 @@ def test_a_table_holds_odd_names_and_as_many_columns_as_there_are_labels(tmp_pat
         Prediction(label=label, score=score, index=0) for label, score in (("ant, red", 0.75), ("bee", 0.25))
     )
     answers = [
-        Predicted(names[0], (), None, "no picture"),
+        Predicted(names[0], (), None, "no image"),
         *(Predicted(name, labels, None, None) for name in names[1:]),
     ]
     assert list(written_to(tmp_path / "table.csv", answers)) == answers
     found = ["ant, red", "0.750000", "bee", "0.250000", ""]
     assert _rows(tmp_path / "table.csv") == [
         ["path", "label", "score", "label2", "score2", "error"],
-        ["first.jpg", "", "", "", "", "no picture"],
+        ["first.jpg", "", "", "", "", "no image"],
         *([name, *found] for name in names[1:]),
     ]
     assert list(written_to(tmp_path / "none.csv", answers[:1])) == answers[:1]
-    assert _rows(tmp_path / "none.csv") == [["path", "label", "score", "error"], ["first.jpg", "", "", "no picture"]]
+    assert _rows(tmp_path / "none.csv") == [["path", "label", "score", "error"], ["first.jpg", "", "", "no image"]]
 
 
-def test_a_picture_that_a_server_refuses_costs_no_other_its_row(tmp_path: Path) -> None:
+def test_an_image_that_a_server_refuses_costs_no_other_its_row(tmp_path: Path) -> None:
     """Of four hundred files, three are refused: all rows are there, and the bar counts all."""
 
-    def refuse(_number: int, pictures: list[bytes]) -> None:
-        for number, picture in enumerate(pictures, start=1):
-            if picture in (b"0", b"77", b"399"):
-                raise InvalidRequestError(f"picture {number} of {len(pictures)}: no picture")
+    def refuse(_number: int, images: list[bytes]) -> None:
+        for number, image in enumerate(images, start=1):
+            if image in (b"0", b"77", b"399"):
+                raise InvalidRequestError(f"image {number} of {len(images)}: no image")
 
     with echoing(Echo(refuse)) as target:
-        done = _run(_many(tmp_path / "pictures"), "--server", target, "--csv", tmp_path / "table.csv")
+        done = _run(_many(tmp_path / "images"), "--server", target, "--csv", tmp_path / "table.csv")
     rows = _rows(tmp_path / "table.csv")[1:]
     assert done.returncode == 1
     assert "400/400" in done.stderr
-    assert "3 of 400 pictures could not be used" in _words(done.stderr)
+    assert "3 of 400 images could not be used" in _words(done.stderr)
     expected = ["" if number in (0, 77, 399) else str(number) for number in range(400)]
     assert [row[1] for row in rows] == expected
-    assert [row[3].endswith("jpg: no picture") for row in rows] == [not label for label in expected]
+    assert [row[3].endswith("jpg: no image") for row in rows] == [not label for label in expected]

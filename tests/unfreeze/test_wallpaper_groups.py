@@ -33,22 +33,22 @@ def _turn(linear: np.ndarray) -> int:
     return order
 
 
-def _is_mirror(operation: np.ndarray) -> bool:
+def _is_reflection(operation: np.ndarray) -> bool:
     """Some translate of the operation has fixed points: its glide vanishes."""
     return any(np.allclose((operation[:, :2] + np.eye(2)) @ (operation[:, 2] + shift), 0) for shift in SHIFTS)
 
 
 def _has_glide_of_its_own(operation: np.ndarray) -> bool:
-    """Some translate glides by what is no translation of the lattice: its axis is no mirror."""
+    """Some translate glides by what is no translation of the lattice: its axis is no reflection."""
     squares = [(operation[:, :2] + np.eye(2)) @ (operation[:, 2] + shift) for shift in SHIFTS]
     return any(not _whole(square / 2) for square in squares)
 
 
-def _every_third_turn_centre_is_on_a_mirror(table: np.ndarray) -> bool:
+def _every_third_turn_center_is_on_a_reflection(table: np.ndarray) -> bool:
     (turn,) = (one for one in table if _turns_by_a_third(one))
-    mirrors = [one for one in table if np.linalg.det(one[:, :2]) < 0 and _is_mirror(one)]
-    centres = [np.linalg.solve(np.eye(2) - turn[:, :2], turn[:, 2] + shift) for shift in SHIFTS]
-    return all(any(_whole(one[:, :2] @ centre + one[:, 2] - centre) for one in mirrors) for centre in centres)
+    reflections = [one for one in table if np.linalg.det(one[:, :2]) < 0 and _is_reflection(one)]
+    centers = [np.linalg.solve(np.eye(2) - turn[:, :2], turn[:, 2] + shift) for shift in SHIFTS]
+    return all(any(_whole(one[:, :2] @ center + one[:, 2] - center) for one in reflections) for center in centers)
 
 
 def _turns_by_a_third(operation: np.ndarray) -> bool:
@@ -56,20 +56,20 @@ def _turns_by_a_third(operation: np.ndarray) -> bool:
 
 
 def _name(table: np.ndarray) -> str:
-    """Find a group's name by its rotations, mirrors and glides, as crystallographers' flowcharts do."""
+    """Find a group's name by its rotations, reflections and glides, as crystallographers' flowcharts do."""
     turns = max(_turn(one[:, :2]) for one in table if np.linalg.det(one[:, :2]) > 0)
     flips = [one for one in table if np.linalg.det(one[:, :2]) < 0]
-    mirrors = sum(_is_mirror(one) for one in flips)
+    reflections = sum(_is_reflection(one) for one in flips)
     glides = sum(_has_glide_of_its_own(one) for one in flips)
     if turns == 6:
-        return "p6m" if mirrors else "p6"
+        return "p6m" if reflections else "p6"
     if turns == 4:
-        return {0: "p4", 2: "p4g", 4: "p4m"}[mirrors]
+        return {0: "p4", 2: "p4g", 4: "p4m"}[reflections]
     if turns == 3:
-        return "p3" if not mirrors else "p3m1" if _every_third_turn_centre_is_on_a_mirror(table) else "p31m"
+        return "p3" if not reflections else "p3m1" if _every_third_turn_center_is_on_a_reflection(table) else "p31m"
     if turns == 2:
-        return {0: "pgg" if glides else "p2", 1: "pmg", 2: "cmm" if glides else "pmm"}[mirrors]
-    return ("cm" if glides else "pm") if mirrors else ("pg" if glides else "p1")
+        return {0: "pgg" if glides else "p2", 1: "pmg", 2: "cmm" if glides else "pmm"}[reflections]
+    return ("cm" if glides else "pm") if reflections else ("pg" if glides else "p1")
 
 
 def test_there_are_seventeen() -> None:
@@ -80,7 +80,7 @@ def test_there_are_seventeen() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_groups_operations_are_a_group_and_the_one_of_that_name(group: str) -> None:
-    """The table is closed, has inverses and the right order, and its rotations, mirrors and glides name it."""
+    """The table is closed, has inverses and the right order, and its rotations, reflections and glides name it."""
     table = operations(group)
     assert len(table) == ORDERS[group]
     known = {tuple(np.round(one % [[9, 9, 1]] * 2).astype(int).ravel()) for one in table}
@@ -104,15 +104,15 @@ def test_operations_keep_distances(group: str) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_pattern_is_unchanged_by_its_group(group: str) -> None:
-    """Every point of the plane has the colour of its images under all operations and translations of the group."""
+    """Every point of the plane has the color of its images under all operations and translations of the group."""
     rng = np.random.default_rng(2)
     for _ in range(3):
         pattern = random_pattern(group, rng)
         points = rng.uniform(-3, 3, (1500, 2))
-        colours, lattice = pattern.colour(points), points @ np.linalg.inv(pattern.basis)
+        colors, lattice = pattern.color(points), points @ np.linalg.inv(pattern.basis)
         for operation in operations(group):
             moved = lattice @ operation[:, :2].T + operation[:, 2] + rng.integers(-3, 4, 2)
-            changed = np.abs(pattern.colour(moved @ pattern.basis) - colours).max(1) > 1e-6
+            changed = np.abs(pattern.color(moved @ pattern.basis) - colors).max(1) > 1e-6
             assert changed.mean() < 0.005, "more than rounding at the shapes' borders"
 
 
@@ -132,20 +132,20 @@ def test_a_pattern_is_changed_by_a_larger_group(group: str, larger: str) -> None
     for _ in range(3):
         pattern = random_pattern(group, rng)
         points = rng.uniform(-2, 2, (1000, 2))
-        colours, lattice = pattern.colour(points), points @ np.linalg.inv(pattern.basis)
+        colors, lattice = pattern.color(points), points @ np.linalg.inv(pattern.basis)
         for operation in foreign:
             moved = lattice @ operation[:, :2].T + operation[:, 2]
-            assert np.abs(pattern.colour(moved @ pattern.basis) - colours).mean() > 0.02
+            assert np.abs(pattern.color(moved @ pattern.basis) - colors).mean() > 0.02
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_rendered_picture_shows_the_symmetries(group: str) -> None:
-    """A picture looks the same from where an operation takes its viewer: turned, mirrored, moved."""
+def test_a_rendered_image_shows_the_symmetries(group: str) -> None:
+    """An image looks the same from where an operation takes its viewer: turned, reflected, moved."""
     rng = np.random.default_rng(4)
     pattern = random_pattern(group, rng)
     offset, angle = rng.random(2), 0.7
-    picture = _coarse(render(pattern, 160, 50.0, angle, tuple(offset)))
-    assert picture.std() > 5
+    image = _coarse(render(pattern, 160, 50.0, angle, tuple(offset)))
+    assert image.std() > 5
     inverse = np.linalg.inv(pattern.basis)
     for operation in operations(group):
         move = (inverse @ operation[:, :2].T @ pattern.basis).T  # on columns of points in the plane
@@ -156,16 +156,16 @@ def test_a_rendered_picture_shows_the_symmetries(group: str) -> None:
         angle_there = np.arctan2(turned[0, 1], turned[0, 0])
         from_there = _coarse(render(pattern, 160, 50.0, angle_there, tuple(move @ offset + shift)))
         seen = from_there[:, ::-1] if flip[0, 0] < 0 else from_there
-        assert np.abs(seen - picture).mean() < 0.05 * picture.std()
+        assert np.abs(seen - image).mean() < 0.05 * image.std()
 
 
-def _coarse(picture: np.ndarray) -> np.ndarray:
+def _coarse(image: np.ndarray) -> np.ndarray:
     """Average 4 x 4 pixels: a pixel's samples fall beside those of its image by up to one step of the cell's grid."""
-    return picture.reshape(40, 4, 40, 4, 3).mean((1, 3))
+    return image.reshape(40, 4, 40, 4, 3).mean((1, 3))
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_pictures_are_the_same_for_the_same_seed_and_differ_for_others(group: str) -> None:
+def test_images_are_the_same_for_the_same_seed_and_differ_for_others(group: str) -> None:
     """Drawing is deterministic by seed."""
     first, again, other = (draw(group, np.random.default_rng(seed), 64) for seed in (5, 5, 6))
     assert first.shape == (64, 64, 3)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from support.servers import RunningServer, running_server
 
-from serve.client import Client
-from serve.local import LocalClassifier
-from tune.checkpoint import load_run
-from tune.evaluate import evaluate
+from unfreeze.serve.client.blocking import Client
+from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.tune.artifacts.checkpoint import load_run
+from unfreeze.tune.evaluation.evaluate import evaluate
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 DATA = SHARED / "data" / "hymenoptera"
@@ -53,17 +53,17 @@ def server(folder: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def val(folder: Path) -> tuple[list[Path], np.ndarray]:
-    """The 153 validation pictures, and the probabilities of torch's own evaluation."""
+    """The 153 validation images, and the probabilities of torch's own evaluation."""
     network, facts = load_run(folder / "run")
-    evaluation = evaluate(network, facts.pictures(), facts.preprocess, torch.device("cpu"))
-    return [picture.path for picture in evaluation.pictures], evaluation.probabilities(facts.temperature)
+    evaluation = evaluate(network, facts.images(), facts.preprocess, torch.device("cpu"))
+    return [image.path for image in evaluation.images], evaluation.probabilities(facts.temperature)
 
 
 def test_tuning_reaches_the_accuracy_of_the_tutorial(folder: Path) -> None:
-    """At least 143 of the 153 validation pictures are named right."""
+    """At least 143 of the 153 validation images are named right."""
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert metrics["val_accuracy"] >= 0.93
-    assert metrics["pictures"]["val"] == 153
+    assert metrics["images"]["val"] == 153
     assert metrics["labels"] == ["ants", "bees"]
 
 
@@ -112,5 +112,5 @@ def test_predict_tells_people_and_machines(
     served = _unfreeze("predict", *files[:5], "--server", server.target, "--model", "insects", "--top", 1)
     inside = _unfreeze("predict", *files[:5], "--file", model, "--top", 1)
     for one, other, file, row in zip(served, inside, files, expected, strict=False):
-        assert one["picture"] == other["picture"] == str(file)
+        assert one["image"] == other["image"] == str(file)
         assert one["predictions"][0]["label"] == other["predictions"][0]["label"] == ("ants", "bees")[row.argmax()]

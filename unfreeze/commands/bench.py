@@ -8,10 +8,10 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from contract.errors import OptionsError
-from contract.options import check_ranges
-from contract.repository import find_model
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.options import check_ranges
+from unfreeze.contract.repository import find_model
 
 EXAMPLES = """Examples:
 
@@ -37,9 +37,9 @@ def bench(
         threads: for one batch, on a CPU; 0 for one per core.
         json: print JSON on standard output instead of a table.
     """
-    from serve.runtime import RuntimeOptions
-    from serve.runtimes import open_runtime
-    from serve.speed import time_batches
+    from unfreeze.serve.runtimes import open_runtime
+    from unfreeze.serve.runtimes.benchmark import time_batches
+    from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions
 
     sizes = _sizes(batch)
     check_ranges({"threads": threads}, {"threads": (0, 1024)})
@@ -54,11 +54,11 @@ def bench(
         )
         return
     table = Table(
-        "batch", "p50", "p90", "p99", "pictures/s", "peak memory", title=Text(f"{model} ({precision}) on {runtime}")
+        "batch", "p50", "p90", "p99", "images/s", "peak memory", title=Text(f"{model} ({precision}) on {runtime}")
     )
     for one in timings:
         times = (f"{value:.1f} ms" for value in (one.p50_ms, one.p90_ms, one.p99_ms))
-        table.add_row(str(one.batch), *times, f"{one.pictures_per_second:.0f}", f"{one.peak_rss_mb:.0f} MB")
+        table.add_row(str(one.batch), *times, f"{one.images_per_second:.0f}", f"{one.peak_rss_mb:.0f} MB")
     RESULTS.print(table)
 
 

@@ -27,16 +27,16 @@ def demo(
 ) -> None:
     """Go the whole way on this machine alone, without a download: draw, tune, export, serve, ask.
 
-    The pictures are of the 17 wallpaper groups, the symmetries that a pattern in the plane can have; the backbone was
+    The images are of the 17 wallpaper groups, the symmetries that a pattern in the plane can have; the backbone was
     pretrained on fractals, shapes and textures and has never seen one.
 
     Args:
         options: how large it is.
-        out: folder that takes the pictures, the run and the model repository.
+        out: folder that takes the images, the run and the model repository.
         json: print the figures as JSON on standard output.
     """
-    from tune.heap import keep_freed_memory
     from unfreeze.demo.run import run_demo
+    from unfreeze.tune.device.heap import keep_freed_memory
 
     keep_freed_memory()
 
@@ -47,9 +47,9 @@ def demo(
         figures = {key: value for key, value in vars(outcome).items() if key not in ("metrics", "published")}
         print_json(figures | {"metrics": outcome.metrics, "proof": dataclasses.asdict(proof)})
         return
-    pictures = outcome.metrics["pictures"]
-    table = Table("figure", "value", title="from pictures to answers")
-    table.add_row("pictures", f"{pictures['train']:,} to train, {pictures['val']:,} to validate, 17 classes")
+    images = outcome.metrics["images"]
+    table = Table("figure", "value", title="from images to answers")
+    table.add_row("images", f"{images['train']:,} to train, {images['val']:,} to validate, 17 classes")
     table.add_row("cut", f"{outcome.metrics['cut']} ({outcome.metrics['trained_parameters']:,} parameters trained)")
     table.add_row("validation accuracy", f"{outcome.metrics['val_accuracy']:.3f} (chance: {1 / 17:.3f})")
     table.add_row("largest torch-to-ONNX difference", f"{proof.largest_difference:.1e}")
@@ -58,10 +58,10 @@ def demo(
     table.add_row("seconds, all of it", f"{outcome.seconds:.0f}")
     RESULTS.print(table)
     RESULTS.print(
-        "next, with your own pictures, a folder for each class:\n"
-        "  unfreeze tune PICTURES --backbone resnet18 --out run\n"
+        "next, with your own images, a folder for each class:\n"
+        "  unfreeze tune IMAGES --backbone resnet18 --out run\n"
         "  unfreeze export run --repository models --name NAME\n"
         "  unfreeze serve --repository models\n"
-        "  unfreeze predict PICTURE --server localhost:8001",
+        "  unfreeze predict IMAGE --server localhost:8001",
         markup=False,
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 
 if TYPE_CHECKING:
-    from export.run import Published
+    from unfreeze.export.run import Published
 
 EXAMPLES = """Examples:
 
@@ -50,19 +50,19 @@ def export(
         precision: fp32, fp16 or int8; or "auto", or some of them with commas in between: the fastest on this machine
             that loses no more than --max-drop, and only where it is faster than fp32.
         target: whose kernels int8 is made for; "auto" is this machine's.
-        max_drop: points of top-1 accuracy on the validation pictures that may be lost.
-        data: folder of pictures that the run learned from, if it has moved.
+        max_drop: points of top-1 accuracy on the validation images that may be lost.
+        data: folder of images that the run learned from, if it has moved.
         tolerance: largest difference of a probability between torch and the fp32 graph that is let pass.
         max_batch: largest batch to serve it with.
-        serving_batch: a usual batch, at which candidates are timed besides single pictures.
+        serving_batch: a usual batch, at which candidates are timed besides single images.
         tensorrt: also build an engine beside the model.
         compute_capability: build it with TensorRT for RTX, which needs no GPU, for these, with commas in between;
             without it, with TensorRT for the GPU in this machine.
         sign_key: elliptic-curve key in PEM to sign the version's folder with; needs unfreeze[signing].
         json: print the outcome as JSON on standard output.
     """
-    from export.options import ExportOptions
-    from export.run import export as run_export
+    from unfreeze.export.options import ExportOptions
+    from unfreeze.export.run import export_model
 
     options = ExportOptions(
         precision=precision,
@@ -76,7 +76,7 @@ def export(
         sign_key=sign_key,
     )
     with TerminalReporter() as reporter:
-        published = run_export(run, repository, name, options, data=data, reporter=reporter)
+        published = export_model(run, repository, name, options, data=data, reporter=reporter)
     if json:
         print_json(_document(published))
         return
@@ -85,7 +85,7 @@ def export(
     proof = published.manifest.proof
     RESULTS.print(
         f"published {published.path} ({published.bytes / 1e6:.1f} MB, {published.manifest.precision}): on "
-        f"{proof.pictures} validation pictures, in batches of {', '.join(map(str, proof.batch_sizes))}, no probability "
+        f"{proof.images} validation images, in batches of {', '.join(map(str, proof.batch_sizes))}, no probability "
         f"differs from torch's by more than {proof.largest_difference:.1e}, and {proof.accuracy:.1%} are right "
         f"(torch: {proof.trained_accuracy:.1%})",
         markup=False,

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from contract.errors import ModelError, first_line
-from contract.manifest import Manifest
-from contract.repository import find_model
 from unfreeze.console import RESULTS, print_json
+from unfreeze.contract.errors import ModelError, first_line
+from unfreeze.contract.manifest import Manifest
+from unfreeze.contract.repository import find_model
 
 EXAMPLES = """Examples:
 
@@ -30,7 +30,7 @@ def info(model: Path, *, json: Annotated[bool, Parameter(negative="")] = False) 
         model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
         json: print JSON on standard output instead of tables.
     """
-    from serve.runtime import read_checked
+    from unfreeze.serve.runtimes.onnx_cpu import read_checked
 
     path = find_model(model)
     _, manifest = read_checked(path)
@@ -58,16 +58,16 @@ def _facts(path: Path, manifest: Manifest) -> Table:
         "SHA-256": manifest.sha256,
         f"{len(manifest.labels)} labels": labels,
         "precision": manifest.precision,
-        "pictures": f"resized to {_size(spec.resize)} ({spec.interpolation}), cropped to {_size(spec.crop)}",
-        "normalised by": f"mean {spec.mean}, standard deviation {spec.std}, inside the graph",
+        "images": f"resized to {_size(spec.resize)} ({spec.interpolation}), cropped to {_size(spec.crop)}",
+        "normalized by": f"mean {spec.mean}, standard deviation {spec.std}, inside the graph",
         "ends in": manifest.link,
         "unsure below": "-" if manifest.abstain_below is None else f"{manifest.abstain_below:g}",
         "largest batch": manifest.max_batch,
         **{name.replace("_", " "): f"{value:.4f}" for name, value in manifest.metrics.items()},
-        "proven on": f"{proof.pictures} validation pictures: {proof.same_top1:.2%} have the same first label as in "
+        "proven on": f"{proof.images} validation images: {proof.same_top1:.2%} have the same first label as in "
         f"training, and no probability differs by more than {proof.largest_difference:.1e}",
         "backbone": f"{origin.backbone} from {origin.weights} weights, trained from {origin.cut} on",
-        "trained on": f"{origin.pictures:,} pictures, seed {origin.seed}",
+        "trained on": f"{origin.images:,} images, seed {origin.seed}",
         "made with": ", ".join(f"{name} {number}" for name, number in origin.versions.items()),
     }
     table = Table(show_header=False)

@@ -7,16 +7,16 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.table import Column, Table
 
-from tune.options import TuneOptions
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.tune.options import TuneOptions
 
 _DEFAULTS = TuneOptions()
 _AT_LEAST_TWO = Parameter(validator=validators.Number(gte=2))
 
 EXAMPLES = """Examples:
 
-    unfreeze plan pictures/ --backbone vgg16
-    unfreeze plan --classes 20 --pictures 5000 --backbone resnet50 --epochs 20 --json
+    unfreeze plan images/ --backbone vgg16
+    unfreeze plan --classes 20 --images 5000 --backbone resnet50 --epochs 20 --json
 """
 
 
@@ -24,7 +24,7 @@ def plan(
     data: Path | None = None,
     *,
     classes: Annotated[int, _AT_LEAST_TWO] = 10,
-    pictures: Annotated[int, _AT_LEAST_TWO] = 1000,
+    images: Annotated[int, _AT_LEAST_TWO] = 1000,
     options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -33,18 +33,18 @@ def plan(
     Nothing is downloaded: what a network costs does not depend on its weights.
 
     Args:
-        data: folder of labelled pictures; without it, --classes and --pictures count.
+        data: folder of labeled images; without it, --classes and --images count.
         classes: how many, where there is no folder.
-        pictures: to train on, where there is no folder.
+        images: to train on, where there is no folder.
         options: as for tuning.
         json: print one JSON list on standard output.
     """
-    from tune.heap import keep_freed_memory
-    from tune.plan import plan as run_plan
+    from unfreeze.tune.cost.plan import plan as run_plan
+    from unfreeze.tune.device.heap import keep_freed_memory
 
     keep_freed_memory()
     with TerminalReporter() as reporter:
-        plans = run_plan(options, data=data, classes=classes, pictures=pictures, reporter=reporter)
+        plans = run_plan(options, data=data, classes=classes, images=images, reporter=reporter)
     if json:
         print_json([dataclasses.asdict(one) for one in plans])
         return
@@ -67,7 +67,7 @@ def plan(
         )
     RESULTS.print(table)
     RESULTS.print(
-        f"{plans[0].epochs} epochs, {options.views} views a picture. GFLOPs: of one picture forward, frozen + trained. "
+        f"{plans[0].epochs} epochs, {options.views} views an image. GFLOPs: of one image forward, frozen + trained. "
         "Seconds: predicted for this device.\nNaive: the same without a cache, frozen blocks and decoding anew in every"
         " epoch.",
         markup=False,

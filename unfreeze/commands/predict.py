@@ -10,15 +10,15 @@ from cyclopts import Parameter, validators
 from rich.table import Column, Table
 from rich.text import Text
 
-from contract.errors import OptionsError, PictureError, UnfreezeError
-from contract.files import visible_files
-from contract.prediction import MOST_LABELS
-from contract.reporting import Silent
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
+from unfreeze.contract.errors import ImageError, OptionsError, UnfreezeError
+from unfreeze.contract.files import visible_files
+from unfreeze.contract.prediction import MOST_LABELS
+from unfreeze.contract.reporting import Silent
 from unfreeze.predicted import Predicted, written_to
 
 if TYPE_CHECKING:
-    from serve.local import LocalClassifier
+    from unfreeze.serve.client.local import LocalClassifier
 
 EXAMPLES = """Examples:
 
@@ -27,7 +27,7 @@ EXAMPLES = """Examples:
     unfreeze predict photographs/ --server models.example.org:8001 --tls --token-file token.txt --csv labels.csv
     unfreeze predict ant.jpg --file models/insects/1/model.onnx --top 1 --json
 """
-_AT_ONCE = 32  # pictures in this process; and for more than that there is a bar
+_AT_ONCE = 32  # images in this process; and for more than that there is a bar
 _ATTEMPTS = 100  # some minutes: a busy server must not cost what a long folder has so far
 
 
@@ -60,7 +60,7 @@ _BY_DEFAULT = ServerOptions()
 
 
 def predict(
-    pictures: Annotated[list[Path], Parameter(negative="")],
+    images: Annotated[list[Path], Parameter(negative="")],
     *,
     server: str | None = None,
     file: Path | None = None,
@@ -69,13 +69,13 @@ def predict(
     json: Annotated[bool, Parameter(negative="")] = False,
     csv: Path | None = None,
 ) -> None:
-    """Name the most probable labels of pictures, by a server or by a model file in this process.
+    """Name the most probable labels of images, by a server or by a model file in this process.
 
-    A picture that cannot be used is named on standard error and harms no other; the exit code is then 1. A model that
+    An image that cannot be used is named on standard error and harms no other; the exit code is then 1. A model that
     was tuned for a precision marks what it is unsure of. The file says so; a server does not tell.
 
     Args:
-        pictures: files, or folders whose files are taken.
+        images: files, or folders whose files are taken.
         server: HOST:PORT of a server.
         file: a `model.onnx`, instead of a server.
         options: how to ask the server.
@@ -85,14 +85,14 @@ def predict(
     """
     if (server is None) == (file is None):
         raise OptionsError("say either --server HOST:PORT or --file model.onnx")
-    paths = [path for path in _files(pictures) if path != csv]
+    paths = [path for path in _files(images) if path != csv]
     asked = _ask_server(paths, server, options, top) if server is not None else _ask_file(paths, file, top)
     answers, failed = [], 0
     with (
         TerminalReporter() if len(paths) > _AT_ONCE else nullcontext(Silent()) as reporter,
         closing(asked if csv is None else written_to(csv, asked)) as rows,
     ):
-        advance = reporter.track("pictures", len(paths))
+        advance = reporter.track("images", len(paths))
         for answer in rows:
             advance(1)
             failed += answer.error is not None
@@ -106,12 +106,12 @@ def predict(
         RESULTS.print(_table(answers))
     if failed:
         where = "" if csv is None else f"; {csv} says why"
-        raise PictureError(f"{failed:,} of {len(paths):,} pictures could not be used{where}")
+        raise ImageError(f"{failed:,} of {len(paths):,} images could not be used{where}")
 
 
 def _document(answer: Predicted) -> dict[str, object]:
     return {
-        "picture": answer.name,
+        "image": answer.name,
         "predictions": [dataclasses.asdict(one) for one in answer.predictions],
         "unsure": answer.unsure,
         "error": answer.error,
@@ -119,7 +119,7 @@ def _document(answer: Predicted) -> dict[str, object]:
 
 
 def _table(answers: list[Predicted]) -> Table:
-    table = Table(Column("picture", overflow="fold"), "label", "score")
+    table = Table(Column("image", overflow="fold"), "label", "score")
     for answer in answers:
         for rank, one in enumerate(answer.predictions):
             mark = " unsure" if answer.unsure and not rank else ""
@@ -127,16 +127,16 @@ def _table(answers: list[Predicted]) -> Table:
     return table
 
 
-def _files(pictures: list[Path]) -> list[Path]:
-    paths = [entry for path in pictures for entry in (visible_files(path) if path.is_dir() else [path])]
+def _files(images: list[Path]) -> list[Path]:
+    paths = [entry for path in images for entry in (visible_files(path) if path.is_dir() else [path])]
     if not paths:
-        raise UnfreezeError("there is no picture to predict: the folders are empty")
+        raise UnfreezeError("there is no image to predict: the folders are empty")
     return paths
 
 
 def _ask_server(paths: list[Path], server: str, options: ServerOptions, top: int) -> Iterator[Predicted]:
-    from serve.auth import read_tokens
-    from serve.client import Client
+    from unfreeze.serve.client.blocking import Client
+    from unfreeze.serve.security.auth import read_tokens
 
     told = dataclasses.asdict(options)
     model, token_file = told.pop("model"), told.pop("token_file")
@@ -147,14 +147,14 @@ def _ask_server(paths: list[Path], server: str, options: ServerOptions, top: int
 
 
 def _ask_file(paths: list[Path], file: Path, top: int) -> Iterator[Predicted]:
-    from serve.local import LocalClassifier
+    from unfreeze.serve.client.local import LocalClassifier
 
     with LocalClassifier(file) as classifier:
         for start in range(0, len(paths), _AT_ONCE):
             some = paths[start : start + _AT_ONCE]
             try:
                 found = classifier.predict(some, top=top)
-            except PictureError:  # one of them cannot be used: which, and are there more?
+            except ImageError:  # one of them cannot be used: which, and are there more?
                 yield from (_ask_one(path, classifier, top) for path in some)
             else:
                 for path, predictions in zip(some, found, strict=True):
@@ -164,6 +164,6 @@ def _ask_file(paths: list[Path], file: Path, top: int) -> Iterator[Predicted]:
 def _ask_one(path: Path, classifier: "LocalClassifier", top: int) -> Predicted:
     try:
         (found,) = classifier.predict([path], top=top)
-    except PictureError as error:
+    except ImageError as error:
         return Predicted(str(path), (), None, str(error))
     return Predicted(str(path), found, classifier.is_unsure(found), None)

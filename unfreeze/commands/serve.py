@@ -12,10 +12,10 @@ from typing import Annotated
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict, Env
 
-from contract.errors import OptionsError
-from serve.logs import LogOptions, start_logging
-from serve.options import ServeOptions
 from unfreeze.console import RESULTS
+from unfreeze.contract.errors import OptionsError
+from unfreeze.serve.observability.logs import LogOptions, start_logging
+from unfreeze.serve.options import ServeOptions
 
 EXAMPLES = """Examples:
 
@@ -43,9 +43,9 @@ def serve(
         logs: what is logged, and how.
         config: TOML file of options, such as `max_batch = 16`.
     """
-    from serve.models import is_loading
-    from serve.server import Server
-    from serve.server import serve as run_serve
+    from unfreeze.serve.models.registry import is_loading
+    from unfreeze.serve.server import Server
+    from unfreeze.serve.server import serve as run_serve
 
     start_logging(logs or LogOptions())
 

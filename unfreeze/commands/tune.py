@@ -11,18 +11,18 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from tune.options import TuneOptions
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
+from unfreeze.tune.options import TuneOptions
 
 _DEFAULTS = TuneOptions()
 
 EXAMPLES = """Examples:
 
-    unfreeze tune pictures/ --out run/
+    unfreeze tune images/ --out run/
     unfreeze tune labels.csv --out run/ --abstain-precision 0.99 --strict
-    unfreeze tune pictures/ --backbone resnet18 --recipe last-blocks --cut layer4 --epochs 20 --out run/
-    unfreeze tune pictures/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --out run/ --json
-    unfreeze tune pictures/ --out run/ --resume      # go on after Ctrl-C, a crash or a full disk
+    unfreeze tune images/ --backbone resnet18 --recipe last-blocks --cut layer4 --epochs 20 --out run/
+    unfreeze tune images/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --out run/ --json
+    unfreeze tune images/ --out run/ --resume      # go on after Ctrl-C, a crash or a full disk
 """
 
 
@@ -35,27 +35,27 @@ def tune(
     resume: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Tune a pretrained network to labelled pictures.
+    """Tune a pretrained network to labeled images.
 
     DATA is a folder that has a folder per class, with or without train, val and test folders on top; or a CSV file with
     the columns path, label and, perhaps, split. The run's folder OUT takes the weights (model.safetensors), what export
     needs (run.json), all figures (metrics.json), and those of every epoch (epochs.jsonl, and tensorboard/). Several
-    GPUs: torchrun --nproc-per-node N -m tune, with the same arguments.
+    GPUs: torchrun --nproc-per-node N -m unfreeze.tune, with the same arguments.
 
     Args:
-        data: folder of labelled pictures, or a CSV file.
+        data: folder of labeled images, or a CSV file.
         out: folder of the run, made by this command.
         options: how to tune.
         overwrite: replace a run that is in OUT already, finished or not.
         resume: go on with the unfinished run in OUT; it ends in the weights that it would have ended in.
         json: print the metrics as JSON on standard output.
     """
-    from tune.heap import keep_freed_memory
-    from tune.run import tune as run_tune
+    from unfreeze.tune.device.heap import keep_freed_memory
+    from unfreeze.tune.run import fine_tune
 
     keep_freed_memory()
     with _resumable(out), TerminalReporter() as reporter:
-        metrics = run_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
+        metrics = fine_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
     if json:
         print_json(metrics)
         return
@@ -69,7 +69,7 @@ def tune(
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
     """Let SIGTERM stop tuning as Ctrl-C does, and say how to go on where there is anything to go on with."""
-    from tune.unfinished import Unfinished
+    from unfreeze.tune.artifacts.resume import Unfinished
 
     def stop(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -87,8 +87,8 @@ def _resumable(out: Path) -> Iterator[None]:
 
 def _table(metrics: dict) -> Table:
     table = Table("figure", "value", title=f"{metrics['backbone']}: {metrics['recipe']} from {metrics['cut']}")
-    pictures = ", ".join(f"{count:,} {split}" for split, count in metrics["pictures"].items())
-    table.add_row("pictures", f"{pictures}; {len(metrics['skipped'])} files skipped")
+    images = ", ".join(f"{count:,} {split}" for split, count in metrics["images"].items())
+    table.add_row("images", f"{images}; {len(metrics['skipped'])} files skipped")
     table.add_row("labels", f"{len(metrics['labels'])}")
     for depth in metrics["survey"]:
         table.add_row(f"frozen features at {depth['cut']}", f"{depth['accuracy']:.3f} ± {depth['standard_error']:.3f}")

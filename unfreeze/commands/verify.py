@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from contract.repository import find_model
 from unfreeze.console import RESULTS, print_json
+from unfreeze.contract.repository import find_model
 
 EXAMPLES = """Examples:
 
@@ -24,9 +24,9 @@ def verify(
     public_key: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Prove on this device that a model is what was exported: its file, how it prepares pictures, and what it answers.
+    """Prove on this device that a model is what was exported: its file, how it prepares images, and what it answers.
 
-    Needs no data: a few pictures with the answers to them travel inside the model. The exit code is not 0 where
+    Needs no data: a few images with the answers to them travel inside the model. The exit code is not 0 where
     anything differs.
 
     Args:
@@ -35,11 +35,11 @@ def verify(
         public_key: in PEM, of those who are to have signed the version's folder; needs unfreeze[signing].
         json: print what was found as JSON on standard output.
     """
-    from serve.verify import verify as run_verify
+    from unfreeze.serve.models.verification import verify as run_verify
 
     path = find_model(model)
     if public_key is not None:
-        from serve.signature import check_signature
+        from unfreeze.serve.models.signature import check_signature
 
         check_signature(path.parent, public_key)
     found = run_verify(path, runtime=runtime)
@@ -47,7 +47,7 @@ def verify(
         print_json({"path": str(path), **dataclasses.asdict(found)})
         return
     RESULTS.print(
-        f"{path} is what was exported (SHA-256 {found.sha256}): {found.golden} pictures of its own are answered here "
+        f"{path} is what was exported (SHA-256 {found.sha256}): {found.golden} images of its own are answered here "
         f"to {found.largest_difference:.1e} ({found.tolerance:g} is let pass)",
         markup=False,
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from contract.options import check_ranges
+from unfreeze.contract.options import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,9 +10,9 @@ class DemoOptions:
     """How large the demonstration is.
 
     Args:
-        train_per_class: training pictures of each of the 17 groups.
-        val_per_class: validation pictures of each.
-        epochs: passes over the pictures for the blocks behind the cut.
+        train_per_class: training images of each of the 17 groups.
+        val_per_class: validation images of each.
+        epochs: passes over the images for the blocks behind the cut.
         seconds: how long the server is asked.
         seed: of everything random.
 

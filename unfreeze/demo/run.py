@@ -1,4 +1,4 @@
-"""The whole way on pictures that are drawn on the spot: draw, tune, export, serve, ask."""
+"""The whole way on images that are drawn on the spot: draw, tune, export, serve, ask."""
 
 import signal
 import subprocess
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.errors import ServingError
-from contract.reporting import Reporter
-from export.run import Published, export
-from serve.client import Client
-from serve.local import LocalClassifier
-from tune.options import TuneOptions
-from tune.run import tune
-from tune.weights import BUILTIN_BACKBONE
+from unfreeze.contract.errors import ServingError
+from unfreeze.contract.reporting import Reporter
 from unfreeze.demo.options import DemoOptions
 from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
+from unfreeze.export.run import Published, export_model
+from unfreeze.serve.client.blocking import Client
+from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.tune.backbones.weights import BUILTIN_BACKBONE
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.run import fine_tune
 
 MODEL = "wallpaper"
 _CLIENTS = 8
@@ -34,9 +34,9 @@ class Outcome:
     Args:
         metrics: of tuning.
         published: what was exported.
-        same_labels: how many validation pictures got the same first label from the server as in this process.
-        asked: how many validation pictures were asked for.
-        requests_per_second: of one encoded picture each, by eight clients at once.
+        same_labels: how many validation images got the same first label from the server as in this process.
+        asked: how many validation images were asked for.
+        requests_per_second: of one encoded image each, by eight clients at once.
         seconds: all of it.
     """
 
@@ -49,10 +49,10 @@ class Outcome:
 
 
 def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
-    """Draw pictures, tune the builtin backbone to them, export, serve and ask.
+    """Draw images, tune the builtin backbone to them, export, serve and ask.
 
     Args:
-        out: folder that takes the pictures, the run and the model repository.
+        out: folder that takes the images, the run and the model repository.
         options: how large it is.
         reporter: shows progress.
 
@@ -60,13 +60,13 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
         UnfreezeError: a step failed.
     """
     started = time.monotonic()
-    data = out / "pictures"
+    data = out / "images"
     write_wallpaper_groups(data, drawing(options), reporter)
-    metrics = tune(data, out / "run", tuning(options), reporter, overwrite=True)
-    published = export(out / "run", out / "models", MODEL, reporter=reporter)
+    metrics = fine_tune(data, out / "run", tuning(options), reporter, overwrite=True)
+    published = export_model(out / "run", out / "models", MODEL, reporter=reporter)
     asked = [path.read_bytes() for path in sorted((data / "val").rglob("*.*"))]
     with serving(out / "models") as target:
-        reporter.say(f"serving on {target}; asking about all {len(asked)} validation pictures")
+        reporter.info(f"serving on {target}; asking about all {len(asked)} validation images")
         same = _same_labels(target, published.path, asked)
         rate = requests_per_second(target, MODEL, asked, options.seconds)
     return Outcome(
@@ -80,7 +80,7 @@ def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
 
 
 def drawing(options: DemoOptions) -> WallpaperSet:
-    """Say which pictures the demonstration draws."""
+    """Say which images the demonstration draws."""
     return WallpaperSet(train_per_class=options.train_per_class, val_per_class=options.val_per_class, seed=options.seed)
 
 
@@ -125,20 +125,20 @@ def serving(repository: Path, *arguments: str) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
 
 
-def _same_labels(target: str, model: Path, pictures: Sequence[bytes]) -> int:
+def _same_labels(target: str, model: Path, images: Sequence[bytes]) -> int:
     with Client(target) as client, LocalClassifier(model) as local:
-        served = client.predict(pictures, model=MODEL, top=1)
-        inside = local.predict(pictures, top=1)
+        served = client.predict(images, model=MODEL, top=1)
+        inside = local.predict(images, top=1)
     return sum(one[0].label == other[0].label for one, other in zip(served, inside, strict=True))
 
 
-def requests_per_second(target: str, model: str, pictures: Sequence[bytes], seconds: float) -> float:
-    """Ask a server for one encoded picture a request, by eight clients at once, each one request after the other.
+def requests_per_second(target: str, model: str, images: Sequence[bytes], seconds: float) -> float:
+    """Ask a server for one encoded image a request, by eight clients at once, each one request after the other.
 
     Args:
         target: "host:port".
         model: on the server.
-        pictures: encoded ones, asked in turn.
+        images: encoded ones, asked in turn.
         seconds: how long.
     """
     until = time.monotonic() + seconds
@@ -147,7 +147,7 @@ def requests_per_second(target: str, model: str, pictures: Sequence[bytes], seco
         answered = 0
         with Client(target) as client:
             while time.monotonic() < until:
-                client.predict([pictures[(first + answered) % len(pictures)]], model=model, top=1)
+                client.predict([images[(first + answered) % len(images)]], model=model, top=1)
                 answered += 1
         return answered
 

@@ -1,9 +1,9 @@
-"""Pictures of the 17 wallpaper groups, drawn at random: a data set whose labels are true by construction."""
+"""Images of the 17 wallpaper groups, drawn at random: a data set whose labels are true by construction."""
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from contract.arrays import UInt8
+from unfreeze.contract.arrays import UInt8
 from unfreeze.demo.wallpaper_pattern import Pattern, random_pattern
 
 _SUPERSAMPLING = 3
@@ -11,12 +11,12 @@ _LARGEST_CELL = 1024
 
 
 def draw(group: str, rng: np.random.Generator, size: int = 192) -> UInt8[np.ndarray, "size size 3"]:
-    """Draw a random picture of a wallpaper group, as if someone had photographed it.
+    """Draw a random image of a wallpaper group, as if someone had photographed it.
 
     Args:
         group: One of `wallpaper_groups.GROUPS`.
-        rng: Source of randomness; the same state draws the same picture.
-        size: Side of the picture in pixels.
+        rng: Source of randomness; the same state draws the same image.
+        size: Side of the image in pixels.
 
     Returns:
         RGB, about 3 to 5 periods of the pattern across.
@@ -25,30 +25,30 @@ def draw(group: str, rng: np.random.Generator, size: int = 192) -> UInt8[np.ndar
         ValueError: If there is no such group.
     """
     pattern = random_pattern(group, rng)
-    picture = render(
+    image = render(
         pattern,
         size,
         scale_px=size / rng.uniform(2.8, 5.0),
         angle=rng.uniform(0, 2 * np.pi),
         offset=tuple(rng.random(2)),
     )
-    return _photograph(picture, rng)
+    return _photograph(image, rng)
 
 
 def render(
     pattern: Pattern, size: int, scale_px: float, angle: float, offset: tuple[float, float] = (0.0, 0.0)
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Draw a clean picture of a pattern.
+    """Draw a clean image of a pattern.
 
-    The centre of the pixel in row r and column c shows the point of the plane that lies at
+    The center of the pixel in row r and column c shows the point of the plane that lies at
     R(-angle) @ ((c + 0.5, r + 0.5) - size / 2) / scale_px + offset.
 
     Args:
         pattern: What to draw.
-        size: Side of the picture in pixels.
+        size: Side of the image in pixels.
         scale_px: Pixels per unit of the plane, which is about one period.
-        angle: Radians by which the picture is turned.
-        offset: The point of the plane at the centre of the picture.
+        angle: Radians by which the image is turned.
+        offset: The point of the plane at the center of the image.
 
     Returns:
         RGB, each pixel the mean of 9 samples.
@@ -67,15 +67,15 @@ def render(
     first, second = (
         ((row[:, None] + column) >> 16) & (cell_size - 1) for row, column in zip(rows, columns, strict=True)
     )
-    picture = texture.view(np.uint32).ravel()[first * cell_size + second]
-    image = Image.frombuffer("RGBX", (samples, samples), picture.tobytes(), "raw", "RGBX", 0, 1)
+    image = texture.view(np.uint32).ravel()[first * cell_size + second]
+    image = Image.frombuffer("RGBX", (samples, samples), image.tobytes(), "raw", "RGBX", 0, 1)
     return np.asarray(image.reduce(_SUPERSAMPLING))[..., :3].copy()
 
 
-def _photograph(picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
+def _photograph(image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
     """Blur, light unevenly and add noise, all of it slightly."""
-    height, width, _ = picture.shape
-    blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.9))))
+    height, width, _ = image.shape
+    blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.9))))
     across, down = rng.uniform(-0.12, 0.12, 2)
     light = rng.uniform(0.85, 1.1) + np.linspace(-across, across, width) + np.linspace(-down, down, height)[:, None]
     noise = rng.standard_normal((height, width), np.float32) * rng.uniform(0.0, 7.0)

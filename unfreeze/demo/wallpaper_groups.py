@@ -5,14 +5,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from contract.arrays import Float64
+from unfreeze.contract.arrays import Float64
 
 _HALF_TURN = ((-1, 0, 0), (0, -1, 0))
 _QUARTER_TURN = ((0, -1, 0), (1, 0, 0))
 _THIRD_TURN = ((0, -1, 0), (1, -1, 0))
 _SIXTH_TURN = ((1, -1, 0), (1, 0, 0))
-_MIRROR = ((-1, 0, 0), (0, 1, 0))
-_SHIFTED_MIRROR = ((-1, 0, 0.5), (0, 1, 0))
+_REFLECTION = ((-1, 0, 0), (0, 1, 0))
+_SHIFTED_REFLECTION = ((-1, 0, 0.5), (0, 1, 0))
 _GLIDE = ((-1, 0, 0), (0, 1, 0.5))
 _SHIFTED_GLIDE = ((-1, 0, 0.5), (0, 1, 0.5))
 _SWAP = ((0, 1, 0), (1, 0, 0))
@@ -25,15 +25,15 @@ _DEFINITIONS = MappingProxyType(
     {
         "p1": ("oblique", ()),
         "p2": ("oblique", (_HALF_TURN,)),
-        "pm": ("rectangular", (_MIRROR,)),
+        "pm": ("rectangular", (_REFLECTION,)),
         "pg": ("rectangular", (_GLIDE,)),
         "cm": ("rhombic", (_SWAP,)),
-        "pmm": ("rectangular", (_MIRROR, _HALF_TURN)),
-        "pmg": ("rectangular", (_SHIFTED_MIRROR, _HALF_TURN)),
+        "pmm": ("rectangular", (_REFLECTION, _HALF_TURN)),
+        "pmg": ("rectangular", (_SHIFTED_REFLECTION, _HALF_TURN)),
         "pgg": ("rectangular", (_SHIFTED_GLIDE, _HALF_TURN)),
         "cmm": ("rhombic", (_SWAP, _HALF_TURN)),
         "p4": ("square", (_QUARTER_TURN,)),
-        "p4m": ("square", (_QUARTER_TURN, _MIRROR)),
+        "p4m": ("square", (_QUARTER_TURN, _REFLECTION)),
         "p4g": ("square", (_QUARTER_TURN, _SHIFTED_GLIDE)),
         "p3": ("hexagonal", (_THIRD_TURN,)),
         "p3m1": ("hexagonal", (_THIRD_TURN, _ANTI_SWAP)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.arrays import Float64, UInt16
+from unfreeze.contract.arrays import Float64, UInt16
 from unfreeze.demo.wallpaper_palette import SHADES
 
 Coordinates = Float64[np.ndarray, " n"]
@@ -17,14 +17,14 @@ class Shape:
 
     Args:
         kind: A key of `_DEPTHS`.
-        centre: Lattice coordinates.
+        center: Lattice coordinates.
         radius: In units of the plane; at most the inradius of the cell, so that a shape never meets its own translate.
         turn: Radians.
         traits: Four numbers in [-1, 1] that bend and skew it.
     """
 
     kind: str
-    centre: tuple[float, float]
+    center: tuple[float, float]
     radius: float
     turn: float
     traits: tuple[float, float, float, float]
@@ -37,7 +37,7 @@ class Motif:
     Args:
         shapes: From the bottom to the top.
         waves: Rows of (frequency along a, frequency along b, phase in radians); the frequencies are integers.
-        gain: How often the ground runs through its colours; 0 for a plain ground.
+        gain: How often the ground runs through its colors; 0 for a plain ground.
     """
 
     shapes: tuple[Shape, ...]
@@ -63,7 +63,7 @@ def random_motif(rng: np.random.Generator, basis: Float64[np.ndarray, "2 2"], or
     shapes = tuple(
         Shape(
             kind=str(rng.choice(list(_DEPTHS))),
-            centre=tuple(rng.random(2)),
+            center=tuple(rng.random(2)),
             radius=float(radius),
             turn=float(rng.uniform(0, 2 * np.pi)),
             traits=tuple(rng.uniform(-1, 1, 4)),
@@ -91,7 +91,7 @@ def shape_heights(
     """
     heights = np.zeros(len(points), np.uint16)
     for layer, shape in enumerate(motif.shapes, 1):
-        offset = points - shape.centre
+        offset = points - shape.center
         offset = (offset - np.rint(offset)) @ (basis / shape.radius)
         inside = np.flatnonzero(np.einsum("ni,ni->n", offset, offset) < 1)
         cos, sin = np.cos(shape.turn), np.sin(shape.turn)

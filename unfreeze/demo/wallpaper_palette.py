@@ -1,12 +1,12 @@
-"""Colours that go together, drawn in OKLCH so that equal steps look equal."""
+"""Colors that go together, drawn in OKLCH so that equal steps look equal."""
 
 import numpy as np
 
-from contract.arrays import Float64
+from unfreeze.contract.arrays import Float64
 
 SHADES = 256
 _HUE_SCHEMES_DEGREES = (
-    (0, 25, -25, 50, 180),  # neighbours and an accent
+    (0, 25, -25, 50, 180),  # neighbors and an accent
     (0, 180, 20, 200, 160),  # complements
     (0, 120, 240, 30, 150),  # triad
     (0, 0, 15, 150, -15),  # one hue and a rare second
@@ -27,11 +27,11 @@ _LMS_TO_RGB = np.array(
 
 
 def random_palette(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "count 3"]:
-    """Draw colours of one hue scheme whose lightness is spread evenly, so that every two differ in a grey print.
+    """Draw colors of one hue scheme whose lightness is spread evenly, so that every two differ in a gray print.
 
     Args:
         rng: Source of randomness.
-        count: How many colours, at least 2.
+        count: How many colors, at least 2.
 
     Returns:
         sRGB in [0, 1], in random order.
@@ -48,15 +48,15 @@ def random_palette(rng: np.random.Generator, count: int) -> Float64[np.ndarray, 
 
 
 def random_ramp(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> Float64[np.ndarray, "shades 3"]:
-    """Draw how a layer is coloured from its edge to its core.
+    """Draw how a layer is colored from its edge to its core.
 
     Args:
         rng: Source of randomness.
-        first: Main colour of the layer, sRGB in [0, 1].
-        second: Its second colour.
+        first: Main color of the layer, sRGB in [0, 1].
+        second: Its second color.
 
     Returns:
-        One colour for each of the `SHADES` depths, edge first: flat, outlined, banded or a soft gradient.
+        One color for each of the `SHADES` depths, edge first: flat, outlined, banded or a soft gradient.
     """
     depth = np.linspace(0, 1, SHADES)
     style = rng.choice(["flat", "outlined", "banded", "gradient"], p=[0.3, 0.3, 0.15, 0.25])

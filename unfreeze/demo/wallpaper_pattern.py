@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from contract.arrays import Bool, Float64, Int64, UInt8, UInt16
+from unfreeze.contract.arrays import Bool, Float64, Int64, UInt8, UInt16
 from unfreeze.demo.wallpaper_groups import operations, random_basis
 from unfreeze.demo.wallpaper_motif import Motif, ground_waves, random_motif, shape_heights
 from unfreeze.demo.wallpaper_palette import SHADES, random_palette, random_ramp
@@ -19,9 +19,9 @@ _ATTEMPTS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """A wallpaper: a colour for each point of the plane.
+    """A wallpaper: a color for each point of the plane.
 
-    The colour is read off a height that is the maximum over all images of the motif under the group, so the group
+    The color is read off a height that is the maximum over all images of the motif under the group, so the group
     leaves it unchanged whatever the motif is.
 
     Args:
@@ -36,7 +36,7 @@ class Pattern:
     motif: Motif
     table: Float64[np.ndarray, "heights 3"]
 
-    def colour(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 3"]:
+    def color(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 3"]:
         """Evaluate the pattern exactly.
 
         Args:
@@ -52,7 +52,7 @@ class Pattern:
         return self.table[_cover(self, waves, shapes)]
 
     def cell(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
-        """Evaluate one cell of the pattern, many times faster than `colour`.
+        """Evaluate one cell of the pattern, many times faster than `color`.
 
         A group permutes the points of an even grid over the cell, so the motif is evaluated once for each point and
         its images are looked up.
@@ -61,7 +61,7 @@ class Pattern:
             size: Points along each basis vector; even.
 
         Returns:
-            RGB; entry [i, j] is the colour at lattice coordinates (i / size, j / size).
+            RGB; entry [i, j] is the color at lattice coordinates (i / size, j / size).
         """
         table = np.rint(self.table * 255).astype(np.uint8)
         return table[self._cell_heights(size)].reshape(size, size, 3)
@@ -120,7 +120,7 @@ def _any_pattern(group: str, rng: np.random.Generator) -> Pattern:
     basis = random_basis(group, rng)
     motif = random_motif(rng, basis, len(operations(group)))
     palette = random_palette(rng, 6)
-    # A layer and the next one never share their main colour.
+    # A layer and the next one never share their main color.
     order = [0, *(1 + (layer % 5) for layer in range(len(motif.shapes)))]
     ramps = [random_ramp(rng, palette[main], palette[rng.integers(6)]) for main in order]
     return Pattern(group=group, basis=basis, motif=motif, table=np.concatenate(ramps))

@@ -1,0 +1,58 @@
+"""Write sets of images to measure on, without a download.
+
+python -m bench.images OUT
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cyclopts
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from bench.pretrain.catalog import FAMILIES
+from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
+
+_VAL_OF_TEN = 3
+_DIGIT_PX, _TEXTURE_PX = 128, 224
+_TEXTURES = 14
+
+
+def main(out: Path) -> None:
+    """Write digits (scikit-learn's, 10 classes), textures (14 kinds) and wallpaper groups (17) into folders of OUT.
+
+    Args:
+        out: folder that takes a folder for each set.
+    """
+    write_digits(out / "digits")
+    write_textures(out / "textures")
+    write_wallpaper_groups(out / "wallpaper", WallpaperSet(train_per_class=60, val_per_class=20))
+
+
+def write_digits(folder: Path) -> None:
+    """Write scikit-learn's 1,797 handwritten digits, 8 by 8 pixels, enlarged."""
+    digits = load_digits()
+    for number, (gray, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        image = Image.fromarray((gray / 16 * 255).astype(np.uint8)).convert("RGB")
+        _save(image.resize((_DIGIT_PX, _DIGIT_PX), Image.Resampling.BICUBIC), folder, str(label), number)
+
+
+def write_textures(folder: Path, each: int = 70) -> None:
+    """Draw textures of fourteen kinds, as the built-in weights were pretrained on."""
+    kinds: list[tuple[str, Callable[..., np.ndarray]]] = sorted(FAMILIES["texture"].items())[:_TEXTURES]
+    for kind, (name, draw) in enumerate(kinds):
+        for number in range(each):
+            drawn = np.asarray(draw(np.random.default_rng((kind, number)), _TEXTURE_PX))
+            _save(Image.fromarray(drawn.clip(0, 255).astype(np.uint8)).convert("RGB"), folder, name, number)
+
+
+def _save(image: Image.Image, folder: Path, label: str, number: int) -> None:
+    split = "val" if number % 10 < _VAL_OF_TEN else "train"
+    path = folder / split / label / f"{number:04}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=90)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

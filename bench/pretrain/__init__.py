@@ -1,0 +1,1 @@
+"""The project's own pretraining: draw labeled images, learn to tell them apart, keep the backbone."""

@@ -1,0 +1,37 @@
+"""What a camera and a codec do to an image: uneven light, blur, grain, JPEG."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from bench.pretrain.draw_textures import draw_noise
+
+
+def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Spoil an image a little, each fault with a chance of its own.
+
+    Args:
+        rng: The source of chance.
+        image: HWC float32 in 0..255.
+
+    Returns:
+        The image, HWC uint8.
+    """
+    light, blur, grain, codec = rng.random(4)
+    if light < 0.25:  # noqa: PLR2004
+        image = image * (0.5 + 0.7 * draw_noise(rng, len(image), 2.5)[..., None])
+    if blur < 0.3:  # noqa: PLR2004
+        soft = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+        image = np.asarray(soft.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5))), np.float32)
+    if grain < 0.4:  # noqa: PLR2004
+        spread = np.float32(rng.uniform(2, 22))
+        image = image + spread * rng.standard_normal(image.shape, np.float32)
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    return _compress(image, int(rng.integers(35, 90))) if codec < 0.2 else image  # noqa: PLR2004
+
+
+def _compress(image: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))

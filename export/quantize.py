@@ -1,0 +1,140 @@
+"""Static int8 quantization, with the layers that lose most kept in float."""
+
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    qdq_loss_debug,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from unfreeze.contract.arrays import UInt8
+from unfreeze.contract.manifest import INPUT
+from unfreeze.export.graph import forget_the_machine
+from unfreeze.export.options import Target
+
+_BATCH = 8
+_JUDGED = 16
+_LAYERS = ("Conv", "Gemm", "MatMul")
+# What lies between layers computes in int8 too where ONNX Runtime has kernels for it, so that nothing is dequantized on
+# the way; softmax, normalization and the like stay in float.
+_QUANTIZED = (*_LAYERS, "Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu")
+
+
+class _Reader(CalibrationDataReader):
+    """Hands out prepared images, a few at a time."""
+
+    def __init__(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> None:
+        self._batches: Iterator[np.ndarray] = (pixels[at : at + _BATCH] for at in range(0, len(pixels), _BATCH))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: np.ascontiguousarray(batch)}
+
+
+class Quantizer:
+    """Makes int8 graphs of one float graph.
+
+    Args:
+        model: in float32.
+        pixels: training images, prepared: by them the ranges of activations are found.
+        target: whose kernels to quantize for. x86 multiplies unsigned activations by signed weights; ARM and TensorRT
+            take both signed and symmetric.
+        folder: an empty one to work in.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, pixels: UInt8[np.ndarray, "n h w 3"], target: Target, folder: Path
+    ) -> None:
+        self._pixels = pixels
+        self._target = target
+        self._folder = folder
+        self._float = self._path("float")
+        raw = self._path("raw")
+        onnx.save(model, raw)
+        with _quiet():
+            quant_pre_process(raw, self._float, skip_symbolic_shape=True)
+        nodes = onnx.load(self._float).graph.node
+        *layers, head = (number for number, node in enumerate(nodes) if node.op_type in _LAYERS)
+        # Normalization is before the first layer; the head and its softmax are the last thing, and next to no work.
+        first, end = layers[0], head - 2
+        self._outside = {node.name for node in (*nodes[:first], *nodes[end:])}
+        self._layers = [nodes[number] for number in layers if number < end]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that can be quantized, from the input."""
+        return tuple(node.name for node in self._layers)
+
+    def graph(self, kept: Collection[str] = ()) -> onnx.ModelProto:
+        """Quantize.
+
+        Args:
+            kept: names of layers that stay in float.
+        """
+        path = self._path("int8")
+        symmetric = self._target != "cpu"
+        with _quiet():
+            quantize_static(
+                self._float,
+                path,
+                _Reader(self._pixels),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_QUANTIZED),
+                per_channel=True,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=sorted({*self._outside, *kept}),
+                calibrate_method=CalibrationMethod.MinMax,
+                calibration_cache_path=self._path("ranges.json"),
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+            )
+        model = onnx.load(path)
+        forget_the_machine(model)
+        return model
+
+    def by_loss(self) -> tuple[str, ...]:
+        """Order the layers by what quantization takes from them, the greatest loss first.
+
+        That is the lowest ratio of signal to noise among what a layer takes and gives, each alone quantized and back.
+        """
+        self.graph()
+        floats, quantized = self._path("floats"), self._path("all")
+        with _quiet():
+            qdq_loss_debug.modify_model_output_intermediate_tensors(self._float, floats)
+            qdq_loss_debug.modify_model_output_intermediate_tensors(self._path("int8"), quantized)
+            pixels = self._pixels[:_JUDGED]
+            seen = [qdq_loss_debug.collect_activations(str(path), _Reader(pixels)) for path in (quantized, floats)]
+            errors = qdq_loss_debug.compute_activation_error(qdq_loss_debug.create_activation_matching(*seen))
+        ratios = {name: error["qdq_err"] for name, error in errors.items()}
+
+        def ratio(node: onnx.NodeProto) -> float:
+            return min((ratios[name] for name in (*node.input, *node.output) if name in ratios), default=np.inf)
+
+        return tuple(node.name for node in sorted(self._layers, key=ratio))
+
+    def _path(self, name: str) -> Path:
+        return self._folder / (name if "." in name else f"{name}.onnx")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's advice, which is for people who call it themselves, to itself."""
+    root, level = logging.getLogger(), logging.getLogger().level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            root.setLevel(level)

@@ -1,0 +1,1 @@
+"""Clients: blocking, asynchronous, and in-process without a server."""

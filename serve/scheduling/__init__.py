@@ -1,0 +1,1 @@
+"""Admission, queues, batches, and the plan by which a model is executed."""

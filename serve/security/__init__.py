@@ -1,0 +1,1 @@
+"""Tokens, TLS, and the addresses that a server may listen on."""

@@ -1,0 +1,55 @@
+"""Work that runs ahead of whoever takes its results."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from unfreeze.tune.data.prefetch import map_ahead
+
+
+def test_results_come_in_order_from_several_threads() -> None:
+    """Whichever is done first, and with nothing to do."""
+    never = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            never.wait(0.05)  # the first one is the last to be done
+        return 2 * item
+
+    assert list(map_ahead(work, range(200))) == [2 * item for item in range(200)]
+    assert list(map_ahead(work, [])) == []
+
+
+def test_only_so_much_is_begun_as_is_soon_taken() -> None:
+    """A million images are never in memory at once."""
+    begun: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            begun.append(item)
+            yield item
+
+    results = map_ahead(lambda item: item, items())
+    assert [next(results) for _ in range(10)] == list(range(10))
+    assert 10 <= len(begun) <= 10 + 64
+    results.close()
+
+
+def test_an_error_reaches_the_taker_and_stops_the_rest() -> None:
+    """What has not begun by then never does."""
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        done.append(item)
+        if item == 3:
+            raise ValueError("three")
+        if item > 3:
+            time.sleep(0.05)
+
+    results = map_ahead(work, range(10_000))
+    with pytest.raises(ValueError, match="three"):
+        list(results)
+    assert len(done) <= 4 + 2 * (os.cpu_count() or 1)

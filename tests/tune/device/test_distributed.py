@@ -1,0 +1,87 @@
+"""Several processes that torchrun starts come to what one comes to."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from support.images import write_images
+
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.run import fine_tune
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per class; an odd number of images, so that the processes have different shares."""
+    return write_images(tmp_path_factory.mktemp("data") / "images", 9)
+
+
+def _torchrun(data: Path, out: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "unfreeze.tune",
+    ]
+    told = [
+        "--backbone",
+        "squeezenet1_1",
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "8",
+        "--optimizer",
+        "sgd",
+        *more,
+    ]
+    return subprocess.run([*command, str(data), "--out", str(out), *told], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "cut"), [("all", "auto"), ("scratch", "auto"), ("last-blocks", "features.10"), ("probe", "auto")]
+)
+def test_two_processes_end_where_one_does(recipe: str, cut: str, data: Path, tmp_path: Path) -> None:
+    """With gloo on the CPU: the same losses and weights as one process within float's tolerance, one run's folder."""
+    rate = 1e-3
+    done = _torchrun(
+        data, tmp_path / "two", "--recipe", recipe, "--cut", cut, "--epochs", "2", "--learning-rate", str(rate)
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = json.loads(done.stdout.splitlines()[-1])
+    options = TuneOptions(
+        backbone="squeezenet1_1",
+        weights="none",
+        device="cpu",
+        batch_size=8,
+        optimizer="sgd",  # its steps are as large as the gradients, where AdamW blows up the last bits of small ones
+        recipe=recipe,
+        cut=cut,
+        epochs=2,
+        learning_rate=rate,
+    )
+    one = fine_tune(data, tmp_path / "one", options)
+    assert [epoch["number"] for epoch in two["epochs"]] == [epoch["number"] for epoch in one["epochs"]]
+    for own, other in zip(one["epochs"], two["epochs"], strict=True):
+        assert other["loss"] == pytest.approx(own["loss"], rel=1e-2)  # bfloat16 rounds batches of other sizes otherwise
+    first, second = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for key, value in first.items():
+        largest = float((value - second[key]).abs().max())
+        assert largest <= 1e-3 * max(1.0, float(value.abs().max())), f"{key} differs by {largest}"
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+def test_what_is_not_decided_is_left_to_one_process(data: Path, tmp_path: Path) -> None:
+    """Without a recipe the processes end with what to say."""
+    done = _torchrun(data, tmp_path / "run")
+    assert done.returncode != 0
+    assert "several processes train what is decided: give --recipe" in done.stderr

@@ -1,0 +1,475 @@
+"""Training: what is frozen stays, what learns learns, and each at its rate."""
+
+import copy
+import io
+import math
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.images import write_images
+from support.runs import SPEC
+from support.tuning import FLOAT32, activations_at, gathered_at, small_network, training_images
+from torch import Tensor, nn
+
+from unfreeze.contract.errors import DivergenceError
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.data.dataset import read_dataset
+from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, fit_temperature
+from unfreeze.tune.features.cache import Cached, Source
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.registry import recipe_of
+from unfreeze.tune.training.augment import Mixture
+from unfreeze.tune.training.train import Schedule, Training, parameter_groups, share, shuffled
+
+
+def _training(
+    network: Network,
+    source: Source,
+    blocks: Collection[int],
+    *,
+    epochs: int = 2,
+    rate: float = 1e-3,
+    held_out: Source | None = None,
+    **options: object,
+) -> Training:
+    return Training(
+        network=network,
+        source=source,
+        schedule=Schedule(epochs=epochs, rate=rate, blocks=blocks),
+        options=TuneOptions(**({"batch_size": 8} | options)),
+        precision=FLOAT32,
+        held_out=held_out,
+    )
+
+
+def _source(network: Network, position: int, folder: Path, per_class: int = 8) -> Cached:
+    kept = gathered_at(network, position, training_images(folder, per_class), folder).kept
+    assert kept is not None
+    return kept
+
+
+def _copied(network: Network) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def _names(network: Network, modules: tuple[nn.Module, ...]) -> list[str]:
+    return [name for name, module in network.named_modules() if any(module is one for one in modules)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "recipe", "cut"),
+    [
+        ("resnet18", "last-blocks", "layer4"),
+        ("mobilenet_v3_small", "last-blocks", "features.10"),
+        ("squeezenet1_1", "last-blocks", "features.9"),
+        ("vgg11_bn", "last-blocks", "features.22"),
+        ("resnet18", "stem-head", "all"),
+        ("mobilenet_v3_small", "stem-head", "all"),
+        ("resnet18", "all", "all"),
+        ("squeezenet1_1", "all", "all"),
+        ("resnet18", "scratch", "all"),
+        ("resnet18", "probe", "head"),
+    ],
+)
+def test_what_is_frozen_stays_bit_for_bit(backbone: str, recipe: str, cut: str, tmp_path: Path) -> None:
+    """Weights and batch statistics of a recipe's blocks and of the head change, every one, and no others do."""
+    network = small_network(backbone)
+    before, position = _copied(network), network.position(cut)
+    blocks = recipe_of(recipe).blocks(position, len(network.block_names))
+    source = activations_at(network, position) if cut == "head" else _source(network, position, tmp_path)
+    training = _training(network, source, blocks, rate=1e-2)
+    training.run()
+    after = network.state_dict()
+    trained = ["head", *(name for index in blocks for name in _names(network, network._blocks[index].modules))]
+    for key, value in after.items():
+        inside = any(key.startswith(f"{name}.") for name in trained)
+        statistic = key in ("head.mean", "head.inverse_std")
+        assert torch.equal(before[key], value) == (statistic or not inside), key
+    assert [epoch.number for epoch in training.epochs] == [1, 2]
+    assert not network.training
+
+
+@pytest.mark.parametrize(("optimizer", "head_rate", "factor"), [("adamw", 1e-3, 1), ("sgd", 1e-2, 10)])
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
+def test_rates_fall_from_the_last_block_to_the_input(
+    backbone: str, optimizer: str, head_rate: float, factor: float
+) -> None:
+    """The head has its own rate; the last block has the asked one, and the first of n that times 0.3^((n - 1) / n)."""
+    network = small_network(backbone)
+    count = len(network.block_names)
+    groups = parameter_groups(network, Schedule(epochs=1, rate=2e-3, blocks=range(count)), optimizer)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert Counter(id(parameter) for group in groups for parameter in group["params"]) == Counter(
+        id(parameter) for parameter in network.parameters()
+    )
+    assert {rates[id(parameter)] for parameter in network.head.parameters()} == {head_rate}
+    for index in range(count):
+        expected = factor * 2e-3 * 0.3 ** ((count - 1 - index) / count)
+        own = [rates[id(parameter)] for parameter in network.block_parameters(index, index + 1)]
+        assert own == pytest.approx([expected] * len(own))
+    assert groups[-1]["lr"] == pytest.approx(factor * 2e-3)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    """Weights decay as asked, by a tenth of that with SGD's larger steps; one-dimensional parameters do not."""
+    network = small_network("mobilenet_v3_small")
+    source = activations_at(network, 10)
+    decays = {}
+    for optimizer in ("adamw", "sgd"):
+        training = _training(network, source, range(10, 13), optimizer=optimizer, weight_decay=0.05)
+        for group in training.optimizer.param_groups:
+            for parameter in group["params"]:
+                decays[optimizer, parameter.ndim > 1] = group["weight_decay"]
+                assert parameter.requires_grad
+                assert (parameter.ndim > 1) == (group["weight_decay"] > 0)
+    assert decays == {
+        ("adamw", True): 0.05,
+        ("adamw", False): 0.0,
+        ("sgd", True): pytest.approx(0.005),
+        ("sgd", False): 0.0,
+    }
+
+
+def _expected_step(network: Network, source: Cached, optimizer: str, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Work out a head's first step by hand: the loss's slope, clipped, times the optimizer's first step."""
+    x = (source.activations[:, 0].float().mean((2, 3)) - network.head.mean) * network.head.inverse_std
+    weight, bias = network.head.linear.weight.detach(), network.head.linear.bias.detach()
+    targets = 0.9 * torch.eye(3)[source.labels] + 0.1 / 3
+    # Label smoothing with class weights: each class's term of the cross-entropy counts by its own class's weight.
+    weighted = targets * class_weights
+    slope = ((x @ weight.T + bias).softmax(1) * weighted.sum(1, keepdim=True) - weighted) / len(x)
+    gradients = [slope.T @ x, slope.sum(0)]
+    norm = math.sqrt(sum(float((one**2).sum()) for one in gradients))
+    gradients = [one * min(1, 1 / (norm + 1e-6)) for one in gradients]
+    if optimizer == "sgd":  # Nesterov's first step: 1 + momentum times the gradient with its decay
+        return weight - 1e-2 * 1.9 * (gradients[0] + 0.002 * weight), bias - 1e-2 * 1.9 * gradients[1]
+    # AdamW's first step has the gradient's sign; decay is apart from it
+    return (
+        weight * (1 - 1e-3 * 0.02) - 1e-3 * gradients[0] / (gradients[0].abs() + 1e-8),
+        bias - 1e-3 * gradients[1] / (gradients[1].abs() + 1e-8),
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("balance", ["none", "balanced"])
+def test_one_step_is_what_the_formulas_give(optimizer: str, balance: str) -> None:
+    """A head's first step, all images in one batch, is the smoothed and weighted loss's, by hand."""
+    network = small_network("resnet18")
+    made = activations_at(network, 5, 30)
+    chosen = torch.cat(
+        [(made.labels == 0).nonzero()[:6], (made.labels == 1).nonzero()[:3], made.labels.new_tensor([[2]])]
+    )
+    source = Cached(position=5, activations=made.activations[chosen[:, 0]], labels=made.labels[chosen[:, 0]])
+    weights = torch.ones(3) if balance == "none" else torch.tensor([10 / 18, 10 / 9, 10 / 3])
+    weight, bias = _expected_step(network, source, optimizer, weights)
+    training = _training(network, source, (), epochs=1, optimizer=optimizer, batch_size=10, class_weights=balance)
+    if balance == "balanced":
+        torch.testing.assert_close(training.class_weights, weights)
+        assert float(training.class_weights[source.labels].mean()) == pytest.approx(1)
+    training.run()
+    torch.testing.assert_close(network.head.linear.weight.detach(), weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(network.head.linear.bias.detach(), bias, rtol=1e-4, atol=1e-6)
+
+
+def test_balanced_classes_help_the_rare_one() -> None:
+    """Of two classes that overlap, one twenty times as frequent, the rare one is answered more often when balanced."""
+    network = small_network("resnet18", classes=2)
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(210) % 21 == 0).long()
+    activations = torch.randn(210, 1, *network.border_shape(5), generator=generator)
+    activations[:, :, 0] += 1.5 * labels[:, None, None, None]
+    source = Cached(position=5, activations=activations.bfloat16(), labels=labels)
+    found = {}
+    for balance in ("none", "balanced"):
+        trained = copy.deepcopy(network)
+        _training(trained, source, (), epochs=8, class_weights=balance, weight_decay=0.0).run()
+        with torch.inference_mode():
+            found[balance] = int(trained.head(activations[:, 0]).argmax(1).sum())
+    assert found["balanced"] > found["none"] + 10
+
+
+def test_a_mixtures_loss_is_that_of_both_labels() -> None:
+    """The loss of mixed activations counts the own label by the share and the partner's by the rest."""
+    network = small_network("resnet18")
+    training = _training(network, activations_at(network, 5), (), label_smoothing=0.2)
+    batch = torch.rand(4, *network.border_shape(5))
+    labels, partners = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 0, 1, 3])
+    found = training._loss(Mixture(batch=batch, partners=partners, share=0.7), labels)
+    logits = network.head(batch).detach().log_softmax(1)
+    targets = 0.8 * (0.7 * torch.eye(3)[labels] + 0.3 * torch.eye(3)[labels[partners]]) + 0.2 / 3
+    assert float(found.detach()) == pytest.approx(float(-(targets * logits).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_mixing_changes_what_is_learned_and_still_learns(position: int, tmp_path: Path) -> None:
+    """With mixed images or activations the weights come out otherwise, and the loss falls all the same."""
+    network = small_network("resnet18")
+    source = _source(network, position, tmp_path)
+    mixed, unmixed = copy.deepcopy(network), copy.deepcopy(network)
+    training = _training(mixed, source, range(position, 5), epochs=5, mixup=0.2)
+    training.run()
+    _training(unmixed, source, range(position, 5), epochs=5).run()
+    losses = [epoch.loss for epoch in training.epochs]
+    assert losses[-1] < losses[0]
+    assert not _same(mixed.state_dict(), unmixed.state_dict())
+
+
+def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+    """Linear up, cosine down."""
+    rates = [share(step, 10, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[-1] < 0.001
+    assert share(100, 10, 100) == pytest.approx(0)
+
+
+def test_an_epoch_tells_the_last_blocks_rate_at_its_end() -> None:
+    """Two epochs of ten steps, warmed up in two: the cosine's value behind each, times the rate."""
+    network = small_network()
+    training = _training(network, activations_at(network, 7, 80), range(7, 9), rate=4e-4)
+    training.run()
+    expected = [4e-4 * 0.5 * (1 + math.cos(math.pi * (step - 2) / 18)) for step in (10, 20)]
+    assert [epoch.learning_rate for epoch in training.epochs] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(7, [7]), (8, [8]), (15, [15]), (17, [9, 8]), (27, [9, 9, 9])])
+def test_every_image_is_dealt_once_an_epoch(count: int, sizes: list[int]) -> None:
+    """Batches of eight or a little more, none smaller; each image is in one, in some view; orders differ."""
+    generator = torch.Generator().manual_seed(0)
+    epochs = [shuffled(count, 3, 8, generator) for _ in range(20)]
+    for deals in epochs:
+        assert [len(rows) for rows, _ in deals] == sizes
+        assert all(len(rows) == len(views) for rows, views in deals)
+        assert sorted(torch.cat([rows for rows, _ in deals]).tolist()) == list(range(count))
+    assert {int(view) for deals in epochs for _, views in deals for view in views} == {0, 1, 2}
+    assert len({tuple(torch.cat([rows for rows, _ in deals]).tolist()) for deals in epochs}) == 20
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "vgg11"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_networks_without_normalization_learn(backbone: str, optimizer: str, tmp_path: Path) -> None:
+    """Random weights, features of any scale: the loss falls and stays finite."""
+    network = small_network(backbone)
+    with torch.no_grad():
+        for parameter in network.model.parameters():
+            parameter.mul_(3.0)  # features some thousand times too large
+    position = len(network.block_names) - 3
+    found = gathered_at(network, position, training_images(tmp_path), tmp_path)
+    features = found.features.flatten(0, 1)
+    network.head.mean.copy_(features.mean(0))
+    network.head.inverse_std.copy_(1 / (features.std(0) + 1e-6))
+    training = _training(network, found.kept, range(position, position + 3), epochs=4, rate=5e-4, optimizer=optimizer)
+    training.run()
+    losses = [epoch.loss for epoch in training.epochs]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+def test_training_that_diverges_is_refused() -> None:
+    """Weights that are no numbers end the training with the rate to make smaller, in the epoch in which they are."""
+    network = small_network()
+    with torch.no_grad():
+        network.head.linear.weight[0, 0] = float("inf")
+    training = _training(network, activations_at(network, 7), range(7, len(network.block_names)), rate=0.5, epochs=3)
+    with pytest.raises(DivergenceError, match=r"--learning-rate 0.5 has come to numbers that are none in epoch 1; use"):
+        training.run()
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    """Two trainings on one machine end in the same bits, whatever ran before, and another seed does not."""
+    states = []
+    for seed in (1, 1, 2):
+        network = small_network("mobilenet_v3_small")
+        source = activations_at(network, 10, views=2)
+        torch.manual_seed(len(states))
+        _training(network, source, range(10, 13), seed=seed).run()
+        states.append(_copied(network))
+    assert _same(states[0], states[1])
+    assert not _same(states[0], states[2])
+
+
+def test_activations_computed_anew_train_the_same_weights(tmp_path: Path) -> None:
+    """Where there is no room to keep activations, what is learned is the same, bit for bit."""
+    network = small_network("resnet18")
+    images = training_images(tmp_path)
+    found = gathered_at(network, 3, images, tmp_path)
+    states = []
+    for source in (found.kept, found.streamed):
+        trained = copy.deepcopy(network)
+        _training(trained, source, range(3, 5)).run()
+        states.append(trained.state_dict())
+    assert _same(*states)
+    assert not _same(states[0], network.state_dict())
+
+
+def _against_its_own(source: Cached) -> Cached:
+    """The same activations under other labels: the better they are learned, the worse these are."""
+    return Cached(position=source.position, activations=source.activations, labels=(source.labels + 1) % 3)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_training_stops_when_the_held_out_loss_no_longer_falls(patience: int) -> None:
+    """After as many epochs without a new lowest loss as patience has, it stops and has the best epoch's weights."""
+    network = small_network("mobilenet_v3_small")
+    source = activations_at(network, 10)
+    training = _training(network, source, range(10, 13), epochs=9, held_out=_against_its_own(source), patience=patience)
+    seen: list[dict[str, Tensor]] = []
+    training.run(lambda done: seen.append(_copied(done.network)))
+    losses = [epoch.held_out_loss for epoch in training.epochs]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + patience < 9
+    assert _same(network.state_dict(), seen[best])
+    assert not _same(network.state_dict(), seen[-1])
+    assert not network.training
+
+
+def test_training_goes_on_while_the_held_out_loss_falls() -> None:
+    """Held-out images like those that train let it run to its end; their loss is the head's without smoothing."""
+    network = small_network("resnet18")
+    source, held_out = activations_at(network, 4, 48), activations_at(network, 4, 12, seed=1)
+    training = _training(network, source, range(4, 5), epochs=3, rate=1e-4, held_out=held_out, patience=3)
+    training.run()
+    losses = [epoch.held_out_loss for epoch in training.epochs]
+    assert len(losses) == 3
+    assert losses == sorted(losses, reverse=True)
+    with torch.inference_mode():
+        logits = network.run_tail(held_out.activations[:, 0].float(), 4)
+    assert nn.functional.cross_entropy(logits, held_out.labels).item() == pytest.approx(losses[-1], rel=1e-4)
+
+
+class _InterruptError(Exception):
+    """What ends a training half-way."""
+
+
+def _stored(state: dict[str, object]) -> dict[str, object]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "position", "options"),
+    [
+        ("mobilenet_v3_small", 10, {}),
+        ("mobilenet_v3_small", 10, {"optimizer": "sgd", "class_weights": "balanced"}),
+        ("resnet18", 4, {"mixup": 0.4}),
+        ("efficientnet_b0", 6, {}),  # stochastic depth draws from torch's global generator
+    ],
+)
+def test_what_was_interrupted_goes_on_to_the_same_weights(
+    backbone: str, position: int, options: dict[str, object]
+) -> None:
+    """Stopped behind the second of four epochs, stored, and taken up by another training: equal to the last bit."""
+    network = small_network(backbone)
+    source, blocks = activations_at(network, position, 16, views=2), range(position, len(network.block_names))
+    uninterrupted = copy.deepcopy(network)
+    whole = _training(uninterrupted, source, blocks, epochs=4, **options)
+    whole.run()
+    states: list[dict[str, object]] = []
+
+    def stop(done: Training) -> None:
+        if len(done.epochs) == 2:
+            states.append(_stored(done.state()))
+            raise _InterruptError
+
+    with pytest.raises(_InterruptError):
+        _training(copy.deepcopy(network), source, blocks, epochs=4, **options).run(stop)
+    torch.manual_seed(12345)
+    resumed = copy.deepcopy(network)
+    training = _training(resumed, source, blocks, epochs=4, **options)
+    training.restore(states[0])
+    assert training.epochs == whole.epochs[:2]
+    training.run()
+    assert training.epochs == whole.epochs
+    assert _same(resumed.state_dict(), uninterrupted.state_dict())
+    assert not _same(resumed.state_dict(), network.state_dict())
+
+
+def test_every_epoch_drops_out_other_things() -> None:
+    """With stochastic depth, no learning and one image again and again, the epochs' losses still differ."""
+    network = small_network("swin_t")  # without batch statistics
+    last = len(network.block_names) - 1
+    one = activations_at(network, last, 1).activations
+    repeated = one.repeat(16, *[1] * (one.ndim - 1))
+    source = Cached(position=last, activations=repeated, labels=torch.zeros(16, dtype=torch.int64))
+    training = _training(network, source, [last], batch_size=16, epochs=3)
+    for group in training.optimizer.param_groups:
+        group["lr"] = 0.0
+    training.scheduler.base_lrs = [0.0] * len(training.scheduler.base_lrs)
+    training.run()
+    assert len({round(epoch.loss, 4) for epoch in training.epochs}) == 3
+
+
+def test_what_was_best_is_remembered_over_an_interruption() -> None:
+    """A training taken up behind its best epoch stops when it would have, with the best epoch's weights."""
+    network = small_network("mobilenet_v3_small")
+    source = activations_at(network, 10)
+    options = {"epochs": 9, "held_out": _against_its_own(source), "patience": 2}
+    whole = _training(copy.deepcopy(network), source, range(10, 13), **options)
+    states: list[dict[str, object]] = []
+    whole.run(lambda done: states.append(_stored(done.state())))
+    resumed = _training(copy.deepcopy(network), source, range(10, 13), **options)
+    resumed.restore(states[-2])
+    resumed.run()
+    assert resumed.epochs == whole.epochs
+    assert _same(resumed.network.state_dict(), whole.network.state_dict())
+    finished = _training(copy.deepcopy(network), source, range(10, 13), **options)
+    finished.restore(states[-1])
+    finished.run(lambda _: pytest.fail("there was nothing left to train"))
+    assert _same(finished.network.state_dict(), whole.network.state_dict())
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    """Logits three times too large get a temperature near three, and honest ones about one."""
+    rng = np.random.default_rng(2)
+    honest = torch.from_numpy(rng.normal(0, 1.5, (4000, 5))).float()
+    torch.manual_seed(0)
+    labels = torch.distributions.Categorical(logits=honest).sample()
+    for factor in (0.5, 1.0, 3.0):
+        evaluation = Evaluation(logits=honest * factor, labels=labels, images=(), skipped=())
+        assert fit_temperature(evaluation) == pytest.approx(factor, rel=0.1)
+
+
+def test_evaluation_is_in_full_precision_and_skips_what_is_no_image(tmp_path: Path) -> None:
+    """Logits are the network's own in float32, in the images' order."""
+    data = write_images(tmp_path / "data", 6)
+    (data / "red" / "000.jpg").write_bytes(b"gone")
+    images = read_dataset(data, val_fraction=0.2).splits["train"]
+    evaluation = evaluate(small_network("resnet18"), images, SPEC, torch.device("cpu"))
+    assert len(evaluation.images) + len(evaluation.skipped) == len(images)
+    assert evaluation.logits.dtype == torch.float32
+    assert evaluation.labels.tolist() == [image.label for image in evaluation.images]
+    assert evaluation.accuracy == float(np.mean(evaluation.logits.argmax(1).numpy() == evaluation.labels.numpy()))
+
+
+def test_images_are_flipped_where_they_may_be(tmp_path: Path) -> None:
+    """Training on images sees half of them flipped when told so, and none when not."""
+    shares = {}
+    for flip in (False, True):
+        network = small_network()
+        source = _source(network, 0, tmp_path / str(flip))
+        schedule = Schedule(epochs=1, rate=1e-3, blocks=range(len(network.block_names)), flip=flip)
+        options = TuneOptions(batch_size=8)
+        training = Training(network=network, source=source, schedule=schedule, options=options, precision=FLOAT32)
+        seen: list[Tensor] = []
+        normalized = network.normalized
+        network.normalized = lambda inputs, keep=seen, apply=normalized: (keep.append(inputs), apply(inputs))[1]
+        training.run()
+        images = torch.cat([batch for batch in seen if batch.dtype == torch.uint8])
+        known = {image.numpy().tobytes() for image in source.activations.flatten(0, 1)}
+        turned = {image.flip(1).numpy().tobytes() for image in source.activations.flatten(0, 1)}
+        found = [image.numpy().tobytes() for image in images]
+        assert all(one in known or one in turned for one in found)
+        shares[flip] = sum(one in turned and one not in known for one in found) / len(found)
+    assert shares[False] == 0
+    assert 0.2 < shares[True] < 0.8

@@ -1,0 +1,1 @@
+"""The files of a run: checkpoint, metrics, journal, and the state that resuming needs."""

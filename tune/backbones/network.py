@@ -1,0 +1,234 @@
+"""A backbone's blocks behind a normalization and before a new head, to be cut at any border."""
+
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from unfreeze.contract.errors import CheckpointError
+from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.tune.backbones.families import Stage, family_of
+from unfreeze.tune.backbones.link import SOFTMAX
+
+HEAD = "head"
+ALL = "all"
+_HEAD_PREFIX = "unfreeze_head."
+
+
+class Normalize(nn.Module):
+    """Prepared images, uint8 [N, H, W, 3] in RGB, to float32 [N, 3, H, W] of about zero mean and unit variance.
+
+    It casts before it transposes: TensorRT's parser refuses the transpose of uint8.
+
+    Args:
+        spec: whose mean and std are on the scale of 0 to 1.
+    """
+
+    def __init__(self, spec: PreprocessSpec) -> None:
+        super().__init__()
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (mean / std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Cast, transpose, scale and shift."""
+        return pixels.to(self.scale.dtype).permute(0, 3, 1, 2) * self.scale - self.shift
+
+
+class Head(nn.Module):
+    """Pool, standardize, classify: activations [N, F, h, w] to logits [N, C].
+
+    The features' mean and standard deviation over the training images are kept beside the linear layer, so that it
+    is well conditioned whatever the backbone's scale: SqueezeNet's features, say, have never been normalized.
+
+    Args:
+        features: F.
+        classes: C.
+
+    Attributes:
+        link: how its logits become probabilities, one of `link.LINKS`. Whoever trains it with cross-entropy, the
+            loss of the softmax, sets it to "softmax".
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.link = SOFTMAX
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("inverse_std", torch.ones(features))
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Classify activations."""
+        return self.classify(pool(activations))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Classify pooled features [N, F]."""
+        return self.linear((pooled - self.mean) * self.inverse_std)
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model all its weights.
+
+    `state` may have lost the layout's version, which `state_dict` keeps beside the tensors and without which MNASNet
+    does not load; the model's own is used.
+
+    Raises:
+        RuntimeError: keys or shapes differ.
+    """
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        raise RuntimeError(f"the weights' names differ: {sorted(own.keys() ^ state.keys())[:5]}")
+    own.update(state)
+    model.load_state_dict(own)
+
+
+def pool(activations: Tensor) -> Tensor:
+    """Average over the image's area, in float32: [N, F, h, w] to [N, F]."""
+    return activations.float().mean((2, 3))
+
+
+class Network(nn.Module):
+    """Images, uint8 [N, H, W, 3], to logits, float32 [N, C].
+
+    The torchvision model stays whole inside, so that its state-dict keys stay torchvision's.
+
+    Args:
+        backbone: torchvision's name of the model.
+        model: the model itself; its stock classifier is dropped.
+        spec: how its images are prepared.
+        classes: C.
+    """
+
+    def __init__(self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int) -> None:
+        super().__init__()
+        family = family_of(backbone)
+        self._blocks = family.blocks(model)
+        for prefix in family.classifier_prefixes:
+            name = prefix.rstrip(".")
+            if getattr(model, name, None) is not None:
+                setattr(model, name, nn.Identity())
+        self.model = model
+        self._width_axis = family.width_axis
+        self._image_shape = spec.shape
+        self.normalize = Normalize(spec)
+        self._border_shapes = _border_shapes(self._blocks, spec)
+        self.head = Head(self._border_shapes[-1][0], classes)
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The blocks in order from the input: each is a cut, whose tail begins with it."""
+        return tuple(block.name for block in self._blocks)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return self.head.linear.out_features
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a prepared image."""
+        return self._image_shape
+
+    def border_shape(self, position: int) -> tuple[int, ...]:
+        """Give the shape of one image's activations behind `position` blocks; at 0, of the image itself."""
+        return self._border_shapes[position - 1] if position else self._image_shape
+
+    def position(self, cut: str) -> int:
+        """Count the blocks before a cut: 0 for "all", all of them for "head".
+
+        Raises:
+            CheckpointError: there is no such block; the message lists them.
+        """
+        if cut in (HEAD, ALL):
+            return len(self._blocks) if cut == HEAD else 0
+        if cut not in self.block_names:
+            raise CheckpointError(f"there is no block {cut!r}; cut at head, all or {', '.join(self.block_names)}")
+        return self.block_names.index(cut)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Classify prepared images."""
+        return self.run_tail(pixels, 0)
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """Normalize images; activations stay as they are."""
+        # uint8 comes only from images: a cut before the first block has them, and nothing else, in its cache.
+        return self.normalize(inputs) if inputs.dtype == torch.uint8 else inputs
+
+    def run_tail(self, inputs: Tensor, position: int) -> Tensor:
+        """Apply the blocks from `position` on and the head: to logits [N, C]."""
+        return self.head(self.run_blocks(inputs, position, len(self._blocks)))
+
+    def run_blocks(self, inputs: Tensor, first: int, last: int) -> Tensor:
+        """Apply blocks `first` to `last - 1`; where `first` is 0, to images (uint8 NHWC), which are normalized."""
+        activations = self.normalized(inputs)
+        for block in self._blocks[first:last]:
+            for module in block.modules:
+                activations = module(activations)
+        return activations
+
+    def block_parameters(self, first: int, last: int | None = None) -> Iterator[nn.Parameter]:
+        """Give the parameters of blocks `first` to `last - 1`, the head's not among them."""
+        for block in self._blocks[first:last]:
+            for module in block.modules:
+                yield from module.parameters()
+
+    def train_only(self, blocks: Collection[int]) -> None:
+        """Let the head and some blocks learn, in training mode; freeze the others, in eval mode.
+
+        Args:
+            blocks: their numbers, counted from the input.
+        """
+        self.eval()
+        self.requires_grad_(requires_grad=False)
+        for index in blocks:
+            for module in self._blocks[index].modules:
+                module.train().requires_grad_()
+        self.head.train().requires_grad_()
+
+    def trained_state(self, blocks: Collection[int]) -> dict[str, Tensor]:
+        """Give the weights and statistics of the head and of some blocks, under this module's own keys."""
+        modules = [*(module for index in blocks for module in self._blocks[index].modules), self.head]
+        tensors = [tensor for module in modules for tensor in module.state_dict(keep_vars=True).values()]
+        wanted = {id(tensor) for tensor in tensors}
+        return {key: value.detach() for key, value in self.state_dict(keep_vars=True).items() if id(value) in wanted}
+
+    def pool_border(self, activations: Tensor, position: int) -> Tensor:
+        """Pool what lies at a border by average and by maximum: to float32 [N, 2 F], averages first.
+
+        Args:
+            activations: maps, pooled over the image's area, or tokens, pooled over all of them.
+            position: how many blocks made them; the last gives maps, whatever those before it give.
+        """
+        width_axis = 3 if position == len(self._blocks) else self._width_axis
+        axes = (1,) if width_axis is None else (width_axis - 1, width_axis)
+        return torch.cat([activations.mean(axes, dtype=torch.float32), activations.amax(axes).float()], 1)
+
+    def export_state(self) -> dict[str, Tensor]:
+        """Give all weights: the blocks' under torchvision's keys, the head's under a prefix that none of them has."""
+        state = {key: value.contiguous() for key, value in self.model.state_dict().items()}
+        return state | {_HEAD_PREFIX + key: value for key, value in self.head.state_dict().items()}
+
+    def import_state(self, state: dict[str, Tensor]) -> None:
+        """Take all weights as `export_state` gives them.
+
+        Raises:
+            RuntimeError: keys or shapes differ.
+        """
+        head = {key.removeprefix(_HEAD_PREFIX): value for key, value in state.items() if key.startswith(_HEAD_PREFIX)}
+        self.head.load_state_dict(head)
+        load_weights(self.model, {key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
+
+
+def _border_shapes(blocks: tuple[Stage, ...], spec: PreprocessSpec) -> tuple[tuple[int, ...], ...]:
+    """Run one empty image through, to see what comes out of each block."""
+    modules = [module for block in blocks for module in block.modules]
+    modes = [(child, child.training) for module in modules for child in module.modules()]
+    activations, shapes = torch.zeros(1, 3, *spec.crop), []
+    with torch.inference_mode():
+        for block in blocks:
+            for module in block.modules:
+                activations = module.eval()(activations)
+            shapes.append(tuple(activations.shape[1:]))
+    for child, training in modes:
+        child.training = training
+    return tuple(shapes)

@@ -1,0 +1,1 @@
+"""Cost estimates made before training."""

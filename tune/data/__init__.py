@@ -1,0 +1,1 @@
+"""Data sets: reading, inspecting and splitting them, and loading their images."""

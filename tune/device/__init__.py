@@ -1,0 +1,1 @@
+"""Precision, memory, batches and processes: what depends on the hardware."""

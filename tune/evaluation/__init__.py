@@ -1,0 +1,1 @@
+"""Evaluation, and the files of a run."""

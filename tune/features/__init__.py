@@ -1,0 +1,1 @@
+"""Activations of the frozen blocks: extracted once, cached, pooled."""

@@ -1,0 +1,1 @@
+"""Recipes: what each trains, and from which weights it starts."""

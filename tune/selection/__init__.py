@@ -1,0 +1,1 @@
+"""The choice of recipe and depth by cross-validation."""

@@ -1,0 +1,94 @@
+"""The survey: how much a linear classifier can tell from the frozen features at every cut."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfreeze.contract.reporting import Reporter
+from unfreeze.tune.backbones.network import HEAD, Network
+from unfreeze.tune.data.folds import Fold
+
+_STRENGTHS = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
+_SMALLEST_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthScore:
+    """What frozen features at a cut are worth, and what training the blocks behind it would mean.
+
+    Args:
+        cut: where the features were taken; "head" is behind the last block.
+        accuracy: of a linear classifier of them, cross-validated, 0 to 1.
+        standard_error: of that accuracy.
+        regularization: the strength that did best.
+        trained_parameters: of the blocks behind the cut.
+    """
+
+    cut: str
+    accuracy: float
+    standard_error: float
+    regularization: float
+    trained_parameters: int
+
+
+def survey_cuts(
+    network: Network, borders: Mapping[int, Tensor], labels: Tensor, folds: Sequence[Fold], reporter: Reporter
+) -> tuple[DepthScore, ...]:
+    """Cross-validate a linear classifier at every border.
+
+    The classifier is a ridge regression on the classes' indicators: it has a closed form, for all strengths at once.
+
+    Args:
+        network: whose borders they are.
+        borders: by position, pooled features, float32 [S, V, 2 F].
+        labels: of the S images, int64.
+        folds: of the S images; all views of an image are in one fold, and the first view judges.
+        reporter: shows progress.
+
+    Returns:
+        One score a cut, from the input to "head".
+    """
+    advance = reporter.track("surveying every cut", len(borders))
+    cuts = (*network.block_names[1:], HEAD)
+    scores = []
+    for position, features in sorted(borders.items()):
+        hits = torch.cat([ridge_hits(features, labels, fold) for fold in folds], 1).double().mean(1)
+        best = int(hits.argmax())
+        scores.append(
+            DepthScore(
+                cut=cuts[position - 1],
+                accuracy=float(hits[best]),
+                standard_error=math.sqrt(float(hits[best] * (1 - hits[best])) / len(labels)),
+                regularization=_STRENGTHS[best],
+                trained_parameters=sum(parameter.numel() for parameter in network.block_parameters(position)),
+            )
+        )
+        advance(1)
+    return tuple(scores)
+
+
+def ridge_hits(features: Tensor, labels: Tensor, fold: Fold) -> Tensor:
+    """Fit on a fold's training images and test on those held out: right or wrong, bool [strengths, n]."""
+    train, held_out = torch.from_numpy(fold.train), torch.from_numpy(fold.held_out)
+    x, y = features[train].flatten(0, 1), labels[train].repeat_interleave(features.shape[1])
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    scale = torch.where(deviation > _SMALLEST_DEVIATION, 1 / deviation, 0)
+    # In double precision: the weakest strength is a millionth of the largest eigenvalue.
+    x, tested = ((x - mean) * scale).double(), ((features[held_out, 0] - mean) * scale).double()
+    targets = torch.nn.functional.one_hot(y, int(labels.max()) + 1).double()
+    answers = _ridge(x, targets - targets.mean(0), tested) + targets.mean(0)
+    return answers.argmax(2) == labels[held_out]
+
+
+def _ridge(x: Tensor, targets: Tensor, tested: Tensor) -> Tensor:
+    """Solve for all strengths, in whichever of the two forms has the smaller matrix: [strengths, n, C]."""
+    dual = x.shape[0] < x.shape[1]
+    gram = x @ x.T if dual else x.T @ x
+    regularized = torch.stack([gram + strength * torch.eye(len(gram), dtype=gram.dtype) for strength in _STRENGTHS])
+    factors = torch.linalg.cholesky(regularized)
+    right = targets if dual else x.T @ targets
+    solved = torch.cholesky_solve(right.expand(len(_STRENGTHS), -1, -1), factors)
+    return (tested @ x.T if dual else tested) @ solved

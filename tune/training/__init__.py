@@ -1,0 +1,1 @@
+"""Training of the last blocks and the head."""
