@@ -28,8 +28,8 @@ from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.heap import keep_freed_memory
 from unfreeze.tune.device.precision import Precision, choose_precision
 from unfreeze.tune.features.cache import Source
-from unfreeze.tune.features.extract import gather
-from unfreeze.tune.features.placement import Room
+from unfreeze.tune.features.extract import extract_features
+from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.recipes.registry import GENTLE_RATE
 from unfreeze.tune.training.train import Schedule, Training
@@ -83,13 +83,15 @@ def _epochs(data: Path, options: TuneOptions, folder: Path) -> list[dict[str, st
     dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed)
     pretrained = load_pretrained(options.backbone, options.weights)
     network = pretrained.network(options.backbone, len(dataset.labels), precision.device)
-    room, blocks = Room(budget_bytes=round(options.cache_gb * 1e9), folder=folder), network.block_names
+    placement, blocks = CachePlacement(budget_bytes=round(options.cache_gb * 1e9), folder=folder), network.block_names
     first, rows = len(blocks) // 2, []
-    gathered = gather(network, first, dataset.splits[TRAIN], Views(spec=pretrained.spec), precision, room)
+    extracted = extract_features(
+        network, first, dataset.splits[TRAIN], Views(spec=pretrained.spec), precision, placement
+    )
     for position in range(first, len(blocks)):
         sources = {
-            "cached": gathered.source_at(position, room),
-            "naive": replace(gathered.streamed, position=position),
+            "cached": extracted.source_at(position, placement),
+            "naive": replace(extracted.streamed, position=position),
         }
         taken: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(_ROUNDS):

@@ -28,9 +28,9 @@ import psutil
 from bench.load import Call, at_a_rate, callers, percentile_ms, requests_of
 from bench.models import publish_random
 from unfreeze.console import REMARKS, print_json
+from unfreeze.contract.cores import usable_cores
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
-from unfreeze.serve.scheduling.execution_plan import cores
 
 app = cyclopts.App(help=__doc__)
 _MODEL = "random"
@@ -96,7 +96,7 @@ class _Cores:
 
     @property
     def left(self) -> float:
-        return cores() - self.taken
+        return usable_cores() - self.taken
 
 
 def _report(what: str, facts: dict[str, Any], promises: dict[str, bool]) -> None:
@@ -305,7 +305,9 @@ def soak(*, images: Path, minutes: float = 10, load: float = 0.8) -> None:
         "no more threads": last["threads"] <= first["threads"],
         "no request failed": set(statuses) == {"OK"},
     }
-    _report("soak", {"best_per_s": best, "cores": cores(), "statuses": dict(statuses), "samples": samples}, promises)
+    _report(
+        "soak", {"best_per_s": best, "cores": usable_cores(), "statuses": dict(statuses), "samples": samples}, promises
+    )
 
 
 if __name__ == "__main__":

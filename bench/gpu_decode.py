@@ -7,8 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.synchronize import Barrier
 
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
-from unfreeze.serve.scheduling.execution_plan import cores
+from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 
 _state: dict[str, Barrier] = {}
 
@@ -21,7 +21,7 @@ def images_per_second(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: f
         spec: how.
         seconds: for so long.
     """
-    context, count = multiprocessing.get_context("spawn"), cores()
+    context, count = multiprocessing.get_context("spawn"), usable_cores()
     barrier = context.Barrier(count)
     with ProcessPoolExecutor(count, context, _remember, (barrier,)) as pool:
         return sum(pool.map(partial(_prepare_for, encoded, spec, seconds), range(count)))

@@ -1,6 +1,5 @@
 """What a GPU bench ran on, and how busy the GPU was meanwhile."""
 
-import os
 import platform
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from statistics import mean
 
-from unfreeze.serve.scheduling.execution_plan import cores
+from unfreeze.contract.cores import usable_cores
 
 _EVERY_S = 0.2
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "grpcio", "pillow")
@@ -35,7 +34,7 @@ def describe_machine(device: str) -> dict[str, str]:
         "GPU": name or "none",
         "driver": driver or "none",
         **_versions(),
-        "CPU": f"{platform.machine()}, {cores()} of {os.cpu_count()} cores",
+        "CPU": f"{platform.machine()}, {usable_cores()} of {usable_cores()} cores",
         "Python": platform.python_version(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "command": " ".join(["python -m bench.gpu", *sys.argv[1:]]),

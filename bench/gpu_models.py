@@ -9,12 +9,12 @@ import onnxruntime
 
 from bench.gpu_networks import PHOTOGRAPH_PX, draw_photographs, random_network
 from bench.gpu_part import Part, Setting
-from unfreeze.contract.engine import load_tensorrt
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError, ProofError, first_line
-from unfreeze.contract.manifest import Provenance
+from unfreeze.contract.model.engine import load_tensorrt
+from unfreeze.contract.model.manifest import Provenance
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
-from unfreeze.serve.scheduling.execution_plan import cores
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run
 from unfreeze.tune.data.dataset import TRAIN, VAL, Dataset, read_dataset
 from unfreeze.tune.data.images import LabeledImage
@@ -37,7 +37,7 @@ def measure(part: Part) -> None:
     dataset = read_dataset(setting.data)
     for backbone in setting.backbones:
         _write_run(backbone, dataset, _run_of(setting, backbone))
-    with ProcessPoolExecutor(max(1, cores() // 2), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max(1, usable_cores() // 2), get_context("spawn")) as pool:
         named = setting.names()
         for name, started in [(name, pool.submit(_export, setting, *name)) for name in named]:
             what = " ".join(name)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.images import write_textures
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 from unfreeze.tune.backbones.network import Network, pool
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.data.images import LabeledImage

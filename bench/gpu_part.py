@@ -22,7 +22,7 @@ from typing import Any
 import cyclopts
 
 from unfreeze.contract.errors import first_line
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.repository import ModelRepository
 
 LEFT_OUT, FAILED = "left out", "failed"
 Finding = dict[str, Any]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.gpu_part import Part, Setting
-from unfreeze.contract.engine import ENGINE_FILE
 from unfreeze.contract.errors import UnfreezeError, first_line
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.model.engine import ENGINE_FILE
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes import Runtime, RuntimeName, open_runtime
 from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions

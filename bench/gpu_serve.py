@@ -13,15 +13,15 @@ from bench.gpu_machine import mean_percent, sampled_utilization
 from bench.gpu_part import Part
 from bench.gpu_raw import opened
 from bench.perf_analyzer import drive
-from unfreeze.contract.manifest import INPUT, Manifest
-from unfreeze.contract.preprocess import prepare
-from unfreeze.contract.repository import ENCODED_SUFFIX
+from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.images.preprocess import prepare
+from unfreeze.contract.model.manifest import INPUT, Manifest
+from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.demo.run import serving
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT
 from unfreeze.serve.runtimes.onnx_cpu import read_checked
-from unfreeze.serve.scheduling.execution_plan import cores
 from unfreeze.tune.data.dataset import TRAIN, read_dataset
 
 KINDS = ("pixels", "jpeg")
@@ -74,7 +74,7 @@ def _runs_here(part: Part, model: _Model) -> bool:
 
 def _decode_limit(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[bytes], seconds: float) -> None:
     per_s = images_per_second(encoded, manifest.preprocess, seconds)
-    part.note("decode", model=model.label, processes=cores(), per_s=per_s)
+    part.note("decode", model=model.label, processes=usable_cores(), per_s=per_s)
 
 
 def _requests(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[bytes]) -> Path:
@@ -100,7 +100,7 @@ def _requests(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[b
 
 def _serve(part: Part, model: _Model, requests: Path, seconds: float) -> None:
     program = shutil.which(_PERF_ANALYZER)
-    processes = min(_MOST_PROCESSES, max(2, cores() // 2))
+    processes = min(_MOST_PROCESSES, max(2, usable_cores() // 2))
     told = ("--device", part.setting.device, "--poll-s", "0")
     with serving(model.path.parents[2], *told) as target, Generators(target, requests, processes) as generators:
         for kind in KINDS:

@@ -12,15 +12,15 @@ import torch
 from bench.gpu_networks import prepared, random_network
 from bench.gpu_part import Part
 from bench.gpu_promises import CACHED, DECODED
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import ALL, HEAD, Network
 from unfreeze.tune.data.dataset import TRAIN, read_dataset
 from unfreeze.tune.data.images import LabeledImage, labels_of
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision, choose_precision
 from unfreeze.tune.features.cache import Cached, Source
-from unfreeze.tune.features.extract import gather
-from unfreeze.tune.features.placement import Room
+from unfreeze.tune.features.extract import extract_features
+from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.options import PrecisionName, TuneOptions
 from unfreeze.tune.training.train import Schedule, Training
 
@@ -76,13 +76,13 @@ class _Bench:
         """Time epochs that train the last block: on the cache, and with the whole network run anew, in turn."""
         last = len(self.network.block_names) - 1
         folder = Path(self.part.setting.folder)
-        room = Room(budget_bytes=_ROOM_BYTES, folder=folder, device=self.precision.device)
+        placement = CachePlacement(budget_bytes=_ROOM_BYTES, folder=folder, device=self.precision.device)
         started = time.perf_counter()
-        gathered = gather(self.network, last, images, Views(spec=spec), self.precision, room)
+        extracted = extract_features(self.network, last, images, Views(spec=spec), self.precision, placement)
         self._note_epoch("filling the cache", time.perf_counter() - started)
         sources: dict[str, Source] = {
-            CACHED: gathered.source_at(last, room),
-            DECODED: replace(gathered.streamed, position=0),
+            CACHED: extracted.source_at(last, placement),
+            DECODED: replace(extracted.streamed, position=0),
             _IN_MEMORY: self.in_memory,
         }
         taken: dict[str, list[float]] = {name: [] for name in sources}

@@ -13,7 +13,7 @@ import cyclopts
 
 from bench.peers.environment import peer_python
 from unfreeze.console import RESULTS
-from unfreeze.contract.kserve import kserve_yaml
+from unfreeze.contract.model.kserve import kserve_yaml
 
 _KSERVE = "kserve==0.21.*"
 _SCRIPT = Path(__file__).parent / "peers" / "kserve_schema.py"

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unfreeze.contract.manifest import Provenance
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.manifest import Provenance
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run

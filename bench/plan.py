@@ -27,7 +27,7 @@ def main(
     epochs: int = 4,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Plan, then tune from the head, from the middle and from the input, and compare the seconds.
+    """ExecutionPlan, then tune from the head, from the middle and from the input, and compare the seconds.
 
     Args:
         data: folder of labeled images.

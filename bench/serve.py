@@ -10,7 +10,6 @@ machine's cores with the server. Servers are measured in turn, each in a process
 
 import base64
 import json as jsons
-import os
 import resource
 import signal
 import struct
@@ -31,11 +30,11 @@ from rich.table import Table
 from bench.models import publish_random
 from bench.perf_analyzer import drive
 from unfreeze.console import REMARKS, RESULTS, print_json
-from unfreeze.contract.preprocess import prepare
-from unfreeze.contract.repository import ENCODED_SUFFIX, ModelRepository
+from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.images.preprocess import prepare
+from unfreeze.contract.model.repository import ENCODED_SUFFIX, ModelRepository
 from unfreeze.demo.run import serving
 from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
-from unfreeze.serve.scheduling.execution_plan import cores
 
 _PORT = 18001
 _LOOP_S = 4.0
@@ -141,14 +140,14 @@ def _loops(path: Path, encoded: list[bytes]) -> Iterator[tuple[str, dict[str, fl
             runtime.run(prepare(encoded[number % len(encoded)], spec)[None])
 
         for kind, step in (("pixels", pixels), ("jpeg", jpeg)):
-            counts, until = [0] * cores(), time.monotonic() + _LOOP_S
+            counts, until = [0] * usable_cores(), time.monotonic() + _LOOP_S
 
             def work(worker: int, step: Any = step, counts: list[int] = counts, until: float = until) -> None:
                 while time.monotonic() < until:
                     step(worker * 31 + counts[worker])
                     counts[worker] += 1
 
-            threads = [threading.Thread(target=work, args=(worker,)) for worker in range(cores())]
+            threads = [threading.Thread(target=work, args=(worker,)) for worker in range(usable_cores())]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -163,7 +162,7 @@ def _table(rows: list[dict[str, Any]], concurrency: tuple[int, ...]) -> Table:
         ]
         return median(values) if values else float("nan")
 
-    title = f"perf_analyzer, gRPC, {cores()} of {os.cpu_count()} cores shared with it; medians"
+    title = f"perf_analyzer, gRPC, {usable_cores()} of {usable_cores()} cores shared with it; medians"
     table = Table(
         "input",
         "in flight",
@@ -182,7 +181,7 @@ def _table(rows: list[dict[str, Any]], concurrency: tuple[int, ...]) -> Table:
             mine, peer = (typical(side, kind, "per_s", count) for side in ("ours", "triton"))
             p99, peer_p99 = (typical(side, kind, "p99_ms", count) for side in ("ours", "triton"))
             # With the client's own work on the same cores, a loop could do no more than this.
-            limit = 1000 / (loop_ms + typical("ours", kind, "client_cpu_ms", count) / cores())
+            limit = 1000 / (loop_ms + typical("ours", kind, "client_cpu_ms", count) / usable_cores())
             figures = (mine, peer, mine / peer, p99, peer_p99, p99 / peer_p99, mine / limit)
             forms = ("{:.0f}", "{:.0f}", "{:.2f}", "{:.1f}", "{:.1f}", "{:.2f}", "{:.2f}")
             table.add_row(kind, str(count), *(form.format(value) for form, value in zip(forms, figures, strict=True)))

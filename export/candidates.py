@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from unfreeze.contract.errors import ProofError
-from unfreeze.contract.manifest import Candidate, Proof
+from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Reporter
 from unfreeze.export.graph import HalfNetwork, Served, graph_from_network
 from unfreeze.export.options import ExportOptions, Precision

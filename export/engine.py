@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from unfreeze.contract.engine import EngineFacts, load_tensorrt
 from unfreeze.contract.errors import OptionsError, ProofError
-from unfreeze.contract.manifest import INPUT
+from unfreeze.contract.model.engine import EngineFacts, load_tensorrt
+from unfreeze.contract.model.manifest import INPUT
 from unfreeze.contract.reporting import Reporter
 from unfreeze.export.options import EngineOptions
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from unfreeze.contract.manifest import Golden
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.model.manifest import Golden
 from unfreeze.export.session import Session
 
 _DIGITS = 7  # significant ones, which is what float32 has

@@ -9,8 +9,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from unfreeze.contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
-from unfreeze.contract.seal import sealed
+from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
+from unfreeze.contract.model.seal import sealed
 from unfreeze.tune.backbones.link import probabilities
 from unfreeze.tune.backbones.network import Network
 

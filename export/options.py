@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from unfreeze.contract.engine import Flavour
 from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.model.engine import Flavour
 from unfreeze.contract.options import check_ranges
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from unfreeze.contract.arrays import Int64, UInt8
 from unfreeze.contract.errors import ProofError
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.data.dataset import LabeledImage, Skipped
 from unfreeze.tune.data.views import Views, load_views

@@ -11,7 +11,7 @@ import torch
 
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import ProofError
-from unfreeze.contract.manifest import Proof
+from unfreeze.contract.model.manifest import Proof
 from unfreeze.contract.reporting import Reporter
 from unfreeze.export.graph import Served
 from unfreeze.export.prepared import Prepared

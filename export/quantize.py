@@ -19,7 +19,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from unfreeze.contract.arrays import UInt8
-from unfreeze.contract.manifest import INPUT
+from unfreeze.contract.model.manifest import INPUT
 from unfreeze.export.graph import forget_the_machine
 from unfreeze.export.options import Target
 

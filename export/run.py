@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from unfreeze.contract.embedded import manifest_in
-from unfreeze.contract.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.errors import ModelError, ProofError
-from unfreeze.contract.manifest import Manifest, Provenance
+from unfreeze.contract.model.embedded import manifest_in
+from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
+from unfreeze.contract.model.manifest import Manifest, Provenance
+from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.model.seal import check_seal
 from unfreeze.contract.reporting import Reporter, Silent
-from unfreeze.contract.repository import ModelRepository
-from unfreeze.contract.seal import check_seal
 from unfreeze.export.candidates import Builder, Built, choose
 from unfreeze.export.engine import build_engine
 from unfreeze.export.golden import golden

@@ -1,14 +1,13 @@
 """Run a graph in ONNX Runtime, as a server on this machine would."""
 
-import os
-
 import numpy as np
 import onnxruntime
 
 from unfreeze.contract.arrays import Float32, UInt8
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ProofError, first_line
-from unfreeze.contract.manifest import INPUT
-from unfreeze.contract.optimizers import disabled_optimizers
+from unfreeze.contract.model.manifest import INPUT
+from unfreeze.contract.model.optimizers import disabled_optimizers
 
 
 class Session:
@@ -25,7 +24,7 @@ class Session:
     def __init__(self, model: bytes, precision: str) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = os.cpu_count() or 1
+        options.intra_op_num_threads = usable_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from unfreeze.contract.errors import ProofError, first_line
-from unfreeze.contract.repository import SIGNATURE_FILE
+from unfreeze.contract.model.repository import SIGNATURE_FILE
 
 
 def sign_folder(folder: Path, private_key: Path) -> bytes:

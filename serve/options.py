@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.images.preprocess import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.contract.options import check_ranges
-from unfreeze.contract.preprocess import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.serve.security.binding import is_this_machine_alone
 
 

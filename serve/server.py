@@ -16,22 +16,22 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from unfreeze.contract.errors import ServingError, UnfreezeError
-from unfreeze.contract.repository import ENCODED_SUFFIX
+from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2, unfreeze_pb2
 from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
-from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
-from unfreeze.serve.observability.request_ids import RequestIds
+from unfreeze.serve.observability.request_ids import RequestIdInterceptor
 from unfreeze.serve.observability.systemd import Notifier
 from unfreeze.serve.observability.tracing import Tracing
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.protocol.classifier import ClassifierService
-from unfreeze.serve.protocol.early_rejection import RoomCheck
-from unfreeze.serve.protocol.error_interceptor import ReadableMessages
+from unfreeze.serve.protocol.early_rejection import EarlyRejectionInterceptor
+from unfreeze.serve.protocol.error_interceptor import ErrorInterceptor
 from unfreeze.serve.protocol.health import HealthService
 from unfreeze.serve.protocol.open_inference import InferenceService
-from unfreeze.serve.security.auth import TokenCheck, read_tokens
+from unfreeze.serve.security.auth import AuthInterceptor, read_tokens
 from unfreeze.serve.security.tls import TlsFiles, tls_credentials
 from unfreeze.serve.status import REFUSED
 
@@ -59,8 +59,8 @@ class Server:
         self._credentials = _credentials(options)
         self._tracing = Tracing() if options.tracing else None
         self._metrics: MetricsServer | None = None
-        self._models = ModelSet(options, self._tell_health)
-        self._room = RoomCheck(self._models)
+        self._models = ModelRegistry(options, self._tell_health)
+        self._room = EarlyRejectionInterceptor(self._models)
         self._interceptors = _interceptors(options, self._tracing, self._room)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
@@ -196,11 +196,13 @@ def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
     return tls_credentials(TlsFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca))
 
 
-def _interceptors(options: ServeOptions, tracing: Tracing | None, room: RoomCheck) -> list[grpc.aio.ServerInterceptor]:
+def _interceptors(
+    options: ServeOptions, tracing: Tracing | None, room: EarlyRejectionInterceptor
+) -> list[grpc.aio.ServerInterceptor]:
     """Give what calls pass through, the first of it first: nothing is read of those that carry no token."""
-    checks = [TokenCheck(read_tokens(options.token_file))] if options.token_file is not None else []
+    checks = [AuthInterceptor(read_tokens(options.token_file))] if options.token_file is not None else []
     traces = [tracing.interceptor] if tracing is not None else []
-    return [RequestIds(), *checks, *traces, ReadableMessages(), room]
+    return [RequestIdInterceptor(), *checks, *traces, ErrorInterceptor(), room]
 
 
 def _channel_options(options: ServeOptions) -> list[tuple[str, int]]:

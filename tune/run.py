@@ -30,8 +30,8 @@ from unfreeze.tune.device.distributed import Workers, joined_workers
 from unfreeze.tune.device.precision import Precision, choose_precision
 from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, evaluate_together
 from unfreeze.tune.features.cache import Source, Streamed, cache_bytes, keep
-from unfreeze.tune.features.extract import Gathered, gather
-from unfreeze.tune.features.placement import CACHES, Room
+from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
+from unfreeze.tune.features.placement import CACHES, CachePlacement
 from unfreeze.tune.features.shards import Shard
 from unfreeze.tune.linear.probe import Probe, fit_probe
 from unfreeze.tune.options import TuneOptions
@@ -64,7 +64,7 @@ class _Run:
     pretrained: Pretrained
     precision: Precision
     network: Network
-    room: Room
+    placement: CachePlacement
     unfinished: Unfinished
     workers: Workers
 
@@ -191,7 +191,7 @@ def _begin(
         pretrained=pretrained,
         precision=precision,
         network=network,
-        room=Room(
+        placement=CachePlacement(
             budget_bytes=round(options.cache_gb * 1e9 / CACHES),
             folder=unfinished.folder.parent,
             device=precision.device,
@@ -229,32 +229,32 @@ def _trained(run: _Run) -> tuple[Choice, Network, Network, Training | None]:
         The choice, the network with the probe as its head, the one that was trained from it (the same where the choice
         is a linear recipe), and its training.
     """
-    choice, probe, gathered = _decide(run)
+    choice, probe, extracted = _decide(run)
     run.reporter.info(choice.reason)
     probed = copy.deepcopy(run.network)
     probe.put_into(probed.head)
     if choice.candidate.recipe in LINEAR:
         return choice, probed, probed, None
     network = _initial(run, choice, probed)
-    return choice, probed, network, _train(run, network, choice, _source(run, choice.candidate, gathered))
+    return choice, probed, network, _train(run, network, choice, _source(run, choice.candidate, extracted))
 
 
-def _decide(run: _Run) -> tuple[Choice, Probe, Gathered | None]:
+def _decide(run: _Run) -> tuple[Choice, Probe, ExtractedFeatures | None]:
     """Choose on evidence, or read what was chosen before an interruption."""
     saved = run.unfinished.load(CHOICE)
     run.workers.meet()
     if saved is not None:
         return choice_from(saved["choice"]), Probe(**saved["probe"]), None
     asked = asked_candidate(run.options)
-    gathered = _gather(run, wanted=None if asked is None else asked.cut)
-    features = run.workers.collect(gathered.features, len(run.dataset.splits[TRAIN]))
+    extracted = _extract(run, wanted=None if asked is None else asked.cut)
+    features = run.workers.collect(extracted.features, len(run.dataset.splits[TRAIN]))
     probe = _fit(run, features, asked.recipe if asked is not None and asked.recipe in LINEAR else PROBE)
-    choice = _choose(run, gathered, probe) if asked is None else Choice(candidate=asked, reason=f"{asked}: as asked")
+    choice = _choose(run, extracted, probe) if asked is None else Choice(candidate=asked, reason=f"{asked}: as asked")
     if choice.candidate.recipe in LINEAR and asked is None and choice.candidate.recipe != PROBE:
         probe = _fit(run, features, choice.candidate.recipe)
     if run.workers.leads:
         run.unfinished.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe)})
-    return choice, probe, gathered
+    return choice, probe, extracted
 
 
 def _fit(run: _Run, features: Tensor, kind: str) -> Probe:
@@ -264,34 +264,34 @@ def _fit(run: _Run, features: Tensor, kind: str) -> Probe:
     return fit_probe(features, labels, kind=kind, seed=run.options.seed, balanced=balanced)
 
 
-def _choose(run: _Run, gathered: Gathered, probe: Probe) -> Choice:
+def _choose(run: _Run, extracted: ExtractedFeatures, probe: Probe) -> Choice:
     entered = Entered(
         network=run.network,
-        gathered=gathered,
+        extracted=extracted,
         probe=probe,
         options=run.options,
         precision=run.precision,
-        room=run.room,
+        placement=run.placement,
         reporter=run.reporter,
         flip=lambda: run.flip,
     )
     return choose(entered)
 
 
-def _gather(run: _Run, wanted: str | None) -> Gathered:
+def _extract(run: _Run, wanted: str | None) -> ExtractedFeatures:
     """Run all blocks over the training images once; activations are kept where they may be wanted."""
-    gathered = gather(
+    extracted = extract_features(
         run.network,
         run.network.position(wanted or earliest_cut(run.network, run.options)),
         run.own,
         run.views,
         run.precision,
-        run.room,
+        run.placement,
         run.reporter.track("running the backbone over the training images", len(run.own)),
         survey=wanted is None and wants_survey(run.options),
     )
-    run.dataset = run.dataset.without(gathered.skipped)
-    return gathered
+    run.dataset = run.dataset.without(extracted.skipped)
+    return extracted
 
 
 def _initial(run: _Run, choice: Choice, probed: Network) -> Network:
@@ -304,11 +304,11 @@ def _initial(run: _Run, choice: Choice, probed: Network) -> Network:
     return copy.deepcopy(probed)
 
 
-def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Source:
+def _source(run: _Run, candidate: Candidate, extracted: ExtractedFeatures | None) -> Source:
     """Give the activations that training runs on."""
     position, own = run.network.position(candidate.cut), run.own
-    if gathered is not None:
-        source = gathered.source_at(position, run.room, run.reporter)
+    if extracted is not None:
+        source = extracted.source_at(position, run.placement, run.reporter)
     else:
         streamed = Streamed(
             network=run.network,
@@ -318,7 +318,7 @@ def _source(run: _Run, candidate: Candidate, gathered: Gathered | None) -> Sourc
             precision=run.precision,
             labels=labels_of(own),
         )
-        source = keep(streamed, run.room, run.reporter)
+        source = keep(streamed, run.placement, run.reporter)
     if isinstance(source, Streamed):
         size = cache_bytes(run.network, position, len(own), run.options.views) / 1e9
         run.reporter.info(
@@ -366,7 +366,7 @@ def _train(run: _Run, network: Network, choice: Choice, source: Source) -> Train
         return training
     advance = run.reporter.track(f"training: {candidate}", epochs)
     advance(len(training.epochs))
-    with Journal(run.room.folder, training.epochs) as journal:
+    with Journal(run.placement.folder, training.epochs) as journal:
 
         def note(done: Training) -> None:
             run.unfinished.save(TRAINING, done.state())

@@ -13,37 +13,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unfreeze.contract.errors import UnfreezeError
-    from unfreeze.contract.manifest import Manifest
+    from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
+    from unfreeze.contract.model.manifest import Manifest
     from unfreeze.contract.prediction import Prediction
-    from unfreeze.contract.preprocess import PreprocessSpec, prepare
     from unfreeze.export.run import export_model
     from unfreeze.serve.client.asynchronous import AsyncClient
     from unfreeze.serve.client.blocking import Client
     from unfreeze.serve.client.local import LocalClassifier
     from unfreeze.serve.client.local import LocalClassifier as load_model  # noqa: N813
-    from unfreeze.serve.client.messages import Answer
+    from unfreeze.serve.client.messages import Classification
     from unfreeze.tune.options import TuneOptions
     from unfreeze.tune.run import fine_tune
 
 _HOMES = {
-    "Answer": ("unfreeze.serve.client.messages", "Answer"),
+    "Classification": ("unfreeze.serve.client.messages", "Classification"),
     "AsyncClient": ("unfreeze.serve.client.asynchronous", "AsyncClient"),
     "Client": ("unfreeze.serve.client.blocking", "Client"),
     "LocalClassifier": ("unfreeze.serve.client.local", "LocalClassifier"),
-    "Manifest": ("unfreeze.contract.manifest", "Manifest"),
+    "Manifest": ("unfreeze.contract.model.manifest", "Manifest"),
     "Prediction": ("unfreeze.contract.prediction", "Prediction"),
-    "PreprocessSpec": ("unfreeze.contract.preprocess", "PreprocessSpec"),
+    "PreprocessSpec": ("unfreeze.contract.images.preprocess", "PreprocessSpec"),
     "TuneOptions": ("unfreeze.tune.options", "TuneOptions"),
     "UnfreezeError": ("unfreeze.contract.errors", "UnfreezeError"),
     "export_model": ("unfreeze.export.run", "export_model"),
     "load_model": ("unfreeze.serve.client.local", "LocalClassifier"),
-    "prepare": ("unfreeze.contract.preprocess", "prepare"),
+    "prepare": ("unfreeze.contract.images.preprocess", "prepare"),
     "fine_tune": ("unfreeze.tune.run", "fine_tune"),
 }
 
 __all__ = [
-    "Answer",
     "AsyncClient",
+    "Classification",
     "Client",
     "LocalClassifier",
     "Manifest",

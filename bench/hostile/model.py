@@ -8,10 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.hostile.images import COLORS
 from bench.hostile.messages import MODEL
-from unfreeze.contract.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest, Proof, Provenance
-from unfreeze.contract.preprocess import PreprocessSpec
-from unfreeze.contract.repository import ModelRepository
-from unfreeze.contract.seal import sealed
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest, Proof, Provenance
+from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.model.seal import sealed
 
 _SPEC = PreprocessSpec(resize=(32,), crop=(32, 32))
 _PROVENANCE = Provenance(backbone="none", weights="none", weights_sha256="", cut="head", seed=0, images=0, versions={})

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from bench.pretrain.augment import normalize
 from bench.pretrain.backbone import build_network
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 
 BATCH = 64
 MOMENTUM = 0.1

@@ -15,7 +15,7 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.client.channel import Connection, ConnectionKeywords
 from unfreeze.serve.client.messages import (
-    Answer,
+    Classification,
     ModelDescription,
     ModelVersion,
     Question,
@@ -65,7 +65,7 @@ class AsyncClient:
         top: int = 5,
         strict: bool = False,
         progress: Callable[[int], object] = lambda _: None,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[Classification]:
         """Name the most probable labels of many images, in their order; see `Client.classify`.
 
         Files are read in a thread, as their turn comes; so is the iterable, if it is one.
@@ -100,8 +100,8 @@ class AsyncClient:
         images: Encoded | Iterable[Encoded],
         begin: Callable[[list[LabeledImage]], Rounds],
         progress: Callable[[int], object],
-    ) -> AsyncIterator[Answer]:
-        how, at_work = self._connection, deque[asyncio.Task[list[Answer]]]()
+    ) -> AsyncIterator[Classification]:
+        how, at_work = self._connection, deque[asyncio.Task[list[Classification]]]()
         reading = batches(await asyncio.to_thread(listed, images), how.max_message_bytes)
         try:
             while batch := await asyncio.to_thread(next, reading, None):
@@ -117,7 +117,7 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*at_work, return_exceptions=True)
 
-    async def _finished(self, steps: Rounds) -> list[Answer]:
+    async def _finished(self, steps: Rounds) -> list[Classification]:
         """Go on until all images of a request have their answers."""
         following = next(steps)
         while True:
@@ -126,7 +126,7 @@ class AsyncClient:
             try:
                 following = steps.send(replies)
             except StopIteration as done:
-                answers: list[Answer] = done.value
+                answers: list[Classification] = done.value
                 return answers
 
     async def _reply(self, request: pb.PredictRequest) -> Reply:
@@ -148,7 +148,9 @@ class AsyncClient:
         return response
 
 
-async def _first(at_work: deque[asyncio.Task[list[Answer]]], progress: Callable[[int], object]) -> list[Answer]:
+async def _first(
+    at_work: deque[asyncio.Task[list[Classification]]], progress: Callable[[int], object]
+) -> list[Classification]:
     """Wait for the request that was asked first."""
     answers = await at_work.popleft()
     progress(len(answers))

@@ -14,7 +14,7 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.client.channel import Connection, ConnectionKeywords
 from unfreeze.serve.client.messages import (
-    Answer,
+    Classification,
     ModelDescription,
     ModelVersion,
     Question,
@@ -93,7 +93,7 @@ class Client(Closing):
         top: int = 5,
         strict: bool = False,
         progress: Callable[[int], object] = lambda _: None,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Classification]:
         """Name the most probable labels of many images, in their order; one that cannot be used harms no other.
 
         Files are read as their turn comes, and several requests are at work at a time.
@@ -151,7 +151,7 @@ class Client(Closing):
         images: Iterable[Encoded],
         begin: Callable[[list[LabeledImage]], Rounds],
         progress: Callable[[int], object],
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Classification]:
         how, at_work = self._connection, deque[tuple[Rounds, list[_Asked]]]()
         few = isinstance(images, Sized) and len(images) <= IMAGES_A_REQUEST
         most = 1 if few else how.in_flight
@@ -167,13 +167,13 @@ class Client(Closing):
             for _, asked in at_work:
                 _cancel(asked)
 
-    def _finished(self, steps: Rounds, asked: list[_Asked], progress: Callable[[int], object]) -> list[Answer]:
+    def _finished(self, steps: Rounds, asked: list[_Asked], progress: Callable[[int], object]) -> list[Classification]:
         """Go on until all images of a request have their answers."""
         while True:
             try:
                 following = steps.send([self._reply(one) for one in asked])
             except StopIteration as done:
-                answers: list[Answer] = done.value
+                answers: list[Classification] = done.value
                 progress(len(answers))
                 return answers
             finally:

@@ -9,9 +9,9 @@ import numpy as np
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.closing import Closing
 from unfreeze.contract.errors import ImageError, InvalidRequestError
-from unfreeze.contract.manifest import Manifest
+from unfreeze.contract.images.preprocess import MAX_PIXELS, prepare
+from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.prediction import Prediction, is_unsure, top_predictions
-from unfreeze.contract.preprocess import MAX_PIXELS, prepare
 from unfreeze.serve.runtimes import RuntimeName, open_runtime
 
 Encoded = bytes | str | os.PathLike[str]

@@ -24,7 +24,7 @@ _TOO_LARGE = re.compile(r"message larger than max")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Classification:
     """What is known of one image: its labels, or why there are none.
 
     Args:

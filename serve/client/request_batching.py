@@ -13,7 +13,7 @@ from pathlib import Path
 from unfreeze.contract.errors import ImageError, InvalidRequestError, QueueFullError, ServingError
 from unfreeze.contract.files import visible_files
 from unfreeze.protos import unfreeze_pb2 as pb
-from unfreeze.serve.client.messages import Answer, Question, predictions_of
+from unfreeze.serve.client.messages import Classification, Question, predictions_of
 
 Encoded = bytes | str | os.PathLike[str]
 Reply = pb.PredictResponse | ServingError
@@ -29,7 +29,7 @@ class LabeledImage:
     """One image, read.
 
     Args:
-        name: as in `Answer`.
+        name: as in `Classification`.
         is_file: whether that is a path.
         data: encoded.
         error: why it could not be read, if it could not.
@@ -54,7 +54,7 @@ class Round:
     pause_s: float = 0.0
 
 
-Rounds = Generator[Round, Sequence[Reply], list[Answer]]
+Rounds = Generator[Round, Sequence[Reply], list[Classification]]
 
 
 def listed(images: Encoded | Iterable[Encoded]) -> Iterable[Encoded]:
@@ -151,7 +151,7 @@ class _Ledger:
 
     def __init__(self, batch: Sequence[LabeledImage], *, strict: bool) -> None:
         self._batch, self._strict = batch, strict
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, Classification] = {}
 
     def readable(self) -> list[list[int]]:
         """Give the places of those that were read, as one part, if there are any."""
@@ -159,11 +159,11 @@ class _Ledger:
             if image.error is not None:
                 if self._strict:
                     raise ImageError(image.error)
-                self._answers[place] = Answer(name=image.name, error=image.error)
+                self._answers[place] = Classification(name=image.name, error=image.error)
         part = [place for place in range(len(self._batch)) if place not in self._answers]
         return [part] if part else []
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[Classification]:
         """Give all answers, in the order of the images."""
         return [self._answers[place] for place in range(len(self._batch))]
 
@@ -171,7 +171,9 @@ class _Ledger:
         """Note what a reply says of a part, and give the parts that are to be asked again."""
         if isinstance(reply, pb.PredictResponse):
             for place, prediction in zip(part, reply.predictions, strict=True):
-                self._answers[place] = Answer(name=self._batch[place].name, predictions=predictions_of(prediction))
+                self._answers[place] = Classification(
+                    name=self._batch[place].name, predictions=predictions_of(prediction)
+                )
             return []
         if isinstance(reply, QueueFullError):
             return [part]
@@ -195,4 +197,6 @@ class _Ledger:
         image, message = self._batch[place], str(reply)
         if self._strict:
             raise type(reply)(f"{image.name}: {message}" if image.is_file else message) from reply
-        self._answers[place] = Answer(name=image.name, error=f"{image.name}: {_NUMBERED.sub('', message, count=1)}")
+        self._answers[place] = Classification(
+            name=image.name, error=f"{image.name}: {_NUMBERED.sub('', message, count=1)}"
+        )

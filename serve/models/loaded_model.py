@@ -13,18 +13,18 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import UnfreezeError
-from unfreeze.contract.manifest import Manifest
-from unfreeze.contract.preprocess import prepare
+from unfreeze.contract.images.preprocess import prepare
+from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes import Runtime
 from unfreeze.serve.scheduling.admission import Admission
 from unfreeze.serve.scheduling.batcher import Batcher
-from unfreeze.serve.scheduling.execution_plan import Plan
-from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, Work
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
+from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, InferenceRequest
 from unfreeze.serve.scheduling.statistics import Statistics
 
 
-class ServedModel:
+class LoadedModel:
     """One version of a model, ready to answer.
 
     Args:
@@ -41,7 +41,7 @@ class ServedModel:
         name: str,
         version: int,
         runtime: Runtime,
-        plan: Plan,
+        plan: ExecutionPlan,
         decoders: ThreadPoolExecutor,
         options: ServeOptions,
     ) -> None:
@@ -84,7 +84,7 @@ class ServedModel:
         self._batcher.start()
 
     @contextmanager
-    def used(self) -> Iterator["ServedModel"]:
+    def used(self) -> Iterator["LoadedModel"]:
         """Keep it loaded for as long as the body runs."""
         self._users += 1
         self._unused.clear()
@@ -149,7 +149,7 @@ class ServedModel:
         statistics = self.statistics[not isinstance(images, np.ndarray)]
         try:
             with self._admission.admit(len(images), self._size(images)):
-                work = Work(images, self._classes, deadline=deadline, priority=priority)
+                work = InferenceRequest(images, self._classes, deadline=deadline, priority=priority)
                 answers = await self._batcher.submit(work)
         except asyncio.CancelledError:
             statistics.add_failure("CANCELED", time.monotonic() - arrived)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unfreeze.serve.models.loaded_model import ServedModel
+from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.verification import verify_answers
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes import Runtime, open_runtime
 from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions, read_checked
-from unfreeze.serve.scheduling.execution_plan import Plan, images_per_second, possible_plans
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, images_per_second, possible_plans
 
 _BETTER = 1.2  # a plan that decodes in a pool has to be this much faster in the runtime
 _ROUNDS = 3
@@ -25,8 +25,8 @@ def load(
     path: Path,
     decoders: ThreadPoolExecutor,
     options: ServeOptions,
-    plan: Plan | None = None,
-) -> ServedModel:
+    plan: ExecutionPlan | None = None,
+) -> LoadedModel:
     """Load a version of a model and warm it up; blocks, so keep it off the event loop.
 
     Args:
@@ -51,10 +51,10 @@ def load(
         runtime.close()
         raise
     _log.info("loaded %s version %d on %s: %s", name, version, options.device, plan)
-    return ServedModel(name, version, runtime, plan, decoders, options)
+    return LoadedModel(name, version, runtime, plan, decoders, options)
 
 
-def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, Plan]:
+def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, ExecutionPlan]:
     """Open the runtime as it was asked to be executed, or else as is fastest here."""
     checked = read_checked(path)  # once, for all
     plans = possible_plans(options, checked[1].max_batch)
@@ -75,7 +75,7 @@ def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, Plan]:
     return runtimes[chosen], replace(plans[chosen], image_s=plans[chosen].instances / speeds[chosen])
 
 
-def _told(options: ServeOptions, plan: Plan) -> RuntimeOptions:
+def _told(options: ServeOptions, plan: ExecutionPlan) -> RuntimeOptions:
     return RuntimeOptions(
         threads=plan.threads,
         instances=plan.instances,

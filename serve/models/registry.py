@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import (
     ModelError,
     ModelUnavailableError,
@@ -21,11 +22,11 @@ from unfreeze.contract.errors import (
     UnknownModelError,
 )
 from unfreeze.contract.files import fingerprint
-from unfreeze.contract.repository import ModelRepository
-from unfreeze.serve.models.loaded_model import ServedModel
+from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.loading import load
 from unfreeze.serve.options import ServeOptions
-from unfreeze.serve.scheduling.execution_plan import Plan, cores
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 _Print = tuple[int, int, int]
@@ -51,7 +52,7 @@ class VersionState:
     reason: str = ""
 
 
-class ModelSet:
+class ModelRegistry:
     """The models that are served, each in its newest versions.
 
     Use it in one event loop. `open` loads what there is; `refresh`, `load` and `unload` change it, one at a time.
@@ -64,8 +65,8 @@ class ModelSet:
     def __init__(self, options: ServeOptions, changed: Callable[[], None] = lambda: None) -> None:
         self._options, self._changed = options, changed
         self._repository = ModelRepository(options.repository)
-        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
-        self._served: dict[str, dict[int, ServedModel]] = {}
+        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
+        self._served: dict[str, dict[int, LoadedModel]] = {}
         self._prints: dict[tuple[str, int], _Print] = {}
         self._broken: dict[tuple[str, int], tuple[_Print, str]] = {}
         self._unloaded: set[str] = set()
@@ -74,7 +75,7 @@ class ModelSet:
         self._changes: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[LoadedModel]:
         """Go through every version that can be asked."""
         return (model for versions in self._served.values() for model in versions.values())
 
@@ -87,7 +88,7 @@ class ModelSet:
         """The versions of a model that can be asked, oldest first."""
         return tuple(self._served[name][number].version for number in sorted(self._served.get(name, ())))
 
-    def find(self, name: str, version: str = "") -> ServedModel:
+    def find(self, name: str, version: str = "") -> LoadedModel:
         """Look a model up.
 
         Args:
@@ -109,7 +110,7 @@ class ModelSet:
         loaded = ", ".join(str(number) for number in sorted(versions))
         raise UnknownModelError(f"{name or only} has version {loaded} loaded, not {version!r:.50}")
 
-    def use(self, name: str, version: str = "") -> AbstractContextManager[ServedModel]:
+    def use(self, name: str, version: str = "") -> AbstractContextManager[LoadedModel]:
         """Look a model up and keep it loaded for as long as the body runs.
 
         Raises:
@@ -226,7 +227,7 @@ class ModelSet:
 
     async def _take(self, name: str, versions: tuple[int, ...]) -> None:
         """Serve the newest versions of a model that can be loaded, and no others."""
-        wanted: dict[int, ServedModel] = {}
+        wanted: dict[int, LoadedModel] = {}
         try:
             for number in reversed(versions):
                 if self._options.versions and len(wanted) == self._options.versions:
@@ -241,7 +242,7 @@ class ModelSet:
             raise
         self._swap(name, wanted, "a newer version is served" if wanted else "gone from the repository")
 
-    async def _loaded(self, name: str, number: int) -> ServedModel | None:
+    async def _loaded(self, name: str, number: int) -> LoadedModel | None:
         """Give a version that is served already, or load it; None where that fails."""
         key, path = (name, number), self._repository.path(name, number)
         found = fingerprint(path)
@@ -276,7 +277,7 @@ class ModelSet:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # asked for by nobody, maybe
         await asyncio.shield(task)
 
-    def _swap(self, name: str, wanted: dict[int, ServedModel], why: str) -> None:
+    def _swap(self, name: str, wanted: dict[int, LoadedModel], why: str) -> None:
         """Put versions in the place of those before; these finish what they have and are closed."""
         before = self._served.get(name, {})
         if wanted:
@@ -310,11 +311,11 @@ def is_loading() -> bool:
     return any(thread.name == _LOADING for thread in threading.enumerate())
 
 
-async def _aside(work: Callable[[], ServedModel], plan: Plan | None) -> ServedModel:
+async def _aside(work: Callable[[], LoadedModel], plan: ExecutionPlan | None) -> LoadedModel:
     """Load in a thread of its own; where a version answers meanwhile, in one that leaves the cores to it."""
     # Threads that the runtime starts inherit their priority, so there must be none.
     yields = plan is not None and plan.threads == 1 and sys.platform == "linux"
-    loaded: Future[ServedModel] = Future()
+    loaded: Future[LoadedModel] = Future()
     loaded.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unfreeze.contract.errors import ModelError, first_line
-from unfreeze.contract.repository import SIGNATURE_FILE
+from unfreeze.contract.model.repository import SIGNATURE_FILE
 
 
 def check_signature(folder: Path, public_key: Path) -> None:

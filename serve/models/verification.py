@@ -10,9 +10,9 @@ import numpy as np
 import PIL
 
 from unfreeze.contract.errors import ImageError, ModelError
-from unfreeze.contract.manifest import Golden
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
-from unfreeze.contract.repository import check_beside
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.model.manifest import Golden
+from unfreeze.contract.model.repository import check_beside
 from unfreeze.serve.runtimes import Runtime, RuntimeName, open_runtime
 
 _LEAST = 1e-30  # float32 ends at 1e-38

@@ -12,8 +12,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from unfreeze.contract.errors import ServingError
-from unfreeze.serve.models.loaded_model import ServedModel
-from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.models.loaded_model import LoadedModel
+from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.model_statistics import shown_name
 from unfreeze.serve.scheduling.statistics import BUCKETS, STAGES, Histogram, Statistics
 from unfreeze.serve.status import REFUSED
@@ -38,7 +38,7 @@ class ModelCollector(Collector):
         models: what is served.
     """
 
-    def __init__(self, models: ModelSet) -> None:
+    def __init__(self, models: ModelRegistry) -> None:
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
@@ -67,7 +67,7 @@ class ModelCollector(Collector):
             yield _histogram(stage, models)
 
 
-def start_metrics(models: ModelSet, host: str, port: int) -> "MetricsServer":
+def start_metrics(models: ModelRegistry, host: str, port: int) -> "MetricsServer":
     """Answer `GET /metrics` from a thread of its own.
 
     Args:
@@ -129,7 +129,7 @@ def _seen(look: Callable[[], _T]) -> _T:
             continue
 
 
-def _of(model: ServedModel, *, encoded: bool) -> dict[str, str]:
+def _of(model: LoadedModel, *, encoded: bool) -> dict[str, str]:
     return {"model": shown_name(model, encoded=encoded), "version": model.version}
 
 

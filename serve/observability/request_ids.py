@@ -21,7 +21,7 @@ _STRANGE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
 _log = logging.getLogger(__name__)
 
 
-class RequestIds(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+class RequestIdInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
     """Names every request, tells its caller the name in the trailing metadata, and logs it at the level debug.
 
     The name is the metadata's `x-request-id`, else the `id` of the Open Inference Protocol's message, else a new one.

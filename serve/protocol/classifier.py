@@ -10,7 +10,7 @@ from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.contract.prediction import top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
-from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.streams import in_order
 from unfreeze.serve.status import deadline_of, refusal_of
 
@@ -24,7 +24,7 @@ class ClassifierService(ClassifierServicer):
         models: what is served.
     """
 
-    def __init__(self, models: ModelSet) -> None:
+    def __init__(self, models: ModelRegistry) -> None:
         self._models = models
 
     async def Predict(self, request: pb.PredictRequest, context: grpc.aio.ServicerContext) -> pb.PredictResponse:

@@ -7,14 +7,14 @@ from typing import Any
 import grpc
 
 from unfreeze.contract.errors import DrainingError, InvalidRequestError
-from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.handlers import Behavior
 from unfreeze.serve.status import deadline_of
 
 _METHODS = frozenset({"/inference.GRPCInferenceService/ModelInfer", "/unfreeze.v1.Classifier/Predict"})
 
 
-class RoomCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+class EarlyRejectionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
     """Refuses calls that no model has room or time for, by their deadline alone; their messages are never read.
 
     While something waits, a call of one message is served as gRPC serves a stream: its method runs first, and reads the
@@ -25,7 +25,7 @@ class RoomCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has
         models: what is served.
     """
 
-    def __init__(self, models: ModelSet) -> None:
+    def __init__(self, models: ModelRegistry) -> None:
         self._models = models
         self.draining = False
         self.turned_away = 0

@@ -21,7 +21,7 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _LONGEST_VARINT = 10
 
 
-class ReadableMessages(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
     """Lets services see only messages that can be read; refuses others, and whatever a service let through.
 
     Every method of the services is a coroutine function or, where it answers a stream, an asynchronous generator.

@@ -11,11 +11,11 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import InvalidRequestError, UnknownModelError
-from unfreeze.contract.manifest import INPUT, OUTPUT
-from unfreeze.contract.repository import ENCODED_SUFFIX
+from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
-from unfreeze.serve.models.loaded_model import ServedModel
-from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.models.loaded_model import LoadedModel
+from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 async def infer(
-    models: ModelSet, request: pb.ModelInferRequest, deadline: Callable[[int], float | None]
+    models: ModelRegistry, request: pb.ModelInferRequest, deadline: Callable[[int], float | None]
 ) -> pb.ModelInferResponse:
     """Answer a request.
 
@@ -65,7 +65,7 @@ def model_named(name: str) -> tuple[str, bool]:
     return name.removesuffix(ENCODED_SUFFIX), name.endswith(ENCODED_SUFFIX)
 
 
-def _read(request: pb.ModelInferRequest, *, encoded: bool, model: ServedModel) -> list[bytes] | np.ndarray:
+def _read(request: pb.ModelInferRequest, *, encoded: bool, model: LoadedModel) -> list[bytes] | np.ndarray:
     if encoded:
         return read_encoded(request, ENCODED_INPUT)
     return read_pixels(request, INPUT, model.manifest.preprocess.shape)
@@ -105,7 +105,7 @@ def _whole_number(parameters: Mapping[str, pb.InferParameter], name: str) -> int
 
 
 def _response(
-    request: pb.ModelInferRequest, model: ServedModel, answers: Float32[np.ndarray, "n c"], classes: int
+    request: pb.ModelInferRequest, model: LoadedModel, answers: Float32[np.ndarray, "n c"], classes: int
 ) -> pb.ModelInferResponse:
     if classes:
         classes = min(classes, answers.shape[1])

@@ -1,12 +1,12 @@
 """What a model has done, in Triton's words."""
 
-from unfreeze.contract.repository import ENCODED_SUFFIX
+from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
-from unfreeze.serve.models.loaded_model import ServedModel
+from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.scheduling.statistics import Duration
 
 
-def model_statistics(model: ServedModel, *, encoded: bool) -> pb.ModelStatistics:
+def model_statistics(model: LoadedModel, *, encoded: bool) -> pb.ModelStatistics:
     """Tell what one version of a model has done since it was loaded.
 
     Args:
@@ -40,7 +40,7 @@ def model_statistics(model: ServedModel, *, encoded: bool) -> pb.ModelStatistics
     )
 
 
-def shown_name(model: ServedModel, *, encoded: bool) -> str:
+def shown_name(model: LoadedModel, *, encoded: bool) -> str:
     """Give the name by which encoded or prepared images are sent to a model."""
     return model.name + ENCODED_SUFFIX * encoded
 

@@ -11,11 +11,11 @@ from typing import TypeAlias
 import grpc
 
 from unfreeze.contract.errors import ForbiddenError, InvalidRequestError, UnknownModelError
-from unfreeze.contract.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from unfreeze.serve.models.loaded_model import ServedModel
-from unfreeze.serve.models.registry import ModelSet
+from unfreeze.serve.models.loaded_model import LoadedModel
+from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, model_named
 from unfreeze.serve.protocol.model_statistics import model_statistics, shown_name
 from unfreeze.serve.protocol.streams import in_order
@@ -34,7 +34,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         admin: whether callers may load and unload models.
     """
 
-    def __init__(self, models: ModelSet, *, admin: bool) -> None:
+    def __init__(self, models: ModelRegistry, *, admin: bool) -> None:
         self._models, self._admin = models, admin
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:
@@ -157,7 +157,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         if parameters:
             raise InvalidRequestError(f"this server takes models from its repository alone, found {parameters!r:.200}")
 
-    def _find(self, name: str, wanted: str) -> tuple[ServedModel, bool]:
+    def _find(self, name: str, wanted: str) -> tuple[LoadedModel, bool]:
         """Find a model and whether it was asked for by its name for encoded images."""
         plain, encoded = model_named(name)
         return self._models.find(plain, wanted), encoded

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
-from unfreeze.contract.manifest import Manifest
+from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime, RuntimeOptions
 
 RuntimeName = Literal["cpu", "cuda", "tensorrt"]

@@ -14,7 +14,7 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.closing import Closing
 from unfreeze.contract.errors import ModelError, first_line
-from unfreeze.contract.manifest import Manifest
+from unfreeze.contract.model.manifest import Manifest
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED|bad_?alloc", re.IGNORECASE)
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Slot:
 Enqueue = Callable[[Slot, int], None]
 
 
-class Pipeline(Closing):
+class DevicePipeline(Closing):
     """A model on a device, behind the interface of every runtime; a context manager.
 
     A batch is filled up to the next of a few sizes, for devices prepare themselves for each. While one is computed, the

@@ -9,12 +9,13 @@ import onnxruntime
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.closing import Closing
-from unfreeze.contract.embedded import manifest_in
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError, first_line
-from unfreeze.contract.manifest import INPUT, OUTPUT, Manifest
-from unfreeze.contract.optimizers import disabled_optimizers
-from unfreeze.contract.repository import read_published
-from unfreeze.contract.seal import check_seal
+from unfreeze.contract.model.embedded import manifest_in
+from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.optimizers import disabled_optimizers
+from unfreeze.contract.model.repository import read_published
+from unfreeze.contract.model.seal import check_seal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class OnnxRuntime(Closing):
         self.path = Path(path)
         model, self.manifest = checked or read_checked(self.path)
         self._session: onnxruntime.InferenceSession | None = open_session(
-            model, self.manifest, self.path, "CPUExecutionProvider", threads or os.cpu_count() or 1
+            model, self.manifest, self.path, "CPUExecutionProvider", threads or usable_cores()
         )
 
     def buffer(self, images: int) -> UInt8[np.ndarray, "n h w 3"]:

@@ -7,16 +7,16 @@ import numpy as np
 import onnxruntime
 
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
 from unfreeze.serve.runtimes.cuda import Cuda, load_libraries
-from unfreeze.serve.runtimes.device_pipeline import Pipeline, Slot
+from unfreeze.serve.runtimes.device_pipeline import DevicePipeline, Slot
 from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions, open_session, read_checked
 
 _PROVIDER = "CUDAExecutionProvider"
 _LIBRARY = "libonnxruntime_providers_cuda.so"
 
 
-def open_on_cuda(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manifest] | None = None) -> Pipeline:
+def open_on_cuda(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manifest] | None = None) -> DevicePipeline:
     """Load a model on the first GPU, and compute every size of batch once.
 
     Args:
@@ -42,7 +42,7 @@ def open_on_cuda(path: Path, options: RuntimeOptions, checked: tuple[bytes, Mani
         return BoundGraph(session, manifest, cuda.name, graphs=options.graphs)
 
     most = options.max_batch or manifest.max_batch
-    return Pipeline(manifest, cuda, most=most, slots=options.instances, load=load, name=str(path))
+    return DevicePipeline(manifest, cuda, most=most, slots=options.instances, load=load, name=str(path))
 
 
 def provider_options(options: RuntimeOptions, compute: int) -> dict[str, str]:

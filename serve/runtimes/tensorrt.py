@@ -6,17 +6,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from unfreeze.contract.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, check_engine, load_tensorrt
 from unfreeze.contract.errors import ManifestError, ModelError
-from unfreeze.contract.manifest import INPUT, OUTPUT, Manifest
-from unfreeze.contract.repository import read_published
-from unfreeze.contract.schema import decode, loads
+from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, check_engine, load_tensorrt
+from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.repository import read_published
+from unfreeze.contract.model.schema import decode, loads
 from unfreeze.serve.runtimes.cuda import Cuda
-from unfreeze.serve.runtimes.device_pipeline import Pipeline, Slot
+from unfreeze.serve.runtimes.device_pipeline import DevicePipeline, Slot
 from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions, read_checked
 
 
-def open_engine(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manifest] | None = None) -> Pipeline:
+def open_engine(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manifest] | None = None) -> DevicePipeline:
     """Load the engine beside a model.
 
     Args:
@@ -33,7 +33,7 @@ def open_engine(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manif
     trt = load_tensorrt(facts.flavour)
     cuda = Cuda()
     check_engine(facts, hashlib.sha256(model).hexdigest(), trt.__version__, cuda.target)
-    return Pipeline(
+    return DevicePipeline(
         manifest,
         cuda,
         most=min(options.max_batch or manifest.max_batch, facts.batches[-1]),

@@ -12,13 +12,19 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import DeadlineError, DrainingError, ImageError, InvalidRequestError
-from unfreeze.serve.scheduling.execution_plan import Plan, Run
-from unfreeze.serve.scheduling.queue import WaitingParts
-from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, Part, Work, finish_from_thread, parts_of
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, Run
+from unfreeze.serve.scheduling.queue import RequestQueue
+from unfreeze.serve.scheduling.request import (
+    DEFAULT_PRIORITY,
+    InferenceRequest,
+    RequestSlice,
+    finish_from_thread,
+    slices_of,
+)
 
 Prepare = Callable[[bytes], np.ndarray]
 _SMOOTHING, _SURPRISE = 0.05, 8.0
-_Taken = tuple[Part, int, Sequence[bytes] | np.ndarray]
+_Taken = tuple[RequestSlice, int, Sequence[bytes] | np.ndarray]
 
 
 @dataclass(eq=False)
@@ -26,7 +32,7 @@ class _Batch:
     """Images that go through the runtime together."""
 
     pixels: np.ndarray
-    parts: list[tuple[Part, int]] = field(default_factory=list)
+    parts: list[tuple[RequestSlice, int]] = field(default_factory=list)
     decodes: "list[Future[None]]" = field(default_factory=list)
     rows: int = 0
     since: float = 0.0
@@ -55,7 +61,7 @@ class Batcher:
         run: Run,
         prepare: Prepare,
         buffer: Callable[[int], np.ndarray],
-        plan: Plan,
+        plan: ExecutionPlan,
         decoders: ThreadPoolExecutor,
         *,
         max_delay_ms: float = 0.0,
@@ -64,7 +70,7 @@ class Batcher:
         self.plan = plan
         self._run, self._prepare = run, prepare
         self._decoders, self._max_delay_s, self._on_batch = decoders, max_delay_ms / 1000, on_batch
-        self._waiting = WaitingParts()
+        self._waiting = RequestQueue()
         # To form a batch. Where instances decode what they take, they need not wait for each other.
         self._turn: AbstractContextManager[object] = nullcontext() if plan.fused else threading.Lock()
         self._free = plan.instances
@@ -114,7 +120,7 @@ class Batcher:
         if time.monotonic() + seconds > deadline:
             raise DeadlineError(f"the answer would take about {1000 * seconds:.0f} ms, longer than the deadline leaves")
 
-    async def submit(self, work: Work) -> Float32[np.ndarray, "n c"]:
+    async def submit(self, work: InferenceRequest) -> Float32[np.ndarray, "n c"]:
         """Classify images, in one batch with others' or, where they are many, in several.
 
         A caller that is cancelled leaves the queue, and its batch-mates are not harmed.
@@ -130,7 +136,7 @@ class Batcher:
             DeadlineError: the deadline will pass, or passed, before the answer.
             DrainingError: the batcher is closing.
         """
-        parts = parts_of(work, self.plan.batch)
+        parts = slices_of(work, self.plan.batch)
         self.check_time(len(work.images), work.deadline, work.priority)
         with self._waiting.changed:
             if self._closing:
@@ -219,7 +225,7 @@ class Batcher:
         most = _SURPRISE * self._image_s or image_s
         self._image_s += _SMOOTHING * (min(image_s, most) - self._image_s)
 
-    def _decode(self, part: Part, pixels: UInt8[np.ndarray, "n h w 3"], row: int) -> None:
+    def _decode(self, part: RequestSlice, pixels: UInt8[np.ndarray, "n h w 3"], row: int) -> None:
         """Decode an image into its row; where that cannot be done, its request fails, and only that."""
         work, number = part.work, part.start
         if not work.is_wanted():
@@ -233,7 +239,9 @@ class Batcher:
             work.fail_from_thread(error)
         work.times.decode_s += time.monotonic() - started
 
-    def _deliver(self, parts: list[tuple[Part, int]], answers: Float32[np.ndarray, "n c"], infer_s: float) -> None:
+    def _deliver(
+        self, parts: list[tuple[RequestSlice, int]], answers: Float32[np.ndarray, "n c"], infer_s: float
+    ) -> None:
         """Write answers to their requests, and wake up the callers of those that are complete."""
         finished = []
         with self._waiting.changed:

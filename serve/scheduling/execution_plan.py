@@ -1,6 +1,5 @@
 """How a model is executed on this machine: measured once at warm-up, then kept."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.serve.options import ServeOptions
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -20,7 +20,7 @@ _CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ExecutionPlan:
     """How many batches are executed at once, by how many threads each, and how large they may be.
 
     Args:
@@ -45,26 +45,20 @@ class Plan:
         )
 
 
-def cores() -> int:
-    """Count the cores that this process may use: by its affinity, and by its control group's share of time."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _CGROUP.read_text().split()
-        return max(1, min(affinity, int(quota) // int(period)))
-    except (OSError, ValueError):  # no Linux, or no limit
-        return affinity
-
-
-def possible_plans(options: ServeOptions, max_batch: int) -> tuple[Plan, ...]:
+def possible_plans(options: ServeOptions, max_batch: int) -> tuple[ExecutionPlan, ...]:
     """List the plans that are worth measuring: on a CPU, one thread for each image or all of them for a batch.
 
     Args:
         options: may leave nothing to be measured.
         max_batch: what the model's manifest says.
     """
-    batch, count = options.max_batch or max_batch, cores()
+    batch, count = options.max_batch or max_batch, usable_cores()
     if options.device != "cpu":
-        return (Plan(instances=options.instances or _ON_GPU, threads=options.threads or 1, batch=batch, fused=False),)
+        return (
+            ExecutionPlan(
+                instances=options.instances or _ON_GPU, threads=options.threads or 1, batch=batch, fused=False
+            ),
+        )
     if options.instances or options.threads:
         instances = options.instances or max(1, count // options.threads)
         threads = options.threads or max(1, count // instances)
@@ -73,12 +67,14 @@ def possible_plans(options: ServeOptions, max_batch: int) -> tuple[Plan, ...]:
     return (alone,) if count == 1 else (alone, together)
 
 
-def _on_cpu(instances: int, threads: int, batch: int) -> Plan:
-    fused = instances >= cores()
-    return Plan(instances=instances, threads=threads, batch=min(batch, _FUSED_BATCH) if fused else batch, fused=fused)
+def _on_cpu(instances: int, threads: int, batch: int) -> ExecutionPlan:
+    fused = instances >= usable_cores()
+    return ExecutionPlan(
+        instances=instances, threads=threads, batch=min(batch, _FUSED_BATCH) if fused else batch, fused=fused
+    )
 
 
-def images_per_second(run: Run, plan: Plan, shape: tuple[int, int, int]) -> float:
+def images_per_second(run: Run, plan: ExecutionPlan, shape: tuple[int, int, int]) -> float:
     """Time a plan: all of its instances at once, for a few hundredths of a second, and at least twice each.
 
     Args:

@@ -5,12 +5,12 @@ import itertools
 import threading
 from collections import Counter
 
-from unfreeze.serve.scheduling.request import Part, Work
+from unfreeze.serve.scheduling.request import InferenceRequest, RequestSlice
 
 _FEW = 64
 
 
-class WaitingParts:
+class RequestQueue:
     """Parts of requests that no batch has taken yet.
 
     Not safe by itself: hold `changed` around every call. It is told whenever something is put in.
@@ -18,7 +18,7 @@ class WaitingParts:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self._heap: list[tuple[int, int, Part]] = []
+        self._heap: list[tuple[int, int, RequestSlice]] = []
         self._numbers = itertools.count()
         self._given_up = 0
         self.images = 0
@@ -27,14 +27,14 @@ class WaitingParts:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def put(self, work: Work, parts: list[Part]) -> None:
+    def put(self, work: InferenceRequest, parts: list[RequestSlice]) -> None:
         """Let a request wait."""
         for part in parts:
             heapq.heappush(self._heap, (work.priority, next(self._numbers), part))
             self._count(part, len(part))
         self.changed.notify(len(parts))
 
-    def take(self, room: int, *, encoded: bool) -> Part | None:
+    def take(self, room: int, *, encoded: bool) -> RequestSlice | None:
         """Take the first part that is worth its work; what is late is refused on the way.
 
         Args:
@@ -56,7 +56,7 @@ class WaitingParts:
         """Count the images that go before a request of this priority, were it put in now."""
         return sum(count for urgency, count in self._by_priority.items() if urgency <= priority)
 
-    def requests(self) -> set[Work]:
+    def requests(self) -> set[InferenceRequest]:
         """Give those that wait."""
         return {entry[2].work for entry in self._heap}
 
@@ -72,7 +72,7 @@ class WaitingParts:
                 self._count(entry[2], len(entry[2]))
             self._given_up = 0
 
-    def _count(self, part: Part, images: int) -> None:
+    def _count(self, part: RequestSlice, images: int) -> None:
         self.images += images
         self._by_priority[part.work.priority] += images
         if not self._by_priority[part.work.priority]:

@@ -14,7 +14,7 @@ from unfreeze.contract.errors import DeadlineError
 DEFAULT_PRIORITY = 1000
 
 
-class Work:
+class InferenceRequest:
     """One request's images; it owns the future that its caller waits for.
 
     Make it in the event loop of the caller. Worker threads fill `answers` in and count `left` down.
@@ -67,7 +67,7 @@ class Work:
             self.answer.set_exception(error)
 
 
-def finish_from_thread(works: Sequence[Work]) -> None:
+def finish_from_thread(works: Sequence[InferenceRequest]) -> None:
     """Give their answers to the callers of complete requests, all in one turn of their event loop."""
     for work in works:
         work.over = True
@@ -75,7 +75,7 @@ def finish_from_thread(works: Sequence[Work]) -> None:
         works[0].loop.call_soon_threadsafe(_finish, works)
 
 
-def _finish(works: Sequence[Work]) -> None:
+def _finish(works: Sequence[InferenceRequest]) -> None:
     for work in works:
         if not work.answer.done():
             work.answer.set_result(work.answers)
@@ -99,7 +99,7 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class RequestSlice:
     """Some images of one request that go into one batch: a single encoded one, or some prepared ones.
 
     Args:
@@ -108,7 +108,7 @@ class Part:
         stop: the one after its last.
     """
 
-    work: Work
+    work: InferenceRequest
     start: int
     stop: int
 
@@ -116,7 +116,7 @@ class Part:
         return self.stop - self.start
 
 
-def parts_of(work: Work, most: int) -> list[Part]:
+def slices_of(work: InferenceRequest, most: int) -> list[RequestSlice]:
     """Take a request apart.
 
     Args:
@@ -124,4 +124,6 @@ def parts_of(work: Work, most: int) -> list[Part]:
         most: images of one batch.
     """
     step = 1 if work.encoded else most
-    return [Part(work, start, min(start + step, len(work.images))) for start in range(0, len(work.images), step)]
+    return [
+        RequestSlice(work, start, min(start + step, len(work.images))) for start in range(0, len(work.images), step)
+    ]

@@ -4,7 +4,7 @@ import bisect
 import time
 from dataclasses import dataclass, field
 
-from unfreeze.serve.scheduling.request import Work
+from unfreeze.serve.scheduling.request import InferenceRequest
 
 # Seconds; the upper bounds of histograms.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -64,7 +64,7 @@ class Statistics:
         """Count a batch, under the batcher's lock."""
         self.batches.setdefault(images, Duration()).add(seconds)
 
-    def add_success(self, work: Work) -> None:
+    def add_success(self, work: InferenceRequest) -> None:
         """Count a request that was answered."""
         times, now = work.times, time.monotonic()
         self.images += len(work.answers)

@@ -49,7 +49,7 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     return tuple(token for _, token in numbered)
 
 
-class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
     """Lets calls pass that carry a token, and all those to `grpc.health.v1`.
 
     Args:

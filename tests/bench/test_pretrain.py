@@ -15,7 +15,7 @@ from bench.pretrain.catalog import CLASSES, FAMILIES, SIDE_PX, draw_image, draw_
 from bench.pretrain.isometries import FRIEZES, frieze, rosette
 from bench.pretrain.pool import PoolPlan
 from bench.pretrain.train import Recipe, train
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -40,7 +40,7 @@ def test_the_contract_is_light() -> None:
         "google.protobuf",
     }
     ours = {"unfreeze.tune", "unfreeze.export", "unfreeze.serve", "unfreeze.protos"}
-    assert {"numpy", "PIL", "unfreeze.contract.preprocess"} <= set(loaded)
+    assert {"numpy", "PIL", "unfreeze.contract.images.preprocess"} <= set(loaded)
     assert not (heavy | ours) & set(loaded)
 
 
@@ -55,8 +55,8 @@ import io
 from PIL import Image
 file = io.BytesIO()
 Image.new("RGB", (9, 8), (10, 20, 30)).save(file, "PNG")
-spec = unfreeze.contract.preprocess.PreprocessSpec(resize=(4,), crop=(4, 4))
-made = unfreeze.contract.preprocess.prepare(file.getvalue(), spec)
+spec = unfreeze.contract.images.preprocess.PreprocessSpec(resize=(4,), crop=(4, 4))
+made = unfreeze.contract.images.preprocess.prepare(file.getvalue(), spec)
 print(made.shape, made[0, 0].tolist())
 """
     assert _run(code) == "(4, 4, 3) [10, 20, 30]\n"

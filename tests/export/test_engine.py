@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.runs import SPEC, write_run
 
-from unfreeze.contract.engine import EngineFacts, check_engine, load_tensorrt
 from unfreeze.contract.errors import ModelError, OptionsError, ProofError
+from unfreeze.contract.model.engine import EngineFacts, check_engine, load_tensorrt
 from unfreeze.contract.reporting import Silent
 from unfreeze.export.engine import build_engine
 from unfreeze.export.options import EngineOptions, ExportOptions

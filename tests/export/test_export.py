@@ -18,7 +18,7 @@ import torch
 from support.runs import SPEC, write_run
 
 from unfreeze.contract.errors import CheckpointError, ProofError, RepositoryError
-from unfreeze.contract.manifest import METADATA_KEY, Manifest
+from unfreeze.contract.model.manifest import METADATA_KEY, Manifest
 from unfreeze.contract.reporting import Silent
 from unfreeze.export.graph import Served
 from unfreeze.export.options import ExportOptions

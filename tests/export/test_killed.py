@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.runs import write_run
 
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import Published, export_model
 from unfreeze.serve.models.verification import verify

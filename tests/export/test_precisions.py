@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from support.runs import SPEC, write_run
 
 from unfreeze.contract.errors import OptionsError, ProofError
-from unfreeze.contract.manifest import Candidate, Proof
+from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Silent
 from unfreeze.export.candidates import Built, choose
 from unfreeze.export.graph import Served, graph_from_network

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.runs import write_run
 
 from unfreeze.contract.errors import ModelError, OptionsError, ProofError
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.serve.models.signature import check_signature

@@ -14,8 +14,8 @@ from support.runs import SPEC, write_run
 
 import unfreeze.serve.models.verification
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.manifest import METADATA_KEY, Manifest
-from unfreeze.contract.seal import UNSEALED, check_seal
+from unfreeze.contract.model.manifest import METADATA_KEY, Manifest
+from unfreeze.contract.model.seal import UNSEALED, check_seal
 from unfreeze.export.graph import with_manifest
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import Published, export_model

@@ -8,8 +8,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthServicer, HealthStub, add_HealthServicer_to_server
 
 from unfreeze.serve.observability.logs import LogOptions, start_logging
-from unfreeze.serve.observability.request_ids import RequestIds
-from unfreeze.serve.protocol.error_interceptor import ReadableMessages
+from unfreeze.serve.observability.request_ids import RequestIdInterceptor
+from unfreeze.serve.protocol.error_interceptor import ErrorInterceptor
 
 
 class _Failing(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
@@ -18,7 +18,7 @@ class _Failing(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking 
 
 
 async def _ask() -> None:
-    server = grpc.aio.server(interceptors=[RequestIds(), ReadableMessages()])
+    server = grpc.aio.server(interceptors=[RequestIdInterceptor(), ErrorInterceptor()])
     add_HealthServicer_to_server(_Failing(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

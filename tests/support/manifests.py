@@ -1,7 +1,7 @@
 """A manifest for tests that need any."""
 
-from unfreeze.contract.manifest import Manifest, Proof, Provenance
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.manifest import Manifest, Proof, Provenance
 
 MANIFEST = Manifest(
     labels=("ant", "bee"),

@@ -6,8 +6,8 @@ import torch
 import torchvision
 
 from support.images import COLORS, write_images
-from unfreeze.contract.manifest import Provenance
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.manifest import Provenance
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run
 from unfreeze.tune.backbones.network import Network, pool
 

@@ -6,7 +6,7 @@ import torch
 
 from support.images import write_images
 from support.runs import SPEC
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.families import build
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import read_dataset
@@ -14,8 +14,8 @@ from unfreeze.tune.data.images import TRAIN, LabeledImage
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.cache import Cached
-from unfreeze.tune.features.extract import Gathered, gather
-from unfreeze.tune.features.placement import Room
+from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
+from unfreeze.tune.features.placement import CachePlacement
 
 FLOAT32 = Precision(device=torch.device("cpu"), dtype=torch.float32)
 BFLOAT16 = Precision(device=torch.device("cpu"), dtype=torch.bfloat16)
@@ -51,12 +51,12 @@ def activations_at(network: Network, position: int, count: int = 24, *, views: i
     return Cached(position=position, activations=activations, labels=labels)
 
 
-def room_in(folder: Path, budget_bytes: int = AMPLE) -> Room:
+def placement_in(folder: Path, budget_bytes: int = AMPLE) -> CachePlacement:
     """Give room for activations."""
-    return Room(budget_bytes=budget_bytes, folder=folder)
+    return CachePlacement(budget_bytes=budget_bytes, folder=folder)
 
 
-def gathered_at(  # noqa: PLR0913 - one pass is told several things
+def extracted_at(  # noqa: PLR0913 - one pass is told several things
     network: Network,
     position: int,
     images: tuple[LabeledImage, ...],
@@ -66,7 +66,9 @@ def gathered_at(  # noqa: PLR0913 - one pass is told several things
     precision: Precision = FLOAT32,
     budget_bytes: int = AMPLE,
     survey: bool = False,
-) -> Gathered:
+) -> ExtractedFeatures:
     """Run the network once over the images."""
     recipe = Views(spec=SPEC, count=views, seed=1)
-    return gather(network, position, images, recipe, precision, room_in(folder, budget_bytes), survey=survey)
+    return extract_features(
+        network, position, images, recipe, precision, placement_in(folder, budget_bytes), survey=survey
+    )

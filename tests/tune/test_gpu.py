@@ -15,7 +15,7 @@ import unfreeze.tune.features.placement
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.device.precision import Precision, choose_precision
 from unfreeze.tune.features.cache import Cached
-from unfreeze.tune.features.placement import Place, Room
+from unfreeze.tune.features.placement import CachePlacement, Place
 from unfreeze.tune.options import PrecisionName, TuneOptions
 from unfreeze.tune.run import fine_tune
 from unfreeze.tune.training.train import Epoch, Schedule, Training
@@ -76,8 +76,8 @@ def _kept(source: Cached, place: Place, precision: Precision, folder: Path, patc
     report = psutil.virtual_memory()._replace(available=free[1])
     patched.setattr(unfreeze.tune.features.placement, "free_on", lambda _: free[0])
     patched.setattr(psutil, "virtual_memory", lambda: report)
-    room = Room(budget_bytes=8 * GB, folder=folder, device=precision.device)
-    kept = room.allocate(source.activations.shape, source.activations.dtype)
+    placement = CachePlacement(budget_bytes=8 * GB, folder=folder, device=precision.device)
+    kept = placement.allocate(source.activations.shape, source.activations.dtype)
     kept.copy_(source.activations)
     return Cached(position=source.position, activations=kept, labels=source.labels, device=precision.device)
 

@@ -14,7 +14,7 @@ import torch
 from support.images import write_images
 
 from unfreeze.contract.errors import CheckpointError, DataError, OptionsError, UnfreezeError, WeightsError
-from unfreeze.contract.preprocess import prepare
+from unfreeze.contract.images.preprocess import prepare
 from unfreeze.tune.artifacts.checkpoint import claimed, load_run, save_run
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.evaluation.evaluate import evaluate

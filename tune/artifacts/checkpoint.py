@@ -14,9 +14,9 @@ import safetensors.torch
 
 from unfreeze.contract.errors import CheckpointError, ManifestError, first_line
 from unfreeze.contract.files import replacing
-from unfreeze.contract.manifest import Provenance, check_abstain_below, check_labels
-from unfreeze.contract.preprocess import PreprocessSpec
-from unfreeze.contract.schema import decode, loads
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.manifest import Provenance, check_abstain_below, check_labels
+from unfreeze.contract.model.schema import decode, loads
 from unfreeze.tune.backbones.families import build
 from unfreeze.tune.backbones.link import LINKS, SOFTMAX
 from unfreeze.tune.backbones.network import Network

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from unfreeze.contract.manifest import Provenance
+from unfreeze.contract.model.manifest import Provenance
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained

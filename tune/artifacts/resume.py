@@ -77,7 +77,7 @@ class Unfinished:
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
             raise CheckpointError(
                 f"the run's state cannot be written to {self.folder}: {_reason(error)}. What was written before is "
-                "intact: make room, and go on with --resume"
+                "intact: make placement, and go on with --resume"
             ) from error
 
     def load(self, name: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze.contract.errors import CheckpointError
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.families import Stage, family_of
 from unfreeze.tune.backbones.link import SOFTMAX
 

@@ -15,8 +15,8 @@ import torchvision
 from torch import Tensor, nn
 
 from unfreeze.contract.errors import ManifestError, WeightsError, first_line
-from unfreeze.contract.preprocess import PreprocessSpec
-from unfreeze.contract.schema import decode, loads
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.schema import decode, loads
 from unfreeze.tune.backbones.families import build, family_of
 from unfreeze.tune.backbones.network import Network, load_weights
 

@@ -12,8 +12,9 @@ import numpy as np
 import torchvision
 from PIL import Image
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ImageError
-from unfreeze.contract.preprocess import PreprocessSpec, decode
+from unfreeze.contract.images.preprocess import PreprocessSpec, decode
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.backbones.network import ALL, HEAD
 from unfreeze.tune.backbones.weights import load_pretrained
@@ -211,7 +212,7 @@ def _load_seconds(images: list[tuple[str, bytes]], views: Views) -> float:
             decode(image[1], at_least=DECODED_SIDE)
             make_views(image[1], image[0], views)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(make, images[:4]))  # warm up
         started = time.perf_counter()
         list(pool.map(make, images))

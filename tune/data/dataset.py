@@ -8,7 +8,7 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 
 from unfreeze.contract.errors import DataError
-from unfreeze.contract.manifest import check_labels
+from unfreeze.contract.model.manifest import check_labels
 from unfreeze.tune.data.dataset_csv import find_in_csv
 from unfreeze.tune.data.dataset_folder import find_in_folder
 from unfreeze.tune.data.images import TEST, TRAIN, VAL, LabeledImage, Skipped, printable, stored_path

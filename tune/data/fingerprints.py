@@ -8,7 +8,7 @@ import numpy as np
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import ImageError
-from unfreeze.contract.preprocess import PreprocessSpec, decode, resize_and_crop
+from unfreeze.contract.images.preprocess import PreprocessSpec, decode, resize_and_crop
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, LabeledImage, Skipped
 from unfreeze.tune.data.prefetch import map_ahead
 

@@ -1,10 +1,11 @@
 """Work on many items on all cores, a few of them ahead of whoever takes the results."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from unfreeze.contract.cores import usable_cores
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -22,7 +23,7 @@ def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: i
     Yields:
         The results, in the order of the items.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         waiting: deque[Future[_Result]] = deque()
         try:
             for item in items:

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import ImageError
-from unfreeze.contract.preprocess import PreprocessSpec, decode, resize_and_crop
+from unfreeze.contract.images.preprocess import PreprocessSpec, decode, resize_and_crop
 from unfreeze.tune.data.dataset import LabeledImage, Skipped
 from unfreeze.tune.data.prefetch import map_ahead
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import DataError
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.link import SOFTMAX, negative_log_likelihoods, probabilities
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import LabeledImage, Skipped
@@ -67,7 +67,7 @@ def evaluate(
 
     Args:
         network: on the device.
-        images: prepared with `unfreeze.contract.preprocess`; those that do not decode are left out.
+        images: prepared with `unfreeze.contract.images.preprocess`; those that do not decode are left out.
         spec: how.
         device: where.
         advance: called with the number of images done.

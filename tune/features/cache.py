@@ -19,7 +19,7 @@ from unfreeze.tune.data.views import Views, load_view
 from unfreeze.tune.device.memory import in_halves
 from unfreeze.tune.device.precision import CPU, Precision
 from unfreeze.tune.device.staging import stacked, staged
-from unfreeze.tune.features.placement import Room
+from unfreeze.tune.features.placement import CachePlacement
 
 _BATCHES_AHEAD = 4
 Advance = Callable[[int], None]
@@ -181,18 +181,18 @@ def cache_bytes(network: Network, position: int, images: int, views: int) -> int
     return images * views * math.prod(network.border_shape(position)) * kept_type(position).itemsize
 
 
-def fits(network: Network, position: int, images: int, views: int, room: Room) -> bool:
+def fits(network: Network, position: int, images: int, views: int, placement: CachePlacement) -> bool:
     """Tell whether activations may be kept."""
-    return cache_bytes(network, position, images, views) <= room.budget_bytes
+    return cache_bytes(network, position, images, views) <= placement.budget_bytes
 
 
-def allocate_at(network: Network, position: int, images: int, views: int, room: Room) -> Tensor:
+def allocate_at(network: Network, position: int, images: int, views: int, placement: CachePlacement) -> Tensor:
     """Make room for the activations behind so many blocks: [N, V, ...].
 
     Raises:
         UnfreezeError: there is no room on the disk.
     """
-    return room.allocate((images, views, *network.border_shape(position)), kept_type(position))
+    return placement.allocate((images, views, *network.border_shape(position)), kept_type(position))
 
 
 def run_trunk(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Iterator[Tensor]:
@@ -225,11 +225,13 @@ def _run_frozen(network: Network, precision: Precision, first: int, last: int, b
         return network.run_blocks(precision.lay_out(batch), first, last)
 
 
-def advance_cache(network: Network, cached: Cached, position: int, precision: Precision, room: Room) -> Cached:
+def advance_cache(
+    network: Network, cached: Cached, position: int, precision: Precision, placement: CachePlacement
+) -> Cached:
     """Take cached activations on to a later cut."""
     if position == cached.position:
         return cached
-    kept = allocate_at(network, position, *cached.activations.shape[:2], room)
+    kept = allocate_at(network, position, *cached.activations.shape[:2], placement)
     flat, done = kept.flatten(0, 1), 0
     for part in run_trunk(network, cached.activations.flatten(0, 1), cached.position, position, precision):
         flat[done : done + len(part)] = part
@@ -237,19 +239,19 @@ def advance_cache(network: Network, cached: Cached, position: int, precision: Pr
     return replace(cached, position=position, activations=kept)
 
 
-def keep(streamed: Streamed, room: Room, reporter: Reporter | None = None) -> "Cached | Streamed":
-    """Compute activations once and keep them; where there is no room, leave them to be computed when wanted.
+def keep(streamed: Streamed, placement: CachePlacement, reporter: Reporter | None = None) -> "Cached | Streamed":
+    """Compute activations once and keep them; where there is no placement, leave them to be computed when wanted.
 
     Args:
         streamed: what computes them.
-        room: where to keep them.
+        placement: where to keep them.
         reporter: shows progress.
     """
     network, count, views = streamed.network, len(streamed.images), streamed.views
-    if not fits(network, streamed.position, count, views, room):
+    if not fits(network, streamed.position, count, views, placement):
         return streamed
     advance = (reporter or Silent()).track("keeping the activations", count)
-    kept = allocate_at(network, streamed.position, count, views, room)
+    kept = allocate_at(network, streamed.position, count, views, placement)
     size = max(1, streamed.precision.trunk_batch // views)
     deals = [
         (rows.repeat_interleave(views), torch.arange(views).repeat(len(rows)))

@@ -18,13 +18,13 @@ from unfreeze.tune.device.memory import in_halves
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.device.staging import stacked
 from unfreeze.tune.features.cache import Advance, Cached, Streamed, advance_cache, allocate_at, fits, keep
-from unfreeze.tune.features.placement import Room
+from unfreeze.tune.features.placement import CachePlacement
 
 SURVEYED_IMAGES = 4000  # the standard error of an accuracy over so many is below 0.008
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class ExtractedFeatures:
     """What one pass gives, of the N images that decode, in V views.
 
     Args:
@@ -48,19 +48,21 @@ class Gathered:
         """Of the N images, int64."""
         return self.streamed.labels
 
-    def source_at(self, position: int, room: Room, reporter: Reporter | None = None) -> Cached | Streamed:
+    def source_at(
+        self, position: int, placement: CachePlacement, reporter: Reporter | None = None
+    ) -> Cached | Streamed:
         """Give the activations at a cut: from those that are kept where they lie before it, else from the images."""
         streamed = replace(self.streamed, position=position)
         if self.kept is None or position < self.kept.position:
-            return keep(streamed, room, reporter)
-        if not fits(streamed.network, position, len(streamed.images), streamed.views, room):
+            return keep(streamed, placement, reporter)
+        if not fits(streamed.network, position, len(streamed.images), streamed.views, placement):
             return streamed
-        return advance_cache(streamed.network, self.kept, position, streamed.precision, room)
+        return advance_cache(streamed.network, self.kept, position, streamed.precision, placement)
 
 
 @dataclass(kw_only=True)
 class _Pass:
-    """What a pass has gathered so far."""
+    """What a pass has extracted so far."""
 
     network: Network
     position: int
@@ -102,7 +104,7 @@ class _Pass:
             parts = activations.to(self.kept.dtype).unflatten(0, (-1, self.views))
             self.kept[self.done : self.done + len(parts)] = parts
 
-    def result(self, images: tuple[LabeledImage, ...], views: Views, skipped: tuple[Skipped, ...]) -> Gathered:
+    def result(self, images: tuple[LabeledImage, ...], views: Views, skipped: tuple[Skipped, ...]) -> ExtractedFeatures:
         labels = labels_of(images)
         streamed = Streamed(
             network=self.network,
@@ -112,7 +114,7 @@ class _Pass:
             precision=self.precision,
             labels=labels,
         )
-        return Gathered(
+        return ExtractedFeatures(
             streamed=streamed,
             kept=None
             if self.kept is None
@@ -129,17 +131,17 @@ class _Pass:
         )
 
 
-def gather(  # noqa: PLR0913 - one pass gives several things
+def extract_features(  # noqa: PLR0913 - one pass gives several things
     network: Network,
     position: int,
     images: Sequence[LabeledImage],
     views: Views,
     precision: Precision,
-    room: Room,
+    placement: CachePlacement,
     advance: Advance = lambda _: None,
     *,
     survey: bool = False,
-) -> Gathered:
+) -> ExtractedFeatures:
     """Run all blocks once over every view of every image.
 
     Args:
@@ -149,7 +151,7 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         images: what to run; those that do not decode are left out.
         views: V per image.
         precision: to run in.
-        room: for the activations.
+        placement: for the activations.
         advance: called with the number of images done.
         survey: also pool at every border, for about 4,000 of the images at most, evenly spaced.
 
@@ -159,8 +161,8 @@ def gather(  # noqa: PLR0913 - one pass gives several things
         UnfreezeError: there is no room on the disk, or the GPU's memory does not hold a single image.
     """
     going = _Pass(network=network, position=position, precision=precision, views=views.count)
-    if position < len(network.block_names) and fits(network, position, len(images), views.count, room):
-        going.kept = allocate_at(network, position, len(images), views.count, room)
+    if position < len(network.block_names) and fits(network, position, len(images), views.count, placement):
+        going.kept = allocate_at(network, position, len(images), views.count, placement)
     skipped: list[Skipped] = []
     done: list[LabeledImage] = []
     stride = -(-len(images) // SURVEYED_IMAGES)
@@ -172,13 +174,13 @@ def gather(  # noqa: PLR0913 - one pass gives several things
             advance(len(chunk))
     if not done:
         raise DataError(f"none of {len(images)} images decodes; the first: {skipped[0].path}: {skipped[0].reason}")
-    gathered = going.result(tuple(done), views, tuple(skipped))
-    if not all(features.isfinite().all() for features in (gathered.features, *gathered.borders.values())):
+    extracted = going.result(tuple(done), views, tuple(skipped))
+    if not all(features.isfinite().all() for features in (extracted.features, *extracted.borders.values())):
         raise WeightsError(
             f"in {precision.dtype} the network makes numbers of the images that are none: its weights are damaged, "
             f"or made for images prepared in another way{precision.remedy}"
         )
-    return gathered
+    return extracted
 
 
 def _chunks(

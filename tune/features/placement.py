@@ -20,7 +20,7 @@ _DEVICE_MARGIN = 1 << 30  # for the weights' copies and the kernels' workspaces,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class CachePlacement:
     """Where activations may be kept.
 
     Args:

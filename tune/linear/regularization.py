@@ -1,6 +1,5 @@
 """Choose a linear classifier's regularization by cross-validation over images."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from unfreeze.contract.arrays import Float, Float32, Float64, Int64
+from unfreeze.contract.cores import usable_cores
 from unfreeze.tune.data.folds import stratified_folds
 from unfreeze.tune.linear.fit import Solver
 
@@ -101,7 +101,7 @@ def choose_regularization(
     if not splits:
         return None
     tried: list[Trial] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         folds = [(Standardized(examples.take(train), solver()), held_out) for train, held_out in splits]
         for strength in strengths:
             decisions = np.empty((len(examples.labels), int(examples.labels.max()) + 1))

@@ -144,7 +144,7 @@ def choose(entered: Entered) -> Choice:
     depths = _survey(entered) if wants_survey(entered.options) else ()
     foreign = is_foreign(depths)
     tried = _TRIED_FOREIGN_IMAGES if foreign else _TRIED_IMAGES
-    folds = _folds(entered.gathered.labels.numpy(), tried, entered.options.seed)
+    folds = _folds(entered.extracted.labels.numpy(), tried, entered.options.seed)
     if not folds:
         return _careful(entered)
     contest = Contest(entered=entered, folds=folds)
@@ -177,13 +177,13 @@ def is_foreign(depths: Sequence[DepthScore]) -> bool:
 
 
 def _survey(entered: Entered) -> tuple[DepthScore, ...]:
-    gathered = entered.gathered
-    labels = gathered.labels[gathered.surveyed]
+    extracted = entered.extracted
+    labels = extracted.labels[extracted.surveyed]
     # Where not all images were surveyed, a rare class may have too few there to hold any out.
     enough = torch.bincount(labels)[labels] >= _FOLDS
     labels = labels[enough].unique(return_inverse=True)[1]
     folds = stratified_folds(labels.numpy(), _FOLDS, entered.options.seed) if labels.any() else ()
-    borders = {position: pooled[enough] for position, pooled in gathered.borders.items()}
+    borders = {position: pooled[enough] for position, pooled in extracted.borders.items()}
     return survey_cuts(entered.network, borders, labels, folds, entered.reporter) if folds else ()
 
 
@@ -210,10 +210,10 @@ def _chosen_rate(contest: Contest) -> Choice:
 
 def _best_linear(contest: Contest) -> Candidate:
     """Take the softmax regression unless another linear recipe is clearly ahead."""
-    gathered = contest.entered.gathered
+    extracted = contest.entered.extracted
     best = Candidate(PROBE, HEAD, 0.0)
     contest.enter(best)
-    if gathered.features[:, 0].numel() * len(np.unique(gathered.labels)) > _LINEAR_WORK:
+    if extracted.features[:, 0].numel() * len(np.unique(extracted.labels)) > _LINEAR_WORK:
         return best
     for recipe in LINEAR[1:]:
         other = Candidate(recipe, HEAD, 0.0)
@@ -229,7 +229,7 @@ def _climb(contest: Contest, best: Candidate | None, *, foreign: bool) -> tuple[
     trial is saved.
     """
     why, rates = "nothing was clearly ahead of it", _rates(contest.entered.options, foreign=foreign)
-    images = len(contest.entered.gathered.labels)
+    images = len(contest.entered.extracted.labels)
     few = best is None or images < _PLENTY
     for recipe, cut in _depths(contest.entered.network, few=few, foreign=foreign):
         if best is not None and contest.is_settled(best):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.folds import Fold, stratified_folds, stratified_part
 from unfreeze.tune.data.images import LabeledImage, labels_of

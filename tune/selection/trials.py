@@ -18,8 +18,8 @@ from unfreeze.tune.data.folds import Fold
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
 from unfreeze.tune.features.cache import Source, pooled_features
-from unfreeze.tune.features.extract import Gathered
-from unfreeze.tune.features.placement import Room
+from unfreeze.tune.features.extract import ExtractedFeatures
+from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.linear.probe import Probe, fit_probe
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.recipes.registry import LINEAR, PROBE, recipe_of
@@ -55,7 +55,7 @@ class Entered:
 
     Args:
         network: pretrained; left as it is.
-        gathered: the training images.
+        extracted: the training images.
         probe: fitted on all of them.
         options: how to tune.
         precision: to compute in.
@@ -65,11 +65,11 @@ class Entered:
     """
 
     network: Network
-    gathered: Gathered
+    extracted: ExtractedFeatures
     probe: Probe
     options: TuneOptions
     precision: Precision
-    room: Room
+    placement: CachePlacement
     reporter: Reporter
     flip: Callable[[], bool]
 
@@ -151,7 +151,7 @@ class Contest:
         """Tell how much each image counts that a candidate saw in the first folds: float64 [n]."""
         labels = torch.cat([own.labels for own in self.answers[candidate][:folds]])
         if self.entered.options.class_weights == "balanced":
-            return class_weights(self.entered.gathered.labels)[labels].double()
+            return class_weights(self.entered.extracted.labels)[labels].double()
         return torch.ones(len(labels), dtype=torch.float64)
 
     def _folds_for_training(self) -> int:
@@ -167,8 +167,8 @@ class Contest:
     def _fit(self, kind: str, fold: Fold, inverse_regularization: float | None = None) -> Probe:
         entered = self.entered
         return fit_probe(
-            entered.gathered.features[fold.train],
-            entered.gathered.labels[fold.train],
+            entered.extracted.features[fold.train],
+            entered.extracted.labels[fold.train],
             kind=kind,
             seed=entered.options.seed,
             balanced=entered.options.class_weights == "balanced",
@@ -180,8 +180,8 @@ class Contest:
         probe = self._probe(number) if candidate.recipe == PROBE else self._fit(candidate.recipe, fold)
         probe.put_into(head)
         with torch.inference_mode():
-            logits = head.classify(self.entered.gathered.features[fold.held_out, 0])
-        return _evaluation(logits, self.entered.gathered.labels[fold.held_out], head.link)
+            logits = head.classify(self.entered.extracted.features[fold.held_out, 0])
+        return _evaluation(logits, self.entered.extracted.labels[fold.held_out], head.link)
 
     def _trained_answers(self, candidate: Candidate, number: int) -> Evaluation:
         entered, recipe, fold = self.entered, recipe_of(candidate.recipe), self.folds[number]
@@ -209,10 +209,10 @@ class Contest:
             return _evaluation(trial.head.classify(pooled).cpu(), held_out.labels, trial.head.link)
 
     def source_at(self, position: int) -> Source:
-        """Give the images' activations at a cut; those at one cut are kept besides the gathered ones."""
+        """Give the images' activations at a cut; those at one cut are kept besides the extracted ones."""
         if self._source is None or self._source.position != position:
             self._source = None  # the next ones want the room
-            self._source = self.entered.gathered.source_at(position, self.entered.room, self.entered.reporter)
+            self._source = self.entered.extracted.source_at(position, self.entered.placement, self.entered.reporter)
         return self._source
 
 

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.model.repository import find_model
 from unfreeze.contract.options import check_ranges
-from unfreeze.contract.repository import find_model
 
 EXAMPLES = """Examples:
 

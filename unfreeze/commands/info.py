@@ -11,8 +11,8 @@ from rich.text import Text
 
 from unfreeze.console import RESULTS, print_json
 from unfreeze.contract.errors import ModelError, first_line
-from unfreeze.contract.manifest import Manifest
-from unfreeze.contract.repository import find_model
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.model.repository import find_model
 
 EXAMPLES = """Examples:
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from unfreeze.console import RESULTS, print_json
-from unfreeze.contract.repository import find_model
+from unfreeze.contract.model.repository import find_model
 
 EXAMPLES = """Examples:
 

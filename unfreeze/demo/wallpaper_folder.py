@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 import zlib
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import DataError
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.demo.wallpaper import draw
@@ -81,7 +81,7 @@ def _draw_all(folder: Path, images: WallpaperSet, reporter: Reporter) -> None:
     counts = {"train": images.train_per_class, "val": images.val_per_class}
     advance = reporter.track("drawing the 17 wallpaper groups", len(GROUPS) * sum(counts.values()))
     # Spawned, and not forked: torch's threads may be running in this process.
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
         jobs = [
             pool.submit(_draw_some, folder / split / group, count, images)
             for group in GROUPS

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from support.manifests import MANIFEST
 
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.manifest import METADATA_KEY
-from unfreeze.contract.seal import sealed
+from unfreeze.contract.model.manifest import METADATA_KEY
+from unfreeze.contract.model.seal import sealed
 from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
 
 

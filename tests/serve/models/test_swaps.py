@@ -16,7 +16,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from support.runs import write_run
 from support.servers import RunningServer, running_server
 
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.protos import open_inference_pb2 as oip

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.logged import LoggedServer, logged_server
 from support.servers import serve_command
 
-from unfreeze.contract.manifest import INPUT
+from unfreeze.contract.model.manifest import INPUT
 from unfreeze.protos import open_inference_pb2 as oip
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub

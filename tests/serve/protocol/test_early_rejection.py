@@ -12,7 +12,7 @@ from support.images import COLORS, draw_image, encode
 from support.occupied import occupy
 from support.servers import running_server
 
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.run import Published
 from unfreeze.protos import open_inference_pb2 as oip
 from unfreeze.protos import unfreeze_pb2 as pb

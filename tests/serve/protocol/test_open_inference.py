@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.servers import RunningServer
 
-from unfreeze.contract.preprocess import prepare
+from unfreeze.contract.images.preprocess import prepare
 from unfreeze.export.run import Published
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub

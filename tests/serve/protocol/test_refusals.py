@@ -20,9 +20,9 @@ from support.occupied import occupy
 from support.servers import RunningServer, running_server
 
 from unfreeze.contract.errors import DrainingError
-from unfreeze.contract.manifest import METADATA_KEY
-from unfreeze.contract.repository import ModelRepository
-from unfreeze.contract.seal import sealed
+from unfreeze.contract.model.manifest import METADATA_KEY
+from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.model.seal import sealed
 from unfreeze.export.run import Published
 from unfreeze.protos import open_inference_pb2 as inference
 from unfreeze.protos import unfreeze_pb2 as pb

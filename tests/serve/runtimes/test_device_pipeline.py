@@ -13,25 +13,25 @@ from support.manifests import MANIFEST
 from support.runs import SPEC
 
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.manifest import METADATA_KEY
-from unfreeze.contract.preprocess import PreprocessSpec
-from unfreeze.contract.seal import sealed
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.manifest import METADATA_KEY
+from unfreeze.contract.model.seal import sealed
 from unfreeze.export.run import Published
-from unfreeze.serve.runtimes.device_pipeline import Pipeline, batch_sizes
+from unfreeze.serve.runtimes.device_pipeline import DevicePipeline, batch_sizes
 from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime, RuntimeOptions, open_session, read_checked
 from unfreeze.serve.runtimes.onnx_cuda import BoundGraph, open_on_cuda, provider_options
 
 PROVIDER = "CPUExecutionProvider"
 
 
-def _pipeline(path: Path, device: HostDevice, *, most: int = 8, slots: int = 2) -> Pipeline:
+def _pipeline(path: Path, device: HostDevice, *, most: int = 8, slots: int = 2) -> DevicePipeline:
     """What `open_on_cuda` does, on this machine's memory."""
     model, manifest = read_checked(path)
 
     def load(_compute: int) -> BoundGraph:
         return BoundGraph(open_session(model, manifest, path, PROVIDER), manifest, device.name)
 
-    return Pipeline(manifest, device, most=most, slots=slots, load=load, name="colors")
+    return DevicePipeline(manifest, device, most=most, slots=slots, load=load, name="colors")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def device() -> HostDevice:
 
 
 @pytest.fixture
-def pipeline(published: Published, device: HostDevice) -> Iterator[Pipeline]:
+def pipeline(published: Published, device: HostDevice) -> Iterator[DevicePipeline]:
     """A model on it."""
     with _pipeline(published.path, device) as opened:
         yield opened
@@ -66,7 +66,7 @@ def test_sizes_repeat(most: int, sizes: list[int]) -> None:
     assert list(batch_sizes(most)) == sizes
 
 
-def test_answers_are_those_of_the_plain_runtime(published: Published, pipeline: Pipeline) -> None:
+def test_answers_are_those_of_the_plain_runtime(published: Published, pipeline: DevicePipeline) -> None:
     """For batches of every size, also of more than the largest, and of none."""
     with OnnxRuntime(published.path) as plain:
         for count in (0, 1, 2, 5, 7, 8, 9, 21):
@@ -75,7 +75,7 @@ def test_answers_are_those_of_the_plain_runtime(published: Published, pipeline: 
             np.testing.assert_allclose(pipeline.run(pixels), expected, atol=1e-6)
 
 
-def test_what_was_in_a_slot_before_is_in_no_answer(pipeline: Pipeline) -> None:
+def test_what_was_in_a_slot_before_is_in_no_answer(pipeline: DevicePipeline) -> None:
     """A batch that is filled up is filled up with what others left; its own answers do not change by it."""
     few = _images(5)
     alone = pipeline.run(few)
@@ -84,7 +84,7 @@ def test_what_was_in_a_slot_before_is_in_no_answer(pipeline: Pipeline) -> None:
         np.testing.assert_array_equal(pipeline.run(few), alone)
 
 
-def test_callers_at_once_get_their_own_answers(pipeline: Pipeline) -> None:
+def test_callers_at_once_get_their_own_answers(pipeline: DevicePipeline) -> None:
     """Eight threads share two slots."""
     batches = [_images(1 + number % 9, seed=number) for number in range(64)]
     expected = [pipeline.run(batch) for batch in batches]
@@ -93,7 +93,7 @@ def test_callers_at_once_get_their_own_answers(pipeline: Pipeline) -> None:
             np.testing.assert_array_equal(answer, wanted)
 
 
-def test_images_that_lie_anyhow_are_taken(pipeline: Pipeline) -> None:
+def test_images_that_lie_anyhow_are_taken(pipeline: DevicePipeline) -> None:
     """Also those that do not lie one after the other in memory, and those in the device's own memory."""
     pixels = _images(6)
     expected = pipeline.run(pixels)

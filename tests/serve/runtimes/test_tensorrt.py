@@ -13,10 +13,10 @@ from support.manifests import MANIFEST
 from support.runs import SPEC, write_run
 from support.servers import running_server
 
-from unfreeze.contract.engine import load_tensorrt
 from unfreeze.contract.errors import ModelError, OptionsError, ProofError
-from unfreeze.contract.preprocess import prepare
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.images.preprocess import prepare
+from unfreeze.contract.model.engine import load_tensorrt
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.engine import this_target
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import Published, export_model

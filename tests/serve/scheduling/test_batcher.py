@@ -15,12 +15,12 @@ import pytest
 
 from unfreeze.contract.errors import DamagedImageError, DeadlineError, DrainingError, InvalidRequestError
 from unfreeze.serve.scheduling.batcher import Batcher
-from unfreeze.serve.scheduling.execution_plan import Plan
-from unfreeze.serve.scheduling.request import Work
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
+from unfreeze.serve.scheduling.request import InferenceRequest
 
 DAMAGED = 255
-PLAN = Plan(instances=1, threads=1, batch=4, fused=False)
-FUSED = Plan(instances=2, threads=1, batch=4, fused=True)
+PLAN = ExecutionPlan(instances=1, threads=1, batch=4, fused=False)
+FUSED = ExecutionPlan(instances=2, threads=1, batch=4, fused=True)
 
 
 class HeldRuntime:
@@ -61,11 +61,11 @@ def room_for(images: int) -> np.ndarray:
 
 async def submit(batcher: Batcher, pixels: np.ndarray | list[bytes], **limits: float) -> np.ndarray:
     """Ask for an answer."""
-    return await batcher.submit(Work(pixels, 2, **limits))
+    return await batcher.submit(InferenceRequest(pixels, 2, **limits))
 
 
 def run(
-    scenario: Callable[[Batcher, HeldRuntime], Awaitable[None]], plan: Plan = PLAN, *, max_delay_ms: float = 0
+    scenario: Callable[[Batcher, HeldRuntime], Awaitable[None]], plan: ExecutionPlan = PLAN, *, max_delay_ms: float = 0
 ) -> HeldRuntime:
     """Run a scenario on a started batcher."""
     runtime = HeldRuntime()
@@ -142,7 +142,7 @@ def test_many_images_of_one_caller_go_in_several_batches() -> None:
 
 
 def test_a_cancelled_caller_leaves_the_queue_and_harms_nobody() -> None:
-    """Work of a caller that has gone is not run, and its batch-mates are answered."""
+    """InferenceRequest of a caller that has gone is not run, and its batch-mates are answered."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
         calls = [asyncio.create_task(submit(batcher, images(value))) for value in range(4)]
@@ -226,7 +226,7 @@ def test_encoded_images_are_decoded_while_the_runtime_is_busy() -> None:
 
 
 @pytest.mark.parametrize("plan", [PLAN, FUSED])
-def test_a_damaged_image_fails_its_request_alone(plan: Plan) -> None:
+def test_a_damaged_image_fails_its_request_alone(plan: ExecutionPlan) -> None:
     """It is named by its place, and those in the same batch are answered."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
@@ -282,11 +282,11 @@ def test_waiting_is_counted_from_arrival_to_being_taken() -> None:
     """Also of what joins a batch that is forming already: nobody waits for less than nothing."""
 
     async def scenario(batcher: Batcher, runtime: HeldRuntime) -> None:
-        works = [Work(images(0), 2)]
+        works = [InferenceRequest(images(0), 2)]
         calls = [asyncio.create_task(batcher.submit(works[0]))]
         for value in (b"\1", b"\2"):
             await settled()
-            works.append(Work([value], 2))
+            works.append(InferenceRequest([value], 2))
             calls.append(asyncio.create_task(batcher.submit(works[-1])))
         await settled()
         runtime.let_go.set()
@@ -330,7 +330,7 @@ def test_what_is_less_urgent_keeps_nobody_from_being_in_time() -> None:
     run(scenario, replace(PLAN, image_s=1.0))
 
 
-class HastyWork(Work):
+class HastyWork(InferenceRequest):
     """A request whose caller gives up in the worst moment: when it was found to be wanted, as its batch is formed."""
 
     asked = 0
@@ -358,4 +358,4 @@ def test_who_gives_up_while_images_are_gathered_harms_nobody() -> None:
         await asyncio.wait((first, hasty, alone), timeout=10)
         assert (await asyncio.wait_for(submit(batcher, images(6)), 10))[0, 0] == 6
 
-    run(scenario, Plan(instances=1, threads=1, batch=4, fused=True))
+    run(scenario, ExecutionPlan(instances=1, threads=1, batch=4, fused=True))

@@ -15,7 +15,7 @@ from support.servers import running_server, serve_command
 
 from unfreeze.command import app
 from unfreeze.contract.errors import OptionsError
-from unfreeze.contract.kserve import kserve_yaml
+from unfreeze.contract.model.kserve import kserve_yaml
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.options import ServeOptions

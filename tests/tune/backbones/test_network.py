@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from unfreeze.contract.errors import CheckpointError, WeightsError
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.families import Family, Stage, build, family_of
 from unfreeze.tune.backbones.network import Network, Normalize
 

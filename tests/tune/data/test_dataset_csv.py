@@ -7,8 +7,8 @@ import pytest
 from support.images import COLORS, write_images
 
 from unfreeze.contract.errors import DataError
-from unfreeze.contract.manifest import Provenance
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.manifest import Provenance
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts
 from unfreeze.tune.data.dataset import Dataset, LabeledImage, read_dataset, stored_path
 

@@ -1,12 +1,12 @@
 """Work that runs ahead of whoever takes its results."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.tune.data.prefetch import map_ahead
 
 
@@ -52,4 +52,4 @@ def test_an_error_reaches_the_taker_and_stops_the_rest() -> None:
     results = map_ahead(work, range(10_000))
     with pytest.raises(ValueError, match="three"):
         list(results)
-    assert len(done) <= 4 + 2 * (os.cpu_count() or 1)
+    assert len(done) <= 4 + 2 * (usable_cores())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.runs import SPEC
-from support.tuning import FLOAT32, activations_at, gathered_at, room_in, small_network, training_images
+from support.tuning import FLOAT32, activations_at, extracted_at, placement_in, small_network, training_images
 from torch import Tensor, nn
 
 from unfreeze.contract.errors import UnfreezeError
@@ -65,7 +65,7 @@ def test_one_pass_gathers_the_same_with_little_memory(tmp_path: Path) -> None:
     """What is kept, the features and the survey are those of whole batches: nothing is lost and nothing noted twice."""
     images = training_images(tmp_path)
     ample, scarce = (
-        gathered_at(network, 3, images, tmp_path, survey=True)
+        extracted_at(network, 3, images, tmp_path, survey=True)
         for network in (small_network("resnet18"), _scarce(small_network("resnet18"), 3))
     )
     assert torch.equal(ample.surveyed, scarce.surveyed)
@@ -82,7 +82,7 @@ def test_frozen_blocks_and_evaluation_run_with_little_memory(tmp_path: Path) -> 
     found = []
     for network in (small_network("resnet18"), _scarce(small_network("resnet18"), 1)):
         source = activations_at(network, 3, 9)
-        taken_on = advance_cache(network, source, 5, FLOAT32, room_in(tmp_path)).activations.float()
+        taken_on = advance_cache(network, source, 5, FLOAT32, placement_in(tmp_path)).activations.float()
         logits = evaluate(network, images, SPEC, CPU).logits
         found.append((taken_on, pooled_features(network, source, FLOAT32), logits))
     for one, other in zip(*found, strict=True):

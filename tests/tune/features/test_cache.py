@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from support.tuning import BFLOAT16, FLOAT32, gathered_at, room_in, small_network, training_images
+from support.tuning import BFLOAT16, FLOAT32, extracted_at, placement_in, small_network, training_images
 
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.backbones.network import Network
@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> tuple[LabeledImage, ...]:
 
 
 def _cached(network: Network, images: tuple[LabeledImage, ...], position: int, folder: Path) -> Cached:
-    kept = gathered_at(network, position, images, folder, views=3).kept
+    kept = extracted_at(network, position, images, folder, views=3).kept
     assert kept is not None
     return kept
 
@@ -47,7 +47,7 @@ def _cached(network: Network, images: tuple[LabeledImage, ...], position: int, f
 def _streamed(
     network: Network, images: tuple[LabeledImage, ...], position: int, folder: Path, precision: Precision = FLOAT32
 ) -> Streamed:
-    found = gathered_at(network, position, images, folder, views=3, precision=precision, budget_bytes=0)
+    found = extracted_at(network, position, images, folder, views=3, precision=precision, budget_bytes=0)
     return found.streamed
 
 
@@ -109,12 +109,12 @@ def test_what_is_kept_later_is_what_one_pass_keeps(
     """A stream that fits into the room is kept, in the same bits; one byte more and it stays a stream."""
     cached, streamed = (make(network, images, 5, tmp_path) for make in (_cached, _streamed))
     size = cached.activations.nbytes
-    kept = keep(streamed, room_in(tmp_path, size))
+    kept = keep(streamed, placement_in(tmp_path, size))
     assert isinstance(kept, Cached)
     assert kept.position == 5
     assert torch.equal(kept.activations, cached.activations)
     assert torch.equal(kept.labels, cached.labels)
-    assert keep(streamed, room_in(tmp_path, size - 1)) is streamed
+    assert keep(streamed, placement_in(tmp_path, size - 1)) is streamed
 
 
 def test_views_are_the_same_for_the_same_seed_and_name(
@@ -132,7 +132,7 @@ def test_room_is_counted_before_anything_runs(
     position: int, network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
     """The bytes worked out in advance are those that the activations take."""
-    kept = keep(_streamed(network, images, position, tmp_path), room_in(tmp_path))
+    kept = keep(_streamed(network, images, position, tmp_path), placement_in(tmp_path))
     assert kept.activations.nbytes == cache_bytes(network, position, 24, 3)
 
 
@@ -179,18 +179,18 @@ def test_a_cache_taken_on_is_the_cache_at_the_later_cut(
 ) -> None:
     """Running the blocks in between on cached activations gives what one pass gives there."""
     early, late = (_cached(network, images, position, tmp_path) for position in (4, 8))
-    taken_on = advance_cache(network, early, 8, FLOAT32, room_in(tmp_path))
+    taken_on = advance_cache(network, early, 8, FLOAT32, placement_in(tmp_path))
     torch.testing.assert_close(taken_on.activations.float(), late.activations.float(), atol=2e-2, rtol=2e-2)
     assert taken_on.position == 8
     assert torch.equal(taken_on.labels, late.labels)
-    assert advance_cache(network, late, 8, FLOAT32, room_in(tmp_path)) is late
+    assert advance_cache(network, late, 8, FLOAT32, placement_in(tmp_path)) is late
 
 
 def test_caching_leaves_the_network_as_it_was(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
     """Batch statistics of a network in eval mode do not move, nor does any weight."""
     network = small_network("mobilenet_v2")
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    found = gathered_at(network, 5, images, tmp_path, survey=True)
+    found = extracted_at(network, 5, images, tmp_path, survey=True)
     pooled_features(network, found.kept, FLOAT32)
     _batches(found.streamed, [(torch.arange(3), torch.zeros(3, dtype=torch.int64))])
     assert not network.training
@@ -203,7 +203,7 @@ def test_pooled_features_are_the_same_from_every_cut(
 ) -> None:
     """Whatever the cut and the precision, the features behind the last block agree within rounding."""
     some = images[::2]
-    expected = gathered_at(network, 9, some, tmp_path, views=3).features
+    expected = extracted_at(network, 9, some, tmp_path, views=3).features
     for position in (0, 2, 7):
         found = pooled_features(network, _cached(network, some, position, tmp_path), precision)
         assert found.shape == expected.shape

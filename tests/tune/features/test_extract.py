@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.runs import SPEC
-from support.tuning import BFLOAT16, FLOAT32, gathered_at, room_in, small_network, training_images
+from support.tuning import BFLOAT16, FLOAT32, extracted_at, placement_in, small_network, training_images
 from torch import Tensor
 
 import unfreeze.tune.features.extract
@@ -58,7 +58,7 @@ def test_what_is_kept_at_every_cut_is_what_the_blocks_before_it_give(
     """At each cut in turn, float32 activations are kept to a step of bfloat16, and images bit for bit."""
     network, pixels = small_network(backbone), _pixels(images, 2)
     for position in range(len(network.block_names)):
-        kept = gathered_at(network, position, images, tmp_path).kept
+        kept = extracted_at(network, position, images, tmp_path).kept
         assert kept is not None
         assert (kept.position, kept.views) == (position, 2)
         assert kept.activations.dtype == (torch.bfloat16 if position else torch.uint8)
@@ -71,7 +71,7 @@ def test_in_bfloat16_rounding_is_all_that_differs(images: tuple[LabeledImage, ..
     """A pass in bfloat16 gives activations, features and borders that are those of float32 within a few per cent."""
     network = small_network()
     exact, rounded = (
-        gathered_at(network, 5, images[:8], tmp_path, precision=precision, survey=True)
+        extracted_at(network, 5, images[:8], tmp_path, precision=precision, survey=True)
         for precision in (FLOAT32, BFLOAT16)
     )
     pairs = [(exact.kept.activations, rounded.kept.activations), (exact.features, rounded.features)]
@@ -86,7 +86,7 @@ def test_features_are_the_last_blocks_output_averaged(images: tuple[LabeledImage
     last = len(network.block_names)
     expected = _run(network, _pixels(images, 2), last).mean((3, 4))
     for position in (0, 3, last):
-        features = gathered_at(network, position, images, tmp_path).features
+        features = extracted_at(network, position, images, tmp_path).features
         assert features.dtype == torch.float32
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
@@ -110,7 +110,7 @@ def test_borders_are_pooled_by_average_and_by_maximum(
     options = {"image_size": 32} if backbone == "vit_b_16" else {}
     network, some = small_network(backbone, **options), images[:5]
     pixels, last = _pixels(some, 2), len(network.block_names)
-    borders = gathered_at(network, last, some, tmp_path, survey=True).borders
+    borders = extracted_at(network, last, some, tmp_path, survey=True).borders
     assert sorted(borders) == list(range(1, last + 1))
     for position, found in borders.items():
         activations = _run(network, pixels, position).flatten(0, 1)
@@ -123,10 +123,10 @@ def test_of_many_images_some_evenly_spaced_ones_are_surveyed(
 ) -> None:
     """With a limit of 10, two batches of four of 24 images are surveyed, and those rows are theirs."""
     network = small_network()
-    whole = gathered_at(network, 5, images, tmp_path, survey=True)
+    whole = extracted_at(network, 5, images, tmp_path, survey=True)
     assert whole.surveyed.tolist() == list(range(24))
     monkeypatch.setattr(unfreeze.tune.features.extract, "SURVEYED_IMAGES", 10)
-    part = gathered_at(network, 5, images, tmp_path, survey=True)
+    part = extracted_at(network, 5, images, tmp_path, survey=True)
     assert part.surveyed.tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
     for position, found in part.borders.items():
         assert torch.equal(found, whole.borders[position][part.surveyed])
@@ -135,7 +135,7 @@ def test_of_many_images_some_evenly_spaced_ones_are_surveyed(
 
 def test_without_a_survey_nothing_is_pooled_on_the_way(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
     """Who asks for none gets no surveyed image and no border."""
-    found = gathered_at(small_network(), 5, images, tmp_path)
+    found = extracted_at(small_network(), 5, images, tmp_path)
     assert found.borders == {}
     assert found.surveyed.tolist() == []
 
@@ -147,12 +147,12 @@ def test_over_the_budget_activations_are_computed_anew_to_the_same_bits(
 ) -> None:
     """One byte too few keeps nothing; what then streams from the images equals what would have been kept."""
     network, some = small_network(), images[:10]
-    kept = gathered_at(network, position, some, tmp_path, precision=precision).kept
+    kept = extracted_at(network, position, some, tmp_path, precision=precision).kept
     size = kept.activations.nbytes
-    assert gathered_at(network, position, some, tmp_path, precision=precision, budget_bytes=size).kept is not None
-    over = gathered_at(network, position, some, tmp_path, precision=precision, budget_bytes=size - 1)
+    assert extracted_at(network, position, some, tmp_path, precision=precision, budget_bytes=size).kept is not None
+    over = extracted_at(network, position, some, tmp_path, precision=precision, budget_bytes=size - 1)
     assert over.kept is None
-    source = over.source_at(position, room_in(tmp_path, size - 1))
+    source = over.source_at(position, placement_in(tmp_path, size - 1))
     assert isinstance(source, Streamed)
     assert _equal(source, kept, _deals(10, 2))
     assert torch.equal(source.labels, kept.labels)
@@ -161,9 +161,9 @@ def test_over_the_budget_activations_are_computed_anew_to_the_same_bits(
 def test_a_file_that_does_not_decode_is_left_out_and_named(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
     """What is kept, the features, the borders and the labels are those of the other images, in their order."""
     network = small_network()
-    whole = gathered_at(network, 5, images, tmp_path, survey=True)
+    whole = extracted_at(network, 5, images, tmp_path, survey=True)
     images[10].path.write_bytes(b"no image")
-    found = gathered_at(network, 5, images, tmp_path, survey=True)
+    found = extracted_at(network, 5, images, tmp_path, survey=True)
     others = torch.tensor([row for row in range(24) if row != 10])
     assert [item.path for item in found.skipped] == [images[10].path]
     assert found.streamed.images == tuple(images[row] for row in others)
@@ -180,13 +180,13 @@ def test_a_later_cut_is_taken_from_what_is_kept_and_an_earlier_one_from_the_imag
 ) -> None:
     """Where nothing is kept before a cut, the images are run once more; either way a cut's activations come out."""
     network = small_network()
-    middle = gathered_at(network, 5, images, tmp_path)
-    room = room_in(tmp_path)
-    assert middle.source_at(5, room) is middle.kept
-    earlier, later = middle.source_at(2, room), middle.source_at(8, room)
+    middle = extracted_at(network, 5, images, tmp_path)
+    placement = placement_in(tmp_path)
+    assert middle.source_at(5, placement) is middle.kept
+    earlier, later = middle.source_at(2, placement), middle.source_at(8, placement)
     assert isinstance(earlier, Cached)
-    assert torch.equal(earlier.activations, gathered_at(network, 2, images, tmp_path).kept.activations)
-    expected = gathered_at(network, 8, images, tmp_path).kept.activations.float()
+    assert torch.equal(earlier.activations, extracted_at(network, 2, images, tmp_path).kept.activations)
+    expected = extracted_at(network, 8, images, tmp_path).kept.activations.float()
     difference = (later.activations.float() - expected).abs().max()
     assert difference < 0.03 * expected.abs().max()
     assert earlier.position == 2
@@ -198,10 +198,10 @@ def test_a_later_cut_that_takes_too_much_room_is_computed_anew(
 ) -> None:
     """One byte more than there is room for, and nothing is kept at that cut, whatever is kept at an earlier one."""
     network = small_network()
-    middle = gathered_at(network, 5, images, tmp_path)
-    size = middle.source_at(8, room_in(tmp_path)).activations.nbytes
-    assert middle.source_at(8, room_in(tmp_path, size)).position == 8
-    over = middle.source_at(8, room_in(tmp_path, size - 1))
+    middle = extracted_at(network, 5, images, tmp_path)
+    size = middle.source_at(8, placement_in(tmp_path)).activations.nbytes
+    assert middle.source_at(8, placement_in(tmp_path, size)).position == 8
+    over = middle.source_at(8, placement_in(tmp_path, size - 1))
     assert isinstance(over, Streamed)
     assert over.position == 8
 
@@ -209,7 +209,7 @@ def test_a_later_cut_that_takes_too_much_room_is_computed_anew(
 def test_at_the_head_the_features_are_all_that_is_kept(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
     """Behind the last block no activations are kept, whatever the room."""
     network = small_network()
-    assert gathered_at(network, len(network.block_names), images, tmp_path).kept is None
+    assert extracted_at(network, len(network.block_names), images, tmp_path).kept is None
 
 
 def test_a_network_that_makes_no_numbers_of_images_is_refused(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_network_that_makes_no_numbers_of_images_is_refused(images: tuple[Labe
     with torch.no_grad():
         next(network.parameters()).fill_(torch.inf)
     with pytest.raises(WeightsError, match="makes numbers of the images that are none"):
-        gathered_at(network, 3, images, tmp_path)
+        extracted_at(network, 3, images, tmp_path)
 
 
 class _Counting:
@@ -241,7 +241,9 @@ def test_progress_counts_the_images(images: tuple[LabeledImage, ...], tmp_path: 
     """The steps add up to the images that decode, in the pass and where it is run once more."""
     network, steps, again = small_network(), [], _Counting()
     recipe = Views(spec=SPEC, count=2, seed=1)
-    found = unfreeze.tune.features.extract.gather(network, 5, images, recipe, FLOAT32, room_in(tmp_path), steps.append)
+    found = unfreeze.tune.features.extract.gather(
+        network, 5, images, recipe, FLOAT32, placement_in(tmp_path), steps.append
+    )
     assert sum(steps) == 24
-    found.source_at(2, room_in(tmp_path), again)
+    found.source_at(2, placement_in(tmp_path), again)
     assert (sum(again.steps), again.totals) == (24, [24])

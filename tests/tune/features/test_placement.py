@@ -13,7 +13,7 @@ import unfreeze.tune.features.placement
 from unfreeze.tune.device.precision import CPU
 from unfreeze.tune.device.staging import stacked
 from unfreeze.tune.features.cache import Cached
-from unfreeze.tune.features.placement import Place, Room, place_for
+from unfreeze.tune.features.placement import CachePlacement, Place, place_for
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.training.train import Schedule, Training
 
@@ -44,11 +44,13 @@ def test_activations_lie_as_near_as_half_of_what_is_free_is_left(
 def test_room_is_made_where_the_place_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device with memory free takes them; without, main memory; and a CPU's own memory is not asked for twice."""
     monkeypatch.setattr(unfreeze.tune.features.placement, "free_on", lambda device: 0 if device == CPU else 2 * GB)
-    room = Room(budget_bytes=GB, folder=tmp_path, device=torch.device("meta"))  # a device without memory of its own
-    taken = room.allocate((3, 2, 5), torch.bfloat16)
+    placement = CachePlacement(
+        budget_bytes=GB, folder=tmp_path, device=torch.device("meta")
+    )  # a device without memory of its own
+    taken = placement.allocate((3, 2, 5), torch.bfloat16)
     assert (taken.device.type, taken.shape, taken.dtype) == ("meta", (3, 2, 5), torch.bfloat16)
-    assert room.allocate((GB // 4 + 1,), torch.bfloat16).device == CPU
-    assert Room(budget_bytes=GB, folder=tmp_path).allocate((3,), torch.uint8).device == CPU
+    assert placement.allocate((GB // 4 + 1,), torch.bfloat16).device == CPU
+    assert CachePlacement(budget_bytes=GB, folder=tmp_path).allocate((3,), torch.uint8).device == CPU
 
 
 def test_a_cpu_has_no_memory_beside_the_main_memory() -> None:
@@ -61,7 +63,9 @@ def _placed(source: Cached, folder: Path, monkeypatch: pytest.MonkeyPatch, memor
     report = psutil.virtual_memory()._replace(available=memory_free)
     with monkeypatch.context() as patched:
         patched.setattr(psutil, "virtual_memory", lambda: report)
-        kept = Room(budget_bytes=GB, folder=folder).allocate(source.activations.shape, source.activations.dtype)
+        kept = CachePlacement(budget_bytes=GB, folder=folder).allocate(
+            source.activations.shape, source.activations.dtype
+        )
     kept.copy_(source.activations)
     return Cached(position=source.position, activations=kept, labels=source.labels, device=OTHER)
 

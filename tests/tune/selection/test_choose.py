@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.stats import ttest_rel
 from support.runs import SPEC
-from support.tuning import FLOAT32, room_in, small_network
+from support.tuning import FLOAT32, placement_in, small_network
 from torch import Tensor
 
 from unfreeze.contract.reporting import Silent
@@ -18,7 +18,7 @@ from unfreeze.tune.data.folds import stratified_folds
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.evaluation.evaluate import Evaluation
 from unfreeze.tune.features.cache import Cached, Streamed
-from unfreeze.tune.features.extract import Gathered
+from unfreeze.tune.features.extract import ExtractedFeatures
 from unfreeze.tune.linear.probe import fit_probe
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.selection.choose import (
@@ -69,7 +69,7 @@ def _entered(
         precision=FLOAT32,
         labels=labels,
     )
-    gathered = Gathered(
+    extracted = ExtractedFeatures(
         streamed=streamed,
         kept=Cached(position=position, activations=kept, labels=labels),
         features=pooled,
@@ -79,18 +79,18 @@ def _entered(
     )
     return Entered(
         network=network,
-        gathered=gathered,
+        extracted=extracted,
         probe=fit_probe(pooled, labels),
         options=TuneOptions(**({"epochs": 4, "batch_size": 8} | options)),
         precision=FLOAT32,
-        room=room_in(folder),
+        placement=placement_in(folder),
         reporter=Silent(),
         flip=lambda: False,
     )
 
 
 def _contest(entered: Entered) -> Contest:
-    return Contest(entered=entered, folds=stratified_folds(entered.gathered.labels.numpy(), 3, 0))
+    return Contest(entered=entered, folds=stratified_folds(entered.extracted.labels.numpy(), 3, 0))
 
 
 def _answers(sizes: list[int], seed: int, signal: float = 1.0) -> list[Evaluation]:
@@ -225,7 +225,7 @@ def test_linear_candidates_answer_to_every_image_once(recipe: str, entered: Ente
     contest.enter(candidate)
     strength = entered.probe.inverse_regularization if recipe == "probe" else None
     for fold, found in zip(contest.folds, contest.answers[candidate], strict=True):
-        features, labels = entered.gathered.features, entered.gathered.labels
+        features, labels = entered.extracted.features, entered.extracted.labels
         probe = fit_probe(features[fold.train], labels[fold.train], kind=recipe, inverse_regularization=strength)
         x = (features[fold.held_out, 0] - probe.mean) * probe.inverse_std
         torch.testing.assert_close(found.logits, x @ probe.weight.T + probe.bias, rtol=1e-3, atol=1e-4)
@@ -341,12 +341,12 @@ def test_a_rare_class_that_was_not_surveyed_leaves_the_depth_to_the_contest(netw
     """Of thousands of images not all are surveyed: where a class is missing there, its depths say nothing."""
     entered = _entered(network, tmp_path, torch.arange(60) % 3, features=3.0, activations=1.0)
     few = torch.tensor([0, 1, 3, 4])
-    gathered = vars(entered.gathered) | {
+    extracted = vars(entered.extracted) | {
         "surveyed": few,
-        "borders": {position: border[few] for position, border in entered.gathered.borders.items()},
+        "borders": {position: border[few] for position, border in entered.extracted.borders.items()},
     }
-    gathered["surveyed"] = torch.tensor([0, 3, 6, 1])
-    choice = choose(Entered(**(vars(entered) | {"gathered": Gathered(**gathered)})))
+    extracted["surveyed"] = torch.tensor([0, 3, 6, 1])
+    choice = choose(Entered(**(vars(entered) | {"extracted": ExtractedFeatures(**extracted)})))
     assert choice.candidate == PROBE
     assert choice.depths == ()
 

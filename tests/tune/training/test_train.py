@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.images import write_images
 from support.runs import SPEC
-from support.tuning import FLOAT32, activations_at, gathered_at, small_network, training_images
+from support.tuning import FLOAT32, activations_at, extracted_at, small_network, training_images
 from torch import Tensor, nn
 
 from unfreeze.contract.errors import DivergenceError
@@ -47,7 +47,7 @@ def _training(
 
 
 def _source(network: Network, position: int, folder: Path, per_class: int = 8) -> Cached:
-    kept = gathered_at(network, position, training_images(folder, per_class), folder).kept
+    kept = extracted_at(network, position, training_images(folder, per_class), folder).kept
     assert kept is not None
     return kept
 
@@ -263,7 +263,7 @@ def test_networks_without_normalization_learn(backbone: str, optimizer: str, tmp
         for parameter in network.model.parameters():
             parameter.mul_(3.0)  # features some thousand times too large
     position = len(network.block_names) - 3
-    found = gathered_at(network, position, training_images(tmp_path), tmp_path)
+    found = extracted_at(network, position, training_images(tmp_path), tmp_path)
     features = found.features.flatten(0, 1)
     network.head.mean.copy_(features.mean(0))
     network.head.inverse_std.copy_(1 / (features.std(0) + 1e-6))
@@ -301,7 +301,7 @@ def test_activations_computed_anew_train_the_same_weights(tmp_path: Path) -> Non
     """Where there is no room to keep activations, what is learned is the same, bit for bit."""
     network = small_network("resnet18")
     images = training_images(tmp_path)
-    found = gathered_at(network, 3, images, tmp_path)
+    found = extracted_at(network, 3, images, tmp_path)
     states = []
     for source in (found.kept, found.streamed):
         trained = copy.deepcopy(network)

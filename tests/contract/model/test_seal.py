@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.seal import UNSEALED, check_seal, sealed
+from unfreeze.contract.model.seal import UNSEALED, check_seal, sealed
 
 FILE = (
     b"\x08\x0a graph \x00\xff"

@@ -1,7 +1,7 @@
 """Read the manifest inside a `model.onnx` with no parser of ONNX: it is a text among the file's metadata."""
 
 from unfreeze.contract.errors import ManifestError, ModelError
-from unfreeze.contract.manifest import METADATA_KEY, Manifest
+from unfreeze.contract.model.manifest import METADATA_KEY, Manifest
 
 # An entry of the metadata in protobuf's wire format: the key (field 1) and the value (field 2), each after its length.
 _ENTRY = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode() + b"\x12"

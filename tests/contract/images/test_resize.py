@@ -9,7 +9,7 @@ from PIL import Image
 from support.images import encode
 from torchvision.transforms import InterpolationMode, v2
 
-from unfreeze.contract.preprocess import PreprocessSpec, decode, prepare, resize_and_crop
+from unfreeze.contract.images.preprocess import PreprocessSpec, decode, prepare, resize_and_crop
 
 # Pillow takes rows or columns first, whichever is cheaper, and clips to 0..255 in between: where a bicubic filter
 # overshoots, the order shows. Noise of middle levels never clips.

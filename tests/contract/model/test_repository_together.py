@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from support.manifests import MANIFEST
 
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.repository import ModelRepository
 
 WHOLE = bytes(range(256)) * 4096
 PUBLISH = f"""
 import sys
-from unfreeze.contract.manifest import Manifest
-from unfreeze.contract.repository import ModelRepository
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.model.repository import ModelRepository
 repository = ModelRepository(sys.argv[1])
 manifest = Manifest.from_json({MANIFEST.to_json()!r})
 content = bytes(range(256)) * 4096

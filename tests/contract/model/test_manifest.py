@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.manifests import MANIFEST
 
 from unfreeze.contract.errors import ManifestError
-from unfreeze.contract.manifest import Manifest, check_labels
+from unfreeze.contract.model.manifest import Manifest, check_labels
 
 GOLDEN = {"image": "AAAA", "pixels_sha256": "ab", "probabilities": [0.25, 0.75], "label": "bee"}
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unfreeze.contract.errors import ManifestError
-from unfreeze.contract.preprocess import PreprocessSpec
-from unfreeze.contract.schema import decode, loads
-from unfreeze.contract.seal import UNSEALED
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.schema import decode, loads
+from unfreeze.contract.model.seal import UNSEALED
 
 SCHEMA = "2.0"
 METADATA_KEY = "unfreeze.manifest"
@@ -104,7 +104,7 @@ class Provenance:
 class Manifest:
     """Everything needed to use a model.
 
-    The graph takes `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.preprocess.prepare`, and gives
+    The graph takes `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.images.preprocess.prepare`, and gives
     `probabilities`, float32 [N, C], which sum to 1 over the C labels.
 
     Args:
@@ -120,7 +120,7 @@ class Manifest:
         candidates: what else was made of the same network, this one among them.
         link: what the graph ends in: "softmax", or "sigmoid" for a sigmoid of each logit, divided by their sum.
         abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
-        sha256: of the file that carries this document, as `unfreeze.contract.seal` tells.
+        sha256: of the file that carries this document, as `unfreeze.contract.model.seal` tells.
         schema: "MAJOR.MINOR" of this document.
 
     Raises:

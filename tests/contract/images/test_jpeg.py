@@ -7,8 +7,8 @@ from PIL import Image
 from support.images import draw_image, encode
 
 from unfreeze.contract.errors import DamagedImageError
-from unfreeze.contract.jpeg import check_jpeg
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.jpeg import check_jpeg
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 
 SPEC = PreprocessSpec(resize=(16,), crop=(16, 16))
 IMAGE = draw_image((200, 90, 40), 0, (40, 30))

@@ -20,7 +20,7 @@ from unfreeze.contract.errors import (
     NotAnImageError,
     UnsupportedImageError,
 )
-from unfreeze.contract.jpeg import check_jpeg
+from unfreeze.contract.images.jpeg import check_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000

@@ -20,7 +20,7 @@ from unfreeze.contract.errors import (
     NotAnImageError,
     UnsupportedImageError,
 )
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 
 SPEC = PreprocessSpec(resize=(16,), crop=(16, 16))
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -144,7 +144,7 @@ def test_refusing_a_bomb_takes_no_memory(bomb: bytes) -> None:
     code = f"""
 import resource
 from unfreeze.contract.errors import ImageTooLargeError
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 spec = PreprocessSpec(resize=(16,), crop=(16, 16))
 prepare({WHOLE["WEBP"]!r}, spec), prepare({WHOLE["PNG"]!r}, spec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -163,7 +163,7 @@ def test_little_memory_is_a_refusal() -> None:
     code = f"""
 import resource
 from unfreeze.contract.errors import ImageTooLargeError
-from unfreeze.contract.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 spec = PreprocessSpec(resize=(16,), crop=(16, 16))
 prepare({WHOLE["PNG"]!r}, spec)
 limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 60_000_000

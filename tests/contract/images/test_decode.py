@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support.images import encode
 
-from unfreeze.contract.preprocess import PreprocessSpec, decode, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, decode, prepare
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 GRAY = np.random.default_rng(1).integers(0, 256, (12, 20), dtype=np.uint8)

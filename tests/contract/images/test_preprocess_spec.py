@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from unfreeze.contract.preprocess import PreprocessSpec
+from unfreeze.contract.images.preprocess import PreprocessSpec
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from support.manifests import MANIFEST
 from tritonclient.grpc import model_config_pb2
 
 from unfreeze.contract.errors import ModelError, RepositoryError
-from unfreeze.contract.repository import (
+from unfreeze.contract.model.repository import (
     ModelRepository,
     check_beside,
     check_name,

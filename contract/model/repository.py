@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unfreeze.contract.errors import ModelError, RepositoryError
-from unfreeze.contract.kserve import kserve_yaml
-from unfreeze.contract.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.kserve import kserve_yaml
+from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
 
 MODEL_FILE, INDEX_FILE, SIGNATURE_FILE = "model.onnx", "SHA256SUMS", "model.sig"
 ENCODED_SUFFIX = ".encoded"

@@ -1,0 +1,1 @@
+"""Encoded images to network input: formats, decoding, orientation, resize and crop."""
