@@ -6,13 +6,16 @@ GPU_PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test gpu lint format protos constraints clean
+.PHONY: demo test test-all gpu lint format protos constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/unfreeze demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not exhaustive"
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # On a machine with an NVIDIA GPU: the tests that need one and what it does, in eight minutes, with the packages that
 # GPU_PYTHON has; what is missing is left out and named in the end. See docs/gpu.md.
