@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from support.images import write_images
 
-from bench.gpu import GpuOptions
-from bench.gpu_load import shares
-from bench.gpu_machine import describe_machine, gpu_named, sampled_utilization
-from bench.gpu_networks import PHOTOGRAPH_PX, draw_photographs
-from bench.gpu_part import FAILED, LEFT_OUT, Finding, Part, run_part
-from bench.gpu_promises import CACHED, DECODED, promises
-from bench.gpu_report import Report
-from bench.gpu_tests import marked_files, run_tests
+from bench.gpu.load import shares
+from bench.gpu.machine import describe_machine, gpu_named, sampled_utilization
+from bench.gpu.networks import PHOTOGRAPH_PX, draw_photographs
+from bench.gpu.options import GpuOptions
+from bench.gpu.part import FAILED, LEFT_OUT, Finding, Part, run_part
+from bench.gpu.promises import CACHED, DECODED, promises
+from bench.gpu.report import Report
+from bench.gpu.tests import marked_files, run_tests
 from bench.perf_analyzer import drive
 
 ROOT = Path(__file__).parents[2]
@@ -226,8 +226,8 @@ def test_what_a_part_found_outlives_it(
 
 def _part_of(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Make a part by the name of `made_up`, which child processes find beside those of the bench."""
-    (folder / "sitecustomize.py").write_text(f"import bench\nbench.__path__.append({str(folder)!r})\n")
-    (folder / "gpu_made_up.py").write_text(f"import os, time\ndef measure(part):\n{body}")
+    (folder / "sitecustomize.py").write_text(f"import bench.gpu\nbench.gpu.__path__.append({str(folder)!r})\n")
+    (folder / "made_up.py").write_text(f"import os, time\ndef measure(part):\n{body}")
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
     monkeypatch.chdir(ROOT)
 

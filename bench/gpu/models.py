@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnxruntime
 
-from bench.gpu_networks import PHOTOGRAPH_PX, draw_photographs, random_network
-from bench.gpu_part import Part, Setting
+from bench.gpu.networks import PHOTOGRAPH_PX, draw_photographs, random_network
+from bench.gpu.part import Part, Setting
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError, ProofError, first_line
 from unfreeze.contract.model.engine import load_tensorrt

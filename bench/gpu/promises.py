@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.gpu_part import Finding
+from bench.gpu.part import Finding
 
 _TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2}
 _SERVED_SHARE, _HALF_TIMES, _CACHE_TIMES = 0.8, 1.8, 10.0

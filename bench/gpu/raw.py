@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.gpu_part import Part, Setting
+from bench.gpu.part import Part, Setting
 from unfreeze.contract.errors import UnfreezeError, first_line
 from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 from unfreeze.contract.model.engine import ENGINE_FILE
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes import Runtime, RuntimeName, open_runtime
 from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions
-from unfreeze.serve.scheduling.execution_plan import Plan, possible_plans
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, possible_plans
 from unfreeze.tune.data.dataset import VAL, read_dataset
 
 _COMPARED = 42
@@ -38,7 +38,7 @@ def measure(part: Part) -> None:
 
 
 @contextmanager
-def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tuple[Runtime | None, Plan]]:
+def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tuple[Runtime | None, ExecutionPlan]]:
     """Load a model as the server would, or write down why it cannot be had.
 
     Args:
@@ -62,7 +62,7 @@ def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tup
         yield runtime, plan
 
 
-def plan_of(setting: Setting, path: Path) -> Plan:
+def plan_of(setting: Setting, path: Path) -> ExecutionPlan:
     """Give the plan that batches are executed by: on a CPU, one that has all threads."""
     options = ServeOptions(repository=path.parents[2], device=setting.device)
     return possible_plans(options, max(setting.batches))[-1]
@@ -91,7 +91,7 @@ def _validation(setting: Setting, spec: PreprocessSpec) -> np.ndarray:
     return np.stack([prepare(image.path.read_bytes(), spec) for image in images[::stride]])
 
 
-def _time(part: Part, what: str, runtime: Runtime, plan: Plan, models_left: int) -> None:
+def _time(part: Part, what: str, runtime: Runtime, plan: ExecutionPlan, models_left: int) -> None:
     batches = part.setting.batches
     for number, batch in enumerate(batches):
         seconds = part.each_s(models_left * len(batches) - number)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from bench.gpu_part import FAILED, Part
+from bench.gpu.part import FAILED, Part
 
 _NEEDED = ("pytest", "pytest_timeout", "jaxtyping", "beartype")
 _TESTS = Path("tests")

@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bench.gpu_part import FAILED, LEFT_OUT, Finding
-from bench.gpu_promises import Promise, limit_of, promises
+from bench.gpu.part import FAILED, LEFT_OUT, Finding
+from bench.gpu.promises import Promise, limit_of, promises
 
 _COLUMNS = ("part", "what", "/s", "p50 ms", "p99 ms", "of the limit", "more")
 _JUDGED = {True: "kept", False: "broken", None: "not measured"}

@@ -9,9 +9,9 @@ from statistics import median
 
 import torch
 
-from bench.gpu_networks import prepared, random_network
-from bench.gpu_part import Part
-from bench.gpu_promises import CACHED, DECODED
+from bench.gpu.networks import prepared, random_network
+from bench.gpu.part import Part
+from bench.gpu.promises import CACHED, DECODED
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import ALL, HEAD, Network
 from unfreeze.tune.data.dataset import TRAIN, read_dataset

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import grpc
 
-from bench.gpu_decode import images_per_second
-from bench.gpu_load import Generators
-from bench.gpu_machine import mean_percent, sampled_utilization
-from bench.gpu_part import Part
-from bench.gpu_raw import opened
+from bench.gpu.decode import images_per_second
+from bench.gpu.load import Generators
+from bench.gpu.machine import mean_percent, sampled_utilization
+from bench.gpu.part import Part
+from bench.gpu.raw import opened
 from bench.perf_analyzer import drive
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.images.preprocess import prepare

@@ -1,6 +1,6 @@
 """One part of `bench.gpu`, in a process of its own: what crashes or hangs there takes nothing else along.
 
-python -m bench.gpu_part NAME SETTING
+python -m bench.gpu.part NAME SETTING
 
 What is found is written down at once, one JSON object a line, in `NAME.jsonl` of the setting's folder.
 """
@@ -144,12 +144,12 @@ def run_part(name: str, setting: Setting, limit_s: float) -> list[Finding]:
     """Run a part in a process of its own, and end it where it takes longer than it may.
 
     Args:
-        name: of the module, behind `gpu_`.
+        name: of the module in `bench.gpu`.
         setting: what to measure.
         limit_s: seconds that it may take.
     """
     told = json.dumps(asdict(replace(setting, seconds=_OF_THE_LIMIT * limit_s)))
-    command = [sys.executable, "-m", "bench.gpu_part", name, told]
+    command = [sys.executable, "-m", "bench.gpu.part", name, told]
     findings: list[Finding] = []
     with subprocess.Popen(command, stdout=sys.stderr, start_new_session=True) as process:
         try:
@@ -182,14 +182,14 @@ def main(name: str, setting: str) -> None:
     """Measure one part.
 
     Args:
-        name: of the module, behind `gpu_`.
+        name: of the module in `bench.gpu`.
         setting: as JSON.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are ended on the way out
     told = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(setting).items()}
     part = Part(name, Setting(**told))
     try:
-        importlib.import_module(f"bench.gpu_{name}").measure(part)
+        importlib.import_module(f"bench.gpu.{name}").measure(part)
     except ModuleNotFoundError as error:
         part.left_out(name, f"the package {error.name} is not installed")
     except Exception as error:  # noqa: BLE001 - whatever it was, it is told in the report

@@ -1,6 +1,6 @@
 """Load from several processes, each of which asks a server over gRPC with requests that were serialized before.
 
-python -m bench.gpu_load TARGET FOLDER
+python -m bench.gpu.load TARGET FOLDER
 
 is one of those processes. It reads an order a line, as JSON, from standard input, and answers with a line of JSON.
 """
@@ -61,7 +61,7 @@ class Generators:
     """
 
     def __init__(self, target: str, folder: Path, processes: int) -> None:
-        self._command = [sys.executable, "-m", "bench.gpu_load", target, str(folder)]
+        self._command = [sys.executable, "-m", "bench.gpu.load", target, str(folder)]
         self._count = processes
         self._stack = ExitStack()
 
