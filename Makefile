@@ -1,51 +1,57 @@
-# Two commands do everything on a fresh machine with Python 3.11 and a package index:
-#   make demo    draw images, tune, export, serve and ask, without any download but the packages
-#   make test    all tests
+# Everything needs Python 3.11 or newer and a package index, and happens in .venv.
 PYTHON ?= python3
 GPU_PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test test-all gpu lint format protos constraints clean
+.PHONY: help demo test test-all gpu lint format docs protos constraints clean
 
-demo: $(INSTALLED)
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(INSTALLED) ## handwritten digits, from files to a gRPC answer; no download but the packages
 	$(BIN)/unfreeze demo
 
-test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not exhaustive"
+test: $(INSTALLED) ## all tests but the exhaustive ones
+	$(PYTEST) -m "not exhaustive"
 
-test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test-all: $(INSTALLED) ## all tests
+	$(PYTEST)
 
-# On a machine with an NVIDIA GPU: the tests that need one and what it does, in eight minutes, with the packages that
-# GPU_PYTHON has; what is missing is left out and named in the end. See docs/gpu.md.
-gpu:
+gpu: ## on a machine with an NVIDIA GPU: the tests that need one, then the benchmark (docs/gpu.md)
 	$(GPU_PYTHON) -m bench.gpu --tests --seconds 460
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) ## what CI checks beside the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m unfreeze.protos.generate --check
+	$(BIN)/python -m bench.commands --check
+	$(BIN)/zensical build --strict
 
-format: $(INSTALLED)
+format: $(INSTALLED) ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-protos: $(INSTALLED)
+docs: $(INSTALLED) ## build the documentation site into site/
+	$(BIN)/python -m bench.commands
+	$(BIN)/zensical build --strict
+
+protos: $(INSTALLED) ## generate the Python code of the .proto files
 	$(BIN)/python -m unfreeze.protos.generate
 
 # Takes what is installed now; install without the constraints first to take what is newest.
-constraints:
+constraints: $(INSTALLED) ## pin the versions that are installed now
 	sed -n '/^#/p' constraints.txt > .constraints.new
 	$(BIN)/pip freeze --exclude-editable >> .constraints.new
 	mv .constraints.new constraints.txt
 
-clean:
-	rm -rf .venv demo bench/out
+clean: ## remove what these targets made
+	rm -rf .venv demo site bench/out
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tune,cpu,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tune,cpu,dev,docs]'
 	touch $@
