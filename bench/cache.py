@@ -1,10 +1,10 @@
-"""What the cache saves in time and takes in memory.
+"""Time saved and memory used by the activation cache.
 
 python -m bench.cache DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
 
-An epoch on cached activations against a naive one, which decodes the images and runs the frozen blocks anew: at each
-cut, in turn, the median of a few. Then whole runs of `unfreeze tune` on four views of each image with larger and
-larger budgets: by how much the peak of their resident memory is above that of a run that keeps nothing.
+First, an epoch on cached activations against a naive one, which decodes the images and runs the frozen blocks again: at
+each cut, alternating, medians. Then whole runs of `unfreeze tune` on four views of each image with increasing cache
+budgets: peak resident memory above that of a run without a cache.
 """
 
 import re
@@ -47,13 +47,13 @@ def main(
     budgets: Annotated[tuple[float, ...], cyclopts.Parameter(consume_multiple=True)] = (0.0, 0.1, 1.0, 8.0),
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Time epochs at each cut of the second half, then weigh runs from its middle.
+    """Time epochs at each cut of the second half, then measure the memory of runs from the middle cut.
 
     Args:
         data: folder of labeled images.
         backbone: torchvision's name of the network.
-        weights: to start from, as for `unfreeze tune`.
-        budgets: what to give as `--cache-gb`, in GB.
+        weights: pretrained weights, as for `unfreeze tune`.
+        budgets: values of `--cache-gb`, in GB.
         json: print JSON instead of tables.
     """
     options = TuneOptions(backbone=backbone, weights=weights, learning_rate=GENTLE_RATE)
@@ -61,7 +61,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         epochs = _epochs(data, options, Path(folder))
     runs = [
-        _weigh(data, replace(options, cut=str(epochs[0]["cut"]), views=_VIEWS, cache_gb=budget)) for budget in budgets
+        _measure_memory(data, replace(options, cut=str(epochs[0]["cut"]), views=_VIEWS, cache_gb=budget))
+        for budget in budgets
     ]
     for run in runs:
         run["above_the_first_mb"] = run["peak_mb"] - runs[0]["peak_mb"]
@@ -112,16 +113,16 @@ def _epoch_seconds(
     return time.monotonic() - started
 
 
-def _weigh(data: Path, options: TuneOptions) -> dict[str, float]:
-    """Tune in a process of its own, and read what its resident memory was at its peak."""
+def _measure_memory(data: Path, options: TuneOptions) -> dict[str, float]:
+    """Tune in a separate process and read its peak resident memory."""
     names = ("backbone", "weights", "cut", "learning_rate", "views", "cache_gb")
-    told = {name: getattr(options, name) for name in names}
-    words = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = {name: getattr(options, name) for name in names}
+    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *words]
         process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
         while process.poll() is None:
-            # Of the process's own memory: what `wait4` tells begins with this one's, out of which it was started.
+            # VmHWM is the child's own peak; the peak from `wait4` would start at the parent's memory before exec.
             peak = max(
                 peak, *map(int, re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())), 0
             )

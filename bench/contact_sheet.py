@@ -1,4 +1,4 @@
-"""The README's image: one drawn pattern of each wallpaper group, and what the tuned model calls it.
+"""The image of the wallpaper groups: one drawn pattern of each, with the tuned model's prediction.
 
 python -m bench.contact_sheet demo/ docs/wallpaper-groups.jpg
 """
@@ -17,12 +17,12 @@ _RIGHT, _WRONG, _GRAY = (20, 120, 40), (190, 40, 30), (90, 90, 90)
 
 
 def main(demo: Path, out: Path, *, number: int = 1) -> None:
-    """Draw the sheet from what `unfreeze demo` left.
+    """Draw the sheet from the files of `unfreeze demo wallpaper`.
 
     Args:
-        demo: the demonstration's folder.
-        out: the image to write.
-        number: which validation image of each group to show.
+        demo: folder of the demo.
+        out: image to write.
+        number: number of the validation image of each group to show.
     """
     newest = max((demo / "models" / MODEL).glob("[0-9]*"), key=lambda path: int(path.name))
     files = [next((demo / "images" / "val" / group).glob(f"{number:04}.*")) for group in GROUPS]
@@ -37,7 +37,7 @@ def main(demo: Path, out: Path, *, number: int = 1) -> None:
             sheet.paste(image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
         draw.text((left, top + _SIDE + 2), f"drawn: {group}", _GRAY, font)
         color = _RIGHT if best.label == group else _WRONG
-        draw.text((left, top + _SIDE + 16), f"said: {best.label} ({best.score:.2f})", color, font)
+        draw.text((left, top + _SIDE + 16), f"predicted: {best.label} ({best.score:.2f})", color, font)
     sheet.save(out, quality=85)
 
 

@@ -1,9 +1,9 @@
-"""What a server goes through in production: overload, new versions, shutdowns, crashes, and hours of work.
+"""Production conditions for a server: overload, new versions, shutdowns, crashes, and sustained load.
 
 python -m bench.endure overload|swaps|shutdowns|crash|soak --images photographs/
 
-Each starts a real server of mobilenet_v3_small with random weights, in a process of its own, prints what it saw, and
-exits with 1 where a promise was broken.
+Each command starts a real server of mobilenet_v3_small with random weights in its own process, prints its
+measurements, and exits with 1 if a promise was broken.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _READY_S, _IDLE_MB, _WARM_S = 2, 200, 10
 
 
 class _Served:
-    """A server's process and where it answers."""
+    """A server's process and address."""
 
     def __init__(self, process: "subprocess.Popen[str]", target: str) -> None:
         self.process, self.target = process, target
@@ -73,7 +73,7 @@ def _requests(images: Path, each: int = 1) -> list[bytes]:
 
 
 def _best(target: str, requests: list[bytes], seconds: float = 6) -> float:
-    """Measure what the server can do, with enough callers to keep it busy."""
+    """Measure peak throughput, with enough callers to keep the server busy."""
     asyncio.run(callers(target, requests, 8, 2))
     calls = asyncio.run(callers(target, requests, 8, seconds))
     return _goodput(calls, seconds)
@@ -84,7 +84,7 @@ def _goodput(calls: list[Call], seconds: float) -> float:
 
 
 class _Cores:
-    """How many of the server's cores the load generator, which is this process, took while the body ran."""
+    """The number of cores that this process, the load generator, used while the body ran."""
 
     def __enter__(self) -> Self:
         self._began = time.monotonic(), time.process_time()
@@ -109,16 +109,16 @@ def _report(what: str, facts: dict[str, Any], promises: dict[str, bool]) -> None
 
 @app.command
 def overload(*, images: Path, seconds: float = 60, times: float = 5, timeout_s: float = 1.0, each: int = 16) -> None:
-    """Ask for more than the server can do: what it takes on it finishes in time, the rest it refuses at once.
+    """Send more than the server can process: it answers what it accepts in time and refuses the rest at once.
 
-    The load generator runs on the server's cores, and needs more of them to ask for more: goodput is compared by the
-    cores that it left to the server. Requests of many images leave most.
+    The load generator shares the cores with the server and uses more of them at higher rates, so goodput is corrected
+    for the cores that it left. Requests of many images leave most.
 
     Args:
         images: folder of JPEG files.
-        seconds: for so long.
-        times: so many times what it can do.
-        timeout_s: every request's deadline.
+        seconds: duration.
+        times: load as a multiple of the peak throughput.
+        timeout_s: deadline of every request.
         each: images a request.
     """
     requests = _requests(images, each)
@@ -133,13 +133,13 @@ def overload(*, images: Path, seconds: float = 60, times: float = 5, timeout_s: 
     good = [call for call in calls if call.status == "OK"]
     refused = [call for call in calls if call.status != "OK" and call.took_s < timeout_s / 2]
     goodput = _goodput(calls, seconds)
-    of_the_best = goodput / best * at_best.left / overloaded.left
+    share_of_peak = goodput / best * at_best.left / overloaded.left
     facts = {
-        "best_per_s": best,
-        "asked_per_s": len(calls) / seconds,
+        "peak_per_s": best,
+        "sent_per_s": len(calls) / seconds,
         "answered_per_s": goodput,
         "generator_cores": [at_best.taken, overloaded.taken],
-        "goodput_of_the_best": of_the_best,
+        "goodput_share_of_peak": share_of_peak,
         "statuses": dict(Counter(call.status for call in calls)),
         "answered_p50_ms": percentile_ms(good, 50),
         "answered_p99_ms": percentile_ms(good, 99),
@@ -148,9 +148,9 @@ def overload(*, images: Path, seconds: float = 60, times: float = 5, timeout_s: 
         "rss_mb": [before, after],
     }
     promises = {
-        "goodput is above 90 % of the best": of_the_best > 0.9,  # noqa: PLR2004
+        "goodput is above 90 % of the peak": share_of_peak > 0.9,  # noqa: PLR2004
         "refused within 50 ms": percentile_ms(refused, 99) < 50,  # noqa: PLR2004
-        "what is taken on is answered in time": len(good) + len(refused) >= 0.99 * len(calls),
+        "accepted requests meet their deadline": len(good) + len(refused) >= 0.99 * len(calls),
         "memory is flat": after < 1.1 * before,
     }
     _report("overload", facts, promises)
@@ -158,12 +158,12 @@ def overload(*, images: Path, seconds: float = 60, times: float = 5, timeout_s: 
 
 @app.command
 def swaps(*, images: Path, count: int = 100, load: float = 0.5) -> None:
-    """Publish version after version under load: no request fails, and none waits much longer.
+    """Publish new versions under load: no request fails, and latency hardly rises.
 
     Args:
         images: folder of JPEG files.
-        count: of versions.
-        load: as a part of what the server can do.
+        count: number of versions.
+        load: share of the peak throughput.
     """
     requests = _requests(images)
     with _repository() as repository, _serving(repository, "--poll-s", "0.05") as server:
@@ -185,7 +185,7 @@ def swaps(*, images: Path, count: int = 100, load: float = 0.5) -> None:
     normal = [call for call in calls if 1 < call.began < 10]  # noqa: PLR2004
     during = [call for call in calls if call.began >= 10]  # noqa: PLR2004
     facts = {
-        "best_per_s": best,
+        "peak_per_s": best,
         "requests": len(calls),
         "statuses": dict(Counter(call.status for call in calls)),
         "versions": len({call.version for call in calls if call.version}),
@@ -201,18 +201,18 @@ def swaps(*, images: Path, count: int = 100, load: float = 0.5) -> None:
 
 @app.command
 def shutdowns(*, images: Path, count: int = 20) -> None:
-    """Send SIGTERM under load: every request that the server took on is answered, and the exit code is 0.
+    """Send SIGTERM under load: every accepted request is answered, and the exit code is 0.
 
-    gRPC itself cancels a call that arrives in the moment in which it stops; the server never hears of that one.
+    gRPC itself cancels a call that arrives while it stops; the server never sees it.
 
     Args:
         images: folder of JPEG files.
-        count: how often.
+        count: number of repetitions.
     """
     requests = _requests(images)
     statuses: Counter[str] = Counter()
     codes: Counter[int] = Counter()
-    told = Counter({"answered": 0, "refused": 0})
+    reported = Counter({"answered": 0, "refused": 0})
     with _repository() as repository:
         for number in range(count):
             with tempfile.TemporaryFile("w+") as log, _serving(repository, log=log) as server:
@@ -224,28 +224,28 @@ def shutdowns(*, images: Path, count: int = 20) -> None:
                     statuses.update(call.status for call in load.result())
                 log.seek(0)
                 found = _DRAINED.search(" ".join(log.read().split()))
-                told.update(
+                reported.update(
                     dict(zip(("answered", "refused"), map(int, found.groups()) if found else (0, 1), strict=True))
                 )
     facts = {
         "statuses": dict(statuses),
-        "told_by_the_server": dict(told),
+        "reported_by_the_server": dict(reported),
         "exit_codes": {str(code): times for code, times in codes.items()},
     }
     promises = {
-        "what was taken on was answered": told == Counter(answered=statuses["OK"], refused=0),
-        "it went in peace": set(codes) == {0},
+        "accepted requests are answered": reported == Counter(answered=statuses["OK"], refused=0),
+        "the exit code is 0": set(codes) == {0},
     }
     _report("shutdowns", facts, promises)
 
 
 @app.command
 def crash(*, images: Path, count: int = 5) -> None:
-    """Kill the server with SIGKILL and start it again: how long until it answers, and what it takes idle.
+    """Kill the server with SIGKILL and restart it: time to the first answer, and idle memory.
 
     Args:
         images: folder of JPEG files.
-        count: how often.
+        count: number of repetitions.
     """
     request = pb.PredictRequest.FromString(_requests(images)[0])
     ready: list[float] = []
@@ -271,12 +271,12 @@ def crash(*, images: Path, count: int = 5) -> None:
 
 @app.command
 def soak(*, images: Path, minutes: float = 10, load: float = 0.8) -> None:
-    """Ask for most of what the server can do, for long: memory, descriptors, threads and tasks do not grow.
+    """Run at high load for long: memory, file descriptors and threads do not grow.
 
     Args:
         images: folder of JPEG files.
-        minutes: for so long, after a tenth of it to warm up.
-        load: as a part of what the server can do.
+        minutes: duration, after a tenth of it as warm-up.
+        load: share of the peak throughput.
     """
     requests = _requests(images)
     with _repository() as repository, _serving(repository) as server:
@@ -306,7 +306,7 @@ def soak(*, images: Path, minutes: float = 10, load: float = 0.8) -> None:
         "no request failed": set(statuses) == {"OK"},
     }
     _report(
-        "soak", {"best_per_s": best, "cores": usable_cores(), "statuses": dict(statuses), "samples": samples}, promises
+        "soak", {"peak_per_s": best, "cores": usable_cores(), "statuses": dict(statuses), "samples": samples}, promises
     )
 
 

@@ -1,4 +1,4 @@
-"""Images and messages that mean harm, against a real server: it answers all of them, says why, and stays as it was.
+"""Mutated images and messages against a real server: every call gets a documented status, and the server stays intact.
 
 python -m bench.fuzz --images 20000 --messages 20000 --seed 0
 """
@@ -24,23 +24,23 @@ from unfreeze.console import RESULTS, TerminalReporter
 from unfreeze.serve.client.blocking import Client
 
 _OUT = Path(__file__).parent / "out" / "fuzz"
-_MOST_MIB = 64
+_MAX_GROWTH_MIB = 64
 
 
 def main(
     *, images: int = 20_000, messages: int = 20_000, seed: int = 0, repository: Path | None = None, out: Path = _OUT
 ) -> None:
-    """Send changed images in three ways each, and changed messages to every method; exit with 1 where it harms.
+    """Send mutated images in three ways each, and mutated messages to every method; exit with 1 on a violation.
 
-    Every call is to be answered in time, with a status that docs/refusals.md has for it, in words that tell nothing of
-    the machine; the server is to live, to keep its memory, and to answer right in the end.
+    Every call must be answered in time, with a status that docs/refusals.md documents, in words that reveal nothing
+    about the machine. The server must survive, must not grow, and must still answer correctly at the end.
 
     Args:
-        images: how many.
-        messages: how many.
-        seed: of chance; the same one sends the same.
-        repository: folder that holds a model `colors`; one is made where none is given.
-        out: folder that gets the server's log, and what broke a promise.
+        images: number of mutated images.
+        messages: number of mutated messages.
+        seed: random seed; the same seed sends the same bytes.
+        repository: folder with a model `colors`; created if not given.
+        out: folder for the server's log and for the inputs of violations.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
@@ -52,7 +52,7 @@ def main(
                 kind: fuzz(target, process.pid, models, each, reporter.track(kind, counts[kind]))
                 for kind, each in jobs.items()
             }
-            right = process.poll() is None and answers_right(target)
+            right = process.poll() is None and answers_correctly(target)
     for kind, tally in tallies.items():
         save(tally.violations, out / kind)
     if not _verdict(tallies, right=right, out=out):
@@ -62,28 +62,28 @@ def main(
 def fuzz(
     target: str, server: int, repository: Path, jobs: Iterable[Job], advance: Callable[[int], None] = lambda _: None
 ) -> Tally:
-    """Send jobs and tell what was seen.
+    """Send jobs and return what was observed.
 
     Args:
         target: "host:port".
-        server: its process.
-        repository: that it serves.
-        jobs: what is sent.
+        server: process id.
+        repository: the repository that it serves.
+        jobs: calls to make.
         advance: called with 1 after each job.
     """
     secrets = str(repository), str(Path.cwd()), sys.prefix
     return asyncio.run(attack(target, server, secrets, jobs, advance))
 
 
-def answers_right(target: str) -> bool:
-    """Tell whether a server knows the colors of good images."""
+def answers_correctly(target: str) -> bool:
+    """Return whether a server classifies intact images correctly."""
     images = [encode(draw(color), "PNG") for color in COLORS.values()]
     with Client(target) as client:
         return [answer[0].label for answer in client.predict(images, model=MODEL)] == list(COLORS)
 
 
 def grown_mib(tally: Tally) -> float:
-    """Say by how much the server's memory has grown since it was warm: the medians of two tenths of the time."""
+    """Return how much the server's memory grew after warm-up, in MiB, between the medians of two windows."""
     tenth = max(1, len(tally.rss_mib) // 10)
     warm, last = tally.rss_mib[2 * tenth : 4 * tenth] or tally.rss_mib, tally.rss_mib[-2 * tenth :]
     return median(last) - median(warm)
@@ -98,7 +98,7 @@ def _server(repository: Path, log: Path) -> Iterator[tuple["subprocess.Popen[str
     ):
         line = process.stdout.readline() if process.stdout else ""
         if not line.startswith("serving "):
-            raise SystemExit(f"the server did not start; {log} says why")
+            raise SystemExit(f"the server did not start; see {log}")
         try:
             yield process, line.split()[-1]
         finally:
@@ -107,7 +107,7 @@ def _server(repository: Path, log: Path) -> Iterator[tuple["subprocess.Popen[str
 
 def _verdict(tallies: dict[str, Tally], *, right: bool, out: Path) -> bool:
     table = Table("what", "status", "calls", title="answers")
-    facts = Table("what", "calls", "calls per s", "slowest (s)", "RSS at first", "warm", "last (MiB)", "violations")
+    facts = Table("what", "calls", "calls per s", "slowest (s)", "RSS at start", "warm", "end (MiB)", "violations")
     for kind, tally in tallies.items():
         for (_, status), count in tally.statuses.most_common():
             table.add_row(kind, status, f"{count:,}")
@@ -118,10 +118,10 @@ def _verdict(tallies: dict[str, Tally], *, right: bool, out: Path) -> bool:
     RESULTS.print(table, facts)
     broken = sum(len(tally.violations) for tally in tallies.values())
     growth = max(grown_mib(tally) for tally in tallies.values())
-    whole = broken == 0 and right and growth <= _MOST_MIB
+    whole = broken == 0 and right and growth <= _MAX_GROWTH_MIB
     RESULTS.print(
-        f"{'held' if whole else 'BROKEN'}: {broken} violations{f', kept in {out}' if broken else ''}; memory grew by "
-        f"{growth:.0f} MiB; good images are answered {'right' if right else 'WRONG'} in the end",
+        f"{'passed' if whole else 'FAILED'}: {broken} violations{f', kept in {out}' if broken else ''}; memory grew by "
+        f"{growth:.0f} MiB; intact images are classified {'correctly' if right else 'INCORRECTLY'} at the end",
         markup=False,
     )
     return whole

@@ -1,4 +1,4 @@
-"""Write sets of images to measure on, without a download.
+"""Data sets for benchmarks, written without a download.
 
 python -m bench.images OUT
 """
@@ -23,7 +23,7 @@ def main(out: Path) -> None:
     """Write digits (scikit-learn's, 10 classes), textures (14 kinds) and wallpaper groups (17) into folders of OUT.
 
     Args:
-        out: folder that takes a folder for each set.
+        out: folder that receives a folder for each set.
     """
     write_digits(out / "digits")
     write_textures(out / "textures")
@@ -39,7 +39,7 @@ def write_digits(folder: Path) -> None:
 
 
 def write_textures(folder: Path, each: int = 70) -> None:
-    """Draw textures of fourteen kinds, as the built-in weights were pretrained on."""
+    """Draw textures of fourteen kinds from the families that the built-in weights were pretrained on."""
     kinds: list[tuple[str, Callable[..., np.ndarray]]] = sorted(FAMILIES["texture"].items())[:_TEXTURES]
     for kind, (name, draw) in enumerate(kinds):
         for number in range(each):

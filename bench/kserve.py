@@ -1,8 +1,8 @@
-"""Hold the example for KServe against KServe's own schema.
+"""Validate the KServe example with KServe's own package.
 
 python -m bench.kserve
 
-KServe's package, which has it, is installed into an environment of its own under `bench/out`.
+The package is installed into a separate environment under `bench/out`.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ _SCRIPT = Path(__file__).parent / "peers" / "kserve_schema.py"
 
 
 def main() -> None:
-    """Write the example and let KServe's package read it."""
+    """Write the example and validate it."""
     python = peer_python("kserve", _KSERVE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kserve.yaml"

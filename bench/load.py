@@ -1,4 +1,4 @@
-"""A load generator for `unfreeze.v1.Classifier`: some callers without a pause, or a rate whatever the server does."""
+"""A load generator for `unfreeze.v1.Classifier`: closed loop (N callers) or open loop (Poisson arrivals)."""
 
 import asyncio
 import itertools
@@ -21,10 +21,10 @@ class Call:
     """One request.
 
     Args:
-        began: seconds after the load began.
-        took_s: until its answer.
-        status: gRPC's, "OK" where it was answered.
-        version: of the model that answered.
+        began: start, in seconds after the load began.
+        took_s: latency in seconds.
+        status: name of the gRPC status.
+        version: version of the model that answered; empty if the call failed.
     """
 
     began: float
@@ -34,43 +34,43 @@ class Call:
 
 
 def requests_of(images: Sequence[bytes], each: int = 1) -> list[bytes]:
-    """Make requests of so many images each, serialized once: the generator shall take little of the cores."""
+    """Serialize requests of `each` images once, so that the generator uses little CPU."""
     groups = (images[start : start + each] for start in range(0, len(images) - each + 1, each))
     return [pb.PredictRequest(images=group).SerializeToString() for group in groups]
 
 
 async def callers(target: str, requests: Sequence[bytes], count: int, seconds: float, **limits: float) -> list[Call]:
-    """Let callers ask one request after the other, each without a pause.
+    """Run callers that each send one request after the other, without a pause.
 
     Args:
         target: "host:port".
-        requests: sent in turn.
-        count: of callers.
-        seconds: for so long.
-        limits: what gRPC takes, like `timeout`.
+        requests: serialized requests, sent in turn.
+        count: number of callers.
+        seconds: duration.
+        limits: keyword arguments of the gRPC call, such as `timeout`.
     """
     calls: list[Call] = []
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(target) as channel:
         predict, begun = _predict(channel), time.monotonic()
 
-        async def ask() -> None:
+        async def call() -> None:
             while time.monotonic() - begun < seconds:
                 calls.append(await _call(predict, requests[next(numbers) % len(requests)], begun, limits))
 
-        await asyncio.gather(*(ask() for _ in range(count)))
+        await asyncio.gather(*(call() for _ in range(count)))
     return calls
 
 
 async def at_a_rate(target: str, requests: Sequence[bytes], rate: float, seconds: float, **limits: float) -> list[Call]:
-    """Send requests at the times of a Poisson process, whether or not those before are answered.
+    """Send requests at the times of a Poisson process, whether or not earlier ones have been answered.
 
     Args:
         target: "host:port".
-        requests: sent in turn.
+        requests: serialized requests, sent in turn.
         rate: requests a second.
-        seconds: for so long.
-        limits: what gRPC takes, like `timeout`.
+        seconds: duration.
+        limits: keyword arguments of the gRPC call, such as `timeout`.
     """
     times = np.cumsum(np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)))
     tasks: list[asyncio.Task[Call]] = []
@@ -98,5 +98,5 @@ async def _call(predict: _Predict, request: bytes, begun: float, limits: dict[st
 
 
 def percentile_ms(calls: Sequence[Call], percent: float) -> float:
-    """Give a percentile of the latencies, in milliseconds; NaN where there are none."""
+    """Return a percentile of the latencies in milliseconds; NaN without calls."""
     return 1000 * float(np.percentile([call.took_s for call in calls], percent)) if calls else float("nan")

@@ -1,4 +1,4 @@
-"""A published model of any builder, with random weights: for benches that ask how fast, and not how good."""
+"""A published model with random weights, for benchmarks of speed."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ _LABELS = ("ant", "bee", "wasp")
 
 
 def publish_random(backbone: str, folder: Path, name: str = "random") -> Path:
-    """Export a network with random weights, at the size that it was made for.
+    """Export a network with random weights at its usual input size.
 
     Args:
-        backbone: torchvision's name of the builder.
-        folder: gets `models`, the repository, and what it is made from; what is there is taken as it is.
-        name: the model's.
+        backbone: torchvision's name of the network.
+        folder: receives `models`, the repository; an existing one is reused.
+        name: name of the model.
 
     Returns:
         The repository.

@@ -1,4 +1,4 @@
-"""NVIDIA's perf_analyzer: what a server answers, by a load generator that is not ours."""
+"""NVIDIA's perf_analyzer, a third-party load generator."""
 
 import csv
 import subprocess
@@ -10,21 +10,21 @@ from pathlib import Path
 def drive(
     program: str, target: str, model: str, concurrency: int, interval_ms: int, data: Sequence[str | Path] = ()
 ) -> dict[str, float]:
-    """Let it send one image a request: prepared pixels of its own, or what it is given.
+    """Run perf_analyzer with one image a request: random pixels, or the given data.
 
     Args:
-        program: perf_analyzer itself.
+        program: path of perf_analyzer.
         target: "host:port".
-        model: on the server.
+        model: name on the server.
         concurrency: requests in flight.
-        interval_ms: of one of its measurements.
-        data: options that say what is sent.
+        interval_ms: duration of one measurement.
+        data: options that select what is sent.
 
     Returns:
-        Images a second, and percentiles of their latencies in milliseconds.
+        Images a second, and latency percentiles in milliseconds.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: perf_analyzer failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.csv"
@@ -33,7 +33,7 @@ def drive(
         command += ["--measurement-interval", str(interval_ms), "--stability-percentage", "900"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"perf_analyzer ended with {done.returncode}: {done.stderr or done.stdout}")
+            raise RuntimeError(f"perf_analyzer exited with code {done.returncode}: {done.stderr or done.stdout}")
         with out.open() as file:
             row = next(csv.DictReader(file))
     return {

@@ -1,4 +1,4 @@
-"""The main job on a folder of photographs: accuracy, seconds, and how equal every way to predict is.
+"""The whole way on a folder of photographs: accuracy, time, and agreement of torch, server and local file.
 
 python -m bench.photographs DATA --weights squeezenet1_0.pth
 """
@@ -33,11 +33,11 @@ def main(
     backbone: str = "squeezenet1_0",
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Tune, export, serve, and ask about every validation image in three ways.
+    """Tune, export, serve, and classify every validation image in three ways.
 
     Args:
         data: folder of labeled images.
-        weights: to start from, as for `unfreeze tune`.
+        weights: pretrained weights, as for `unfreeze tune`.
         backbone: torchvision's name of the network.
         json: print JSON instead of a table.
     """
@@ -79,7 +79,7 @@ def main(
 
 
 def _torch(run: Path) -> tuple[list[Path], np.ndarray]:
-    """Give the validation files and torch's probabilities for them."""
+    """Return the validation files and torch's probabilities for them."""
     network, facts = load_run(run)
     evaluation = evaluate(network, facts.images(), facts.preprocess, torch.device("cpu"))
     return [image.path for image in evaluation.images], evaluation.probabilities(facts.temperature)

@@ -1,4 +1,4 @@
-"""How well `unfreeze plan` predicts: its seconds against what tuning then takes, cut by cut.
+"""Estimated against measured seconds of `unfreeze plan`, for four cuts.
 
 python -m bench.plan DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
 """
@@ -27,13 +27,13 @@ def main(
     epochs: int = 4,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """ExecutionPlan, then tune from the head, from the middle and from the input, and compare the seconds.
+    """Plan, then tune from four cuts between head and input, and compare the seconds.
 
     Args:
         data: folder of labeled images.
         backbone: torchvision's name of the network.
-        weights: to start from, as for `unfreeze tune`.
-        epochs: of tuning.
+        weights: pretrained weights, as for `unfreeze tune`.
+        epochs: number of epochs.
         json: print JSON instead of a table.
     """
     options = TuneOptions(backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_RATE)
@@ -43,15 +43,15 @@ def main(
         plans = plan(options, data=data, reporter=reporter)
         for one in (plans[0], plans[len(plans) // 3], plans[2 * len(plans) // 3], plans[-1]):
             metrics = fine_tune(data, Path(folder) / one.cut, replace(options, cut=one.cut), reporter)
-            rows.append({"cut": one.cut, "predicted": one.seconds, "taken": metrics["seconds"]})
+            rows.append({"cut": one.cut, "predicted": one.seconds, "measured": metrics["seconds"]})
     for row in rows:
-        row["ratio"] = row["predicted"] / row["taken"]
+        row["ratio"] = row["predicted"] / row["measured"]
     if json:
         print_json(rows)
         return
-    table = Table("cut", "predicted seconds", "taken", "ratio", title=f"{backbone} on {data.name}, {epochs} epochs")
+    table = Table("cut", "predicted, s", "measured, s", "ratio", title=f"{backbone} on {data.name}, {epochs} epochs")
     for row in rows:
-        table.add_row(row["cut"], f"{row['predicted']:.1f}", f"{row['taken']:.1f}", f"{row['ratio']:.2f}")
+        table.add_row(row["cut"], f"{row['predicted']:.1f}", f"{row['measured']:.1f}", f"{row['ratio']:.2f}")
     RESULTS.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Whether `auto` finds the best recipe, and for what part of the cost of running them all.
+"""Accuracy and cost of `auto` against every recipe by name.
 
 python -m bench.recipes DATA --backbone squeezenet1_0 --weights squeezenet1_0.pth
 """
@@ -25,12 +25,12 @@ def main(
     weights: str = "none",
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Tune with `auto`, and then with every recipe by its name.
+    """Tune with `auto`, then with every recipe.
 
     Args:
         data: folder of labeled images.
         backbone: torchvision's name of the network.
-        weights: to start from, as for `unfreeze tune`.
+        weights: pretrained weights, as for `unfreeze tune`.
         json: print JSON instead of a table.
     """
     keep_freed_memory()
@@ -40,21 +40,21 @@ def main(
             options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe)
             metrics = fine_tune(data, Path(folder) / recipe, options, reporter)
             names = ("val_accuracy", "seconds", "recipe", "cut", "learning_rate")
-            rows.append({"asked": recipe} | {name: metrics[name] for name in names})
+            rows.append({"requested": recipe} | {name: metrics[name] for name in names})
     auto, named = rows[0], rows[1:]
     best = max(named, key=lambda row: row["val_accuracy"])
     error = math.sqrt(best["val_accuracy"] * (1 - best["val_accuracy"]) / metrics["images"]["val"])
     verdict = {
-        "behind_the_best_in_standard_errors": (best["val_accuracy"] - auto["val_accuracy"]) / max(error, 1e-9),
-        "part_of_the_cost_of_all": auto["seconds"] / sum(row["seconds"] for row in named),
+        "standard_errors_behind_the_best": (best["val_accuracy"] - auto["val_accuracy"]) / max(error, 1e-9),
+        "share_of_the_cost_of_all": auto["seconds"] / sum(row["seconds"] for row in named),
     }
     if json:
         print_json({"rows": rows, **verdict})
         return
-    table = Table("asked", "became", "accuracy", "seconds", title=f"{backbone} on {data.name}")
+    table = Table("requested", "chosen", "accuracy", "seconds", title=f"{backbone} on {data.name}")
     for row in rows:
-        became = f"{row['recipe']} from {row['cut']} at {row['learning_rate']:g}"
-        table.add_row(row["asked"], became, f"{row['val_accuracy']:.3f}", f"{row['seconds']:.0f}")
+        chosen = f"{row['recipe']} from {row['cut']} at {row['learning_rate']:g}"
+        table.add_row(row["requested"], chosen, f"{row['val_accuracy']:.3f}", f"{row['seconds']:.0f}")
     RESULTS.print(table)
     RESULTS.print(", ".join(f"{name.replace('_', ' ')}: {value:.2f}" for name, value in verdict.items()))
 

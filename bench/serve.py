@@ -1,11 +1,11 @@
-"""Our server against NVIDIA Triton, both driven by NVIDIA's own perf_analyzer, and against a plain loop in one process.
+"""The server against NVIDIA Triton, both under NVIDIA's perf_analyzer, and against a plain loop in one process.
 
 python -m bench.serve --images photographs/ --perf-analyzer path/to/perf_analyzer --triton path/to/start
 
-mobilenet_v3_small at 224 with random weights, unless --repository names a model. The load generator shares the
-machine's cores with the server. Servers are measured in turn, each in a process of its own, for several rounds.
-`--triton` is a program that serves `model.onnx` on a gRPC port (`start model.onnx PORT`) as the models `pixels` and
-`jpeg`. perf_analyzer comes with NVIDIA's tritonclient wheels for Linux.
+mobilenet_v3_small at 224 px with random weights, unless --repository is given. The load generator shares the cores with
+the server. Servers alternate, each in its own process, for several rounds. `--triton` is a program that serves
+`model.onnx` on a gRPC port (`start model.onnx PORT`) as the models `pixels` and `jpeg`. perf_analyzer is part of
+NVIDIA's tritonclient wheels for Linux.
 """
 
 import base64
@@ -52,17 +52,17 @@ def main(
     interval_ms: int = 4000,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Drive both servers in turn and compare.
+    """Load both servers, alternating, and compare.
 
     Args:
-        images: folder whose JPEG files are sent encoded.
-        perf_analyzer: NVIDIA's program.
-        triton: starts the peer; without it only ours is measured.
-        repository: folder of models.
-        model: in there.
+        images: folder of JPEG files, which are sent encoded.
+        perf_analyzer: path of the program.
+        triton: program that starts the peer; without it only unfreeze is measured.
+        repository: model repository.
+        model: name of a model in it.
         concurrency: requests in flight.
-        rounds: how often each is measured; medians are shown.
-        interval_ms: of one measurement.
+        rounds: number of measurements of each; medians are shown.
+        interval_ms: duration of one measurement.
         json: print JSON instead of a table.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def main(
 
 
 def _element(data: bytes) -> str:
-    """perf_analyzer wants BYTES elements as they go over the wire: their length, then the bytes."""
+    """Encode a BYTES element as perf_analyzer expects it: length, then bytes, in base64."""
     return base64.b64encode(struct.pack("<I", len(data)) + data).decode()
 
 
@@ -105,17 +105,17 @@ def _triton(start: Path, model: Path) -> Iterator[str]:
         try:
             with grpc.insecure_channel(target) as channel:
                 grpc.channel_ready_future(channel).result(timeout=120)
-            time.sleep(3)  # its port opens before its models answer
+            time.sleep(3)  # the port opens before the models are ready
             yield target
         finally:
             process.send_signal(signal.SIGTERM)
 
 
-def _measure(*asked: Any) -> dict[str, float]:
-    """Run the load generator as `drive` takes it; gives what that gives, and what it cost itself."""
+def _measure(*arguments: Any) -> dict[str, float]:
+    """Run the load generator; return its figures and its own CPU time a request."""
     before, started = _children_s(), time.monotonic()
     try:
-        found = drive(*asked)
+        found = drive(*arguments)
     except RuntimeError as error:
         raise SystemExit(str(error)) from None
     took, spent = time.monotonic() - started, _children_s() - before
@@ -128,7 +128,7 @@ def _children_s() -> float:
 
 
 def _loops(path: Path, encoded: list[bytes]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Time what no server could beat: decode, resize and model in a plain loop on every core."""
+    """Time an upper bound for any server: decode, resize and inference in a plain loop on every core."""
     with OnnxRuntime(path, threads=1) as runtime:
         spec = runtime.manifest.preprocess
         prepared = [prepare(data, spec)[None] for data in encoded[:64]]
@@ -162,11 +162,11 @@ def _table(rows: list[dict[str, Any]], concurrency: tuple[int, ...]) -> Table:
         ]
         return median(values) if values else float("nan")
 
-    title = f"perf_analyzer, gRPC, {usable_cores()} of {usable_cores()} cores shared with it; medians"
+    title = f"perf_analyzer, gRPC, {usable_cores()} cores shared with it; medians"
     table = Table(
         "input",
         "in flight",
-        "ours /s",
+        "unfreeze /s",
         "Triton /s",
         "ratio",
         "p99 ms",
@@ -180,7 +180,7 @@ def _table(rows: list[dict[str, Any]], concurrency: tuple[int, ...]) -> Table:
         for count in concurrency:
             mine, peer = (typical(side, kind, "per_s", count) for side in ("ours", "triton"))
             p99, peer_p99 = (typical(side, kind, "p99_ms", count) for side in ("ours", "triton"))
-            # With the client's own work on the same cores, a loop could do no more than this.
+            # The load generator's CPU time on the same cores counts against the limit.
             limit = 1000 / (loop_ms + typical("ours", kind, "client_cpu_ms", count) / usable_cores())
             figures = (mine, peer, mine / peer, p99, peer_p99, p99 / peer_p99, mine / limit)
             forms = ("{:.0f}", "{:.0f}", "{:.2f}", "{:.1f}", "{:.1f}", "{:.2f}", "{:.2f}")

@@ -1,4 +1,4 @@
-"""What the built-in weights are worth: the demonstration's tuning from them and from random weights.
+"""The wallpaper demo from the built-in weights and from random weights.
 
 python -m bench.transfer
 """
@@ -21,7 +21,7 @@ _TRIALS = [("builtin", "auto"), ("none", "auto"), ("none", "all")]
 
 
 def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
-    """Tune to the demonstration's images from both, and from random weights once with every block.
+    """Tune from both, and from random weights also with all blocks.
 
     Args:
         json: print JSON instead of a table.
@@ -34,7 +34,9 @@ def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> N
             chosen = dataclasses.replace(tuning(options, weights), cut=cut)
             metrics = fine_tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)
             names = ("recipe", "val_accuracy", "probe_val_accuracy", "seconds")
-            rows.append({"weights": weights, "cut asked": cut, "cut": metrics["cut"]} | {n: metrics[n] for n in names})
+            rows.append(
+                {"weights": weights, "cut requested": cut, "cut": metrics["cut"]} | {n: metrics[n] for n in names}
+            )
     if json:
         print_json(rows)
         return

@@ -1,13 +1,12 @@
-"""`unfreeze tune` against fastai's `vision_learner(...).fine_tune(4)`: accuracy, and seconds of the whole process.
+"""`unfreeze tune` against fastai's `vision_learner(...).fine_tune(4)`: accuracy and seconds of whole processes.
 
 python -m bench.tune DATA... --backbone squeezenet1_0 --weights squeezenet1_0.pth
 
-Same images, weights and cores; one run of each in turn, for each seed; imports are counted on both sides. fastai is
-installed into an environment of its own under `bench/out`. DATA has train and val folders.
+Same images, weights and cores, alternating, once per seed; both include imports. fastai is installed into a separate
+environment under `bench/out`. DATA has train and val folders.
 """
 
 import json as jsons
-import os
 import platform
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from bench.peers.environment import peer_python
 from unfreeze.console import REMARKS, RESULTS, print_json
+from unfreeze.contract.cores import usable_cores
 
 _FASTAI = "fastai==2.8.*"
 
@@ -36,13 +36,13 @@ def main(
     ours_only: Annotated[bool, cyclopts.Parameter(negative="")] = False,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
-    """Tune with both, in turn, and compare.
+    """Tune with both, alternating, and compare.
 
     Args:
         data: folders of labeled images, each with train and val folders.
-        weights: file to start from.
+        weights: file with pretrained weights.
         backbone: torchvision's name of the network.
-        seeds: how many runs of each.
+        seeds: number of runs of each.
         ours_only: leave fastai out.
         json: print JSON instead of a table.
     """
@@ -53,15 +53,15 @@ def main(
             row = {"data": folder.name, "seed": seed, **_ours(folder, backbone, weights, seed)}
             if peer is not None:
                 row |= _theirs(peer, folder, backbone, weights, seed)
-                row["times_faster"] = row["fastai_seconds"] / row["seconds"]
+                row["speedup"] = row["fastai_seconds"] / row["seconds"]
             rows.append(row)
             REMARKS.print(jsons.dumps(row), markup=False)
     if json:
         print_json(rows)
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     table = Table(
-        *("data", "accuracy", "seconds", "recipe", "fastai's accuracy", "its seconds", "times faster"),
+        *("data", "accuracy", "seconds", "recipe", "fastai accuracy", "fastai seconds", "speedup"),
         title=f"{backbone}, {cores} cores, {platform.machine()}, torch {version('torch')}, {seeds} seeds, "
         f"{datetime.now(UTC):%Y-%m-%d}: mean accuracy, median seconds",
     )
@@ -72,16 +72,16 @@ def main(
 
 def _ours(data: Path, backbone: str, weights: Path, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
-        told = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed), "--json"]
-        command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *told]
+        flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed), "--json"]
+        command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *flags]
         metrics, seconds = _timed(command)
     return {"seconds": seconds} | {name: metrics[name] for name in ("val_accuracy", "recipe", "cut")}
 
 
 def _theirs(python: Path, data: Path, backbone: str, weights: Path, seed: int) -> dict[str, Any]:
     program = Path(__file__).parent / "peers" / "fastai_fine_tune.py"
-    told = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed)]
-    metrics, seconds = _timed([str(python), "-W", "ignore", str(program), str(data), *told])
+    flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed)]
+    metrics, seconds = _timed([str(python), "-W", "ignore", str(program), str(data), *flags])
     return {"fastai_seconds": seconds, "fastai_accuracy": metrics["val_accuracy"]}
 
 
@@ -103,7 +103,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[str]:
         *found,
         f"{mean(row['fastai_accuracy'] for row in rows):.3f}",
         f"{median(row['fastai_seconds'] for row in rows):.0f}",
-        f"{median(row['times_faster'] for row in rows):.1f}",
+        f"{median(row['speedup'] for row in rows):.1f}",
     ]
 
 

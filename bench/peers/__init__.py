@@ -1,1 +1,1 @@
-"""Programs of other projects, each run in an environment of its own."""
+"""Programs of other projects, each run in a separate environment."""

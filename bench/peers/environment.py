@@ -1,4 +1,4 @@
-"""Make a virtual environment for a peer, whose packages would not go together with ours."""
+"""Virtual environments for peers whose packages conflict with the project's."""
 
 import subprocess
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def peer_python(name: str, *requirements: str) -> Path:
-    """Install a peer, once.
+    """Install a peer once.
 
     Args:
-        name: of the environment, under `bench/out`.
-        *requirements: what pip installs there.
+        name: name of the environment under `bench/out`.
+        *requirements: pip requirements.
 
     Returns:
-        Its Python.
+        The environment's Python.
     """
     folder = Path(__file__).parents[1] / "out" / name
     python, installed = folder / "bin" / "python", folder / "installed.txt"

@@ -1,6 +1,6 @@
-"""What fastai's users write, run by `bench.tune` in an environment of its own: `vision_learner(...).fine_tune(4)`.
+"""fastai's usual recipe, `vision_learner(...).fine_tune(4)`, run by `bench.tune` in a separate environment.
 
-Prints the validation accuracy as JSON. It reads the weights that unfreeze reads, so that both start from the same.
+Prints the validation accuracy as JSON. It loads the same weights as unfreeze.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from fastai.vision.learner import model_meta
 
 
 def main() -> None:
-    """Tune and tell."""
+    """Tune and print the accuracy."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--backbone", required=True)
