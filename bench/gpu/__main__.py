@@ -1,9 +1,9 @@
-"""What an NVIDIA GPU makes of this project: the runtimes, the server, training, and the promises about them.
+"""Benchmark of an NVIDIA GPU: runtimes, server, training, and the promises about them.
 
 python -m bench.gpu
 
-needs no network, and no more than an environment with the project's packages; what is missing there is left out and
-named in the end. See docs/gpu.md. `--device cpu --quick` runs the same without a GPU.
+needs no network, only the project's packages; what is missing is left out and listed at the end. See docs/gpu.md.
+`--device cpu --quick` runs the same steps without a GPU.
 """
 
 import sys
@@ -21,7 +21,7 @@ from bench.gpu.part import Finding, Setting, run_part
 from bench.gpu.report import Report
 from unfreeze.console import REMARKS, print_json
 
-# The parts in their order, with the weights by which they share the time.
+# The parts in order, with their shares of the time.
 _PARTS = {"models": 0.3, "raw": 0.2, "serve": 0.4, "tune": 0.25}
 _OF_MODELS = ("raw", "serve")
 _TESTS = {"tests": 0.35}
@@ -32,13 +32,13 @@ _DEFAULTS = GpuOptions()
 
 
 def main(options: Annotated[GpuOptions, cyclopts.Parameter(name="*")] = _DEFAULTS) -> None:
-    """Measure all parts, each in a process of its own, and exit with 1 where a promise is broken or a part fails.
+    """Run all parts, each in its own process; exit with 1 if a promise is broken or a part fails.
 
     Args:
         options: what to measure.
     """
     if options.device == "cuda" and not gpu_named()[0]:
-        REMARKS.print("there is no NVIDIA GPU here that nvidia-smi can name; --device cpu --quick does without one")
+        REMARKS.print("nvidia-smi finds no NVIDIA GPU; --device cpu --quick runs without one")
         sys.exit(1)
     with tempfile.TemporaryDirectory() as folder:
         findings = _measure(options, options.setting(Path(folder)))
@@ -46,7 +46,7 @@ def main(options: Annotated[GpuOptions, cyclopts.Parameter(name="*")] = _DEFAULT
     if options.json:
         print_json(report.document())
     else:
-        Console(width=_WIDEST).print(report.table())  # lines stay whole, also in a file
+        Console(width=_WIDEST).print(report.table())  # no wrapping, also in a file
     sys.exit(report.exit_code)
 
 
@@ -58,8 +58,8 @@ def _measure(options: GpuOptions, setting: Setting) -> list[Finding]:
         left_s, all_weights, name = until - time.monotonic(), sum(weights.values()), next(iter(weights))
         limit_s = left_s * weights.pop(name) / all_weights
         if name in _OF_MODELS and not setting.models():
-            continue  # why there are none was told
-        REMARKS.print(f"{name}: {limit_s:.0f} s at most")
+            continue  # the reason was recorded
+        REMARKS.print(f"{name}: {limit_s:.0f} s limit")
         findings += run_part(name, setting, limit_s)
     return findings
 

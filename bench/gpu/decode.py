@@ -1,4 +1,4 @@
-"""How many images a second this machine's cores decode and prepare, with nothing else to do."""
+"""Images a second that this machine's cores decode and prepare with nothing else running."""
 
 import multiprocessing
 import time
@@ -14,12 +14,12 @@ _state: dict[str, Barrier] = {}
 
 
 def images_per_second(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: float) -> float:
-    """Let a process for each core prepare images for so long.
+    """Prepare images in one process per core.
 
     Args:
-        encoded: images, prepared in turn.
-        spec: how.
-        seconds: for so long.
+        encoded: encoded images, prepared in turn.
+        spec: preprocessing.
+        seconds: duration.
     """
     context, count = multiprocessing.get_context("spawn"), usable_cores()
     barrier = context.Barrier(count)
@@ -32,7 +32,7 @@ def _remember(barrier: Barrier) -> None:
 
 
 def _prepare_for(encoded: Sequence[bytes], spec: PreprocessSpec, seconds: float, worker: int) -> float:
-    _state["barrier"].wait(timeout=60)  # until all processes are there
+    _state["barrier"].wait(timeout=60)  # until all processes have started
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         prepare(encoded[(worker + done) % len(encoded)], spec)

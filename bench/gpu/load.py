@@ -1,8 +1,8 @@
-"""Load from several processes, each of which asks a server over gRPC with requests that were serialized before.
+"""Load from several processes with requests that were serialized before.
 
 python -m bench.gpu.load TARGET FOLDER
 
-is one of those processes. It reads an order a line, as JSON, from standard input, and answers with a line of JSON.
+is one of those processes. It reads orders from standard input and answers on standard output, one line of JSON each.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ import grpc
 import numpy as np
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-_REFUSED_S = 0.01  # a caller that was refused waits so long
+_REFUSED_S = 0.01  # pause of a caller after a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What became of the requests that ended while it was measured.
+    """The requests that ended during the measurement.
 
     Args:
-        seconds: for so long.
-        latencies_ms: of those that were answered.
-        failed: how many were not, by gRPC's status.
+        seconds: duration of the measurement.
+        latencies_ms: latencies of answered requests.
+        failed: number of failed requests by gRPC status.
     """
 
     seconds: float
@@ -43,21 +43,21 @@ class Load:
 
     @property
     def per_s(self) -> float:
-        """How many were answered a second."""
+        """Answered requests a second."""
         return len(self.latencies_ms) / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """Give a percentile of the latencies; NaN where nothing was answered."""
+        """Return a percentile of the latencies; NaN if nothing was answered."""
         return float(np.percentile(self.latencies_ms, percent)) if self.latencies_ms else float("nan")
 
 
 class Generators:
-    """The processes; a context manager.
+    """The load-generator processes; a context manager.
 
     Args:
         target: "host:port".
-        folder: holds the requests, `KIND-NUMBER.bin`, as they go over the wire.
-        processes: how many.
+        folder: serialized requests, `KIND-NUMBER.bin`.
+        processes: number of processes.
     """
 
     def __init__(self, target: str, folder: Path, processes: int) -> None:
@@ -71,7 +71,7 @@ class Generators:
             self._stack.enter_context(subprocess.Popen(self._command, **pipes)) for _ in range(self._count)
         ]
         for process in self._processes:
-            process.stdout.readline()  # it is ready
+            process.stdout.readline()  # wait until it is ready
         return self
 
     def __exit__(
@@ -81,27 +81,27 @@ class Generators:
             process.stdin.close()  # which ends it
         self._stack.close()
 
-    def ask(self, kind: str, callers: int, warm_s: float, seconds: float) -> Load:
-        """Let callers ask one request after the other, each without a pause.
+    def run(self, kind: str, callers: int, warm_s: float, seconds: float) -> Load:
+        """Run callers that each send one request after the other, without a pause.
 
         Args:
-            kind: of the requests.
-            callers: in all.
-            warm_s: how long nothing is measured first.
-            seconds: how long it is measured then.
+            kind: kind of the requests.
+            callers: number of callers over all processes.
+            warm_s: warm-up in seconds.
+            seconds: duration of the measurement.
         """
-        asked = []
+        busy = []
         for process, own in zip(self._processes, shares(callers, self._count), strict=True):
             if own:
                 order = {"kind": kind, "callers": own, "warm_s": warm_s, "seconds": seconds}
                 process.stdin.write(json.dumps(order) + "\n")
                 process.stdin.flush()
-                asked.append(process)
-        return _together([json.loads(process.stdout.readline()) for process in asked], seconds)
+                busy.append(process)
+        return _together([json.loads(process.stdout.readline()) for process in busy], seconds)
 
 
 def shares(callers: int, processes: int) -> list[int]:
-    """Share callers out to processes, as evenly as can be."""
+    """Distribute callers over processes as evenly as possible."""
     return [callers // processes + (number < callers % processes) for number in range(processes)]
 
 
@@ -113,7 +113,7 @@ def _together(parts: Sequence[dict[str, Any]], seconds: float) -> Load:
     return Load(seconds=seconds, latencies_ms=latencies, failed=dict(failed))
 
 
-async def _ask(target: str, requests: Sequence[bytes], callers: int, warm_s: float, seconds: float) -> Load:
+async def _load(target: str, requests: Sequence[bytes], callers: int, warm_s: float, seconds: float) -> Load:
     load, failed, numbers = Load(seconds=seconds), Counter[str](), count()
     async with grpc.aio.insecure_channel(target) as channel:
         infer = channel.unary_unary(METHOD)  # bytes in, bytes out
@@ -141,11 +141,11 @@ async def _ask(target: str, requests: Sequence[bytes], callers: int, warm_s: flo
 
 
 def main(target: str, folder: Path) -> None:
-    """Ask as the orders on standard input say, until there are no more.
+    """Follow the orders on standard input until it ends.
 
     Args:
         target: "host:port".
-        folder: holds the requests.
+        folder: serialized requests.
     """
     files = {kind: sorted(folder.glob(f"{kind}-*.bin")) for kind in ("pixels", "jpeg")}
     requests = {kind: [file.read_bytes() for file in own] for kind, own in files.items()}
@@ -153,7 +153,7 @@ def main(target: str, folder: Path) -> None:
     sys.stdout.flush()
     for line in sys.stdin:
         order = json.loads(line)
-        load = asyncio.run(_ask(target, requests[order.pop("kind")], **order))
+        load = asyncio.run(_load(target, requests[order.pop("kind")], **order))
         sys.stdout.write(json.dumps({"latencies_ms": load.latencies_ms, "failed": load.failed}) + "\n")
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""What a GPU bench ran on, and how busy the GPU was meanwhile."""
+"""The machine of a GPU benchmark, and the GPU's utilization."""
 
 import platform
 import shutil
@@ -18,23 +18,23 @@ _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "
 
 
 def gpu_named() -> tuple[str, str]:
-    """Give the first GPU's name and its driver's version; both empty where there is none."""
+    """Return the first GPU's name and its driver's version; both empty without a GPU."""
     name, _, driver = _ask_nvidia_smi("name,driver_version").partition(", ")
     return name, driver
 
 
 def describe_machine(device: str) -> dict[str, str]:
-    """Say what a measurement is of.
+    """Describe the machine and the versions of a measurement.
 
     Args:
         device: "cuda" or "cpu".
     """
-    name, driver = gpu_named() if device == "cuda" else ("none asked for", "")
+    name, driver = gpu_named() if device == "cuda" else ("not used", "")
     return {
         "GPU": name or "none",
         "driver": driver or "none",
         **_versions(),
-        "CPU": f"{platform.machine()}, {usable_cores()} of {usable_cores()} cores",
+        "CPU": f"{platform.machine()}, {usable_cores()} cores",
         "Python": platform.python_version(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "command": " ".join(["python -m bench.gpu", *sys.argv[1:]]),
@@ -59,13 +59,13 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def sampled_utilization(device: str) -> Iterator[list[float]]:
-    """Sample how busy the first GPU is while the body runs.
+    """Sample the first GPU's utilization while the body runs.
 
     Args:
-        device: on "cpu" there is nothing to sample.
+        device: nothing is sampled on "cpu".
 
     Yields:
-        Percents, to which those of the body are added.
+        A list that samples, in percent, are appended to.
     """
     read = _reader() if device == "cuda" else None
     seen: list[float] = []
@@ -73,7 +73,7 @@ def sampled_utilization(device: str) -> Iterator[list[float]]:
 
     def sample(read: Callable[[], float]) -> None:
         while not done.wait(_EVERY_S):
-            with suppress(ValueError):  # nvidia-smi says [N/A] of some GPUs
+            with suppress(ValueError):  # nvidia-smi prints [N/A] for some GPUs
                 seen.append(read())
 
     thread = None if read is None else threading.Thread(target=sample, args=(read,), daemon=True)
@@ -88,12 +88,12 @@ def sampled_utilization(device: str) -> Iterator[list[float]]:
 
 
 def mean_percent(seen: list[float]) -> float | None:
-    """Average samples; None where there are none."""
+    """Average samples; None without any."""
     return mean(seen) if seen else None
 
 
 def _reader() -> Callable[[], float] | None:
-    """Give what reads the utilization in percent: NVIDIA's library, else its program, if there is one."""
+    """Return a function that reads the utilization in percent: by NVIDIA's library, else by nvidia-smi."""
     try:
         import pynvml
 

@@ -1,4 +1,4 @@
-"""Images and models for the other parts of `bench.gpu`, each model in a repository of its own."""
+"""Images and models for the other parts, each model in its own repository."""
 
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -21,16 +21,16 @@ from unfreeze.tune.data.images import LabeledImage
 
 _CUDA = "CUDAExecutionProvider"
 _PROVEN, _CALIBRATING = 42, 32
-_ENGINE_S = 60  # that an engine may take
+_ENGINE_S = 60  # time reserved for building an engine
 
 
 def measure(part: Part) -> None:
-    """Draw images, and export what the other parts measure, some at a time."""
+    """Draw images, and export the models of the other parts concurrently."""
     setting = part.setting
     if not setting.images:
         draw_photographs(setting.data, setting.drawn)
         size = " x ".join(map(str, PHOTOGRAPH_PX))
-        part.left_out("photographs", f"no --images were given; drawn ones of {size} pixels stand in for them")
+        part.left_out("photographs", f"no --images given; drawn images of {size} pixels are used")
     if setting.device == "cuda" and _CUDA not in onnxruntime.get_available_providers():
         part.left_out("models on cuda, and serving them", f"this ONNX Runtime has no {_CUDA}: see docs/gpu.md")
         return
@@ -77,7 +77,7 @@ def _files(images: tuple[LabeledImage, ...], most: int) -> tuple[LabeledFile, ..
 
 
 def _export(setting: Setting, backbone: str, precision: str) -> dict[str, float]:
-    # Random weights lose answers in int8 that trained ones keep.
+    # int8 changes the answers of random weights more than those of trained ones.
     options = ExportOptions(
         precision=precision,
         target="tensorrt" if setting.device == "cuda" else "auto",
@@ -90,7 +90,7 @@ def _export(setting: Setting, backbone: str, precision: str) -> dict[str, float]
 
 
 def _add_engine(part: Part) -> None:
-    """Build one engine, for it takes long: of the first model."""
+    """Build an engine of the first model only, because it takes long."""
     if part.setting.device != "cuda" or not part.setting.models():
         return
     backbone, precision, _ = part.setting.models()[0]

@@ -1,4 +1,4 @@
-"""Networks with random weights that answer otherwise to other images, and images to ask them about."""
+"""Networks with random weights whose answers depend on the image, and images for them."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -15,14 +15,14 @@ from unfreeze.tune.backbones.network import Network, pool
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.data.images import LabeledImage
 
-PHOTOGRAPH_PX = (500, 375)  # what photographs of the usual sets have
-_IMAGES = 32  # that statistics are taken from
+PHOTOGRAPH_PX = (500, 375)  # usual size of photographs in data sets
+_IMAGES = 32  # number of images for the statistics
 _USUAL_MOMENTUM = 0.1
 _LOGITS = 3.0  # their standard deviation
 
 
 def draw_photographs(folder: Path, each: int) -> None:
-    """Draw textures of fourteen kinds, three of ten for validation, as JPEG files as large as photographs."""
+    """Draw textures of fourteen kinds as JPEG files of photograph size, three of ten for validation."""
     write_textures(folder, each)
     for path in sorted(folder.rglob("*.jpg")):
         with Image.open(path) as image:
@@ -30,13 +30,13 @@ def draw_photographs(folder: Path, each: int) -> None:
 
 
 def random_network(backbone: str, classes: int, images: Sequence[LabeledImage]) -> tuple[Network, PreprocessSpec]:
-    """Make a network on the CPU whose activations are of the usual size, so that float16 holds them.
+    """Build a network on the CPU with activations of usual magnitude, so that float16 does not overflow.
 
-    The statistics of its norms are those of some images, and its head tells each image by the nearest class.
+    Normalization statistics come from some images; the head predicts the class with the nearest mean.
 
     Args:
-        backbone: torchvision's name of the builder.
-        classes: how many.
+        backbone: torchvision's name of the network.
+        classes: number of classes.
         images: some of each class.
     """
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def random_network(backbone: str, classes: int, images: Sequence[LabeledImage]) 
 
 
 def prepared(images: Sequence[LabeledImage], spec: PreprocessSpec, count: int | None = None) -> Tensor:
-    """Decode images, all or so many, again from the first where there are fewer: uint8 [N, H, W, 3]."""
+    """Prepare `count` images (default all), repeating them if there are fewer: uint8 [N, H, W, 3]."""
     made = [prepare(image.path.read_bytes(), spec) for image in images[:count]]
     return torch.from_numpy(np.stack(list(islice(cycle(made), count or len(made)))))
 
@@ -60,15 +60,15 @@ def prepared(images: Sequence[LabeledImage], spec: PreprocessSpec, count: int | 
 def _settle(network: Network, pixels: Tensor) -> None:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.train().momentum = None  # its statistics become those of the first batch
+        norm.train().momentum = None  # take the statistics of the first batch
     network.run_blocks(pixels, 0, len(network.block_names))
     for norm in norms:
         norm.eval().momentum = _USUAL_MOMENTUM
-        norm.running_var += norm.running_mean**2  # what hardly varies is not blown up
+        norm.running_var += norm.running_mean**2  # do not amplify channels that hardly vary
 
 
 def _answer(network: Network, features: Tensor, labels: Tensor) -> None:
-    """Standardize the features [N, F], and weigh them by the mean of each class."""
+    """Standardize the features [N, F] and weight them by the mean of each class."""
     head, deviation = network.head, features.std(0)
     head.mean.copy_(features.mean(0))
     head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))

@@ -19,17 +19,17 @@ class GpuOptions:
     """What to measure.
 
     Args:
-        device: "cpu" measures the same without a GPU, and judges nothing.
-        seconds: for everything; parts that would run over are shortened or left out.
+        device: "cpu" runs the same steps without a GPU and evaluates no promise.
+        seconds: total time; parts are shortened or left out to keep it.
         tests: run the tests marked `gpu` first.
-        quick: small networks, few requests in flight and short measurements, where nothing else is said.
-        backbones: whose models are served, by torchvision's names.
-        tuned: those that are trained.
-        precisions: of the models.
-        batches: sizes for the raw runtime; the largest is the models' own.
+        quick: defaults of small networks, few requests in flight and short measurements.
+        backbones: networks to serve, by torchvision's names.
+        tuned: networks to train.
+        precisions: precisions of the models.
+        batches: batch sizes for the raw runtime; the largest is the models' maximum.
         concurrency: requests in flight.
-        images: folder of labeled images; without it, textures are drawn.
-        each_s: the longest that one measurement may take, in seconds.
+        images: folder of labeled images; textures are drawn without it.
+        each_s: longest duration of one measurement, in seconds.
         json: print JSON instead of a table.
     """
 
@@ -47,10 +47,10 @@ class GpuOptions:
     json: _Flag = False
 
     def setting(self, folder: Path) -> Setting:
-        """Fill in what was not said.
+        """Fill in defaults.
 
         Args:
-            folder: takes images, models and findings.
+            folder: receives images, models and findings.
         """
         quick = self.quick
         return Setting(

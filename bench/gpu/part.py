@@ -1,8 +1,8 @@
-"""One part of `bench.gpu`, in a process of its own: what crashes or hangs there takes nothing else along.
+"""One part of `bench.gpu` in its own process, so that a crash or hang affects no other.
 
 python -m bench.gpu.part NAME SETTING
 
-What is found is written down at once, one JSON object a line, in `NAME.jsonl` of the setting's folder.
+Results are written at once, one JSON object a line, to `NAME.jsonl` in the setting's folder.
 """
 
 import contextlib
@@ -26,29 +26,29 @@ from unfreeze.contract.model.repository import ModelRepository
 
 LEFT_OUT, FAILED = "left out", "failed"
 Finding = dict[str, Any]
-_OF_THE_LIMIT = 0.85  # a part plans for this much of its time: the last measurement may take longer
+_OF_THE_LIMIT = 0.85  # share of its time that a part plans for, because the last measurement may take longer
 _GRACE_S = 8
 _ORDER = ("fp16", "fp32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is to be measured, and where.
+    """What to measure, and where.
 
     Args:
-        folder: takes images, models and findings.
+        folder: receives images, models and findings.
         device: "cuda" or "cpu".
-        backbones: whose models are served, by torchvision's names.
-        tuned: those that are trained; the first gives the epochs that are compared.
-        precisions: of the models.
-        batches: sizes for the raw runtime.
+        backbones: networks to serve, by torchvision's names.
+        tuned: networks to train; epochs are compared for the first.
+        precisions: precisions of the models.
+        batches: batch sizes for the raw runtime.
         concurrency: requests in flight.
-        images: folder of labeled images; empty draws some.
-        each_s: the longest that one measurement may take, in seconds.
-        drawn: images of each of fourteen kinds, where none are given.
+        images: folder of labeled images; empty to draw some.
+        each_s: longest duration of one measurement, in seconds.
+        drawn: drawn images of each of fourteen kinds, if no folder is given.
         trained: images in an epoch.
         train_batch: images a training step.
-        seconds: for one part.
+        seconds: time limit of one part.
     """
 
     folder: str
@@ -71,11 +71,11 @@ class Setting:
         return Path(self.images or Path(self.folder) / "images")
 
     def repository(self, backbone: str, precision: str) -> Path:
-        """Name the repository of one model, which is called as its folder."""
+        """Return the repository of one model, whose name is that of the folder."""
         return Path(self.folder) / "models" / f"{backbone}-{precision}"
 
     def names(self) -> list[tuple[str, str]]:
-        """List backbones and precisions, what most is asked about first, for where time runs out."""
+        """List backbones and precisions, the most important first in case time runs out."""
         return [(backbone, one) for one in sorted(self.precisions, key=_ORDER.index) for backbone in self.backbones]
 
     def models(self) -> list[tuple[str, str, Path]]:
@@ -90,10 +90,10 @@ class Setting:
 
 
 class Part:
-    """What a part is told, the time that it has, and the way to write down what it finds.
+    """A part's settings, its remaining time, and its record of findings.
 
     Args:
-        name: of the part.
+        name: name of the part.
         setting: what to measure.
     """
 
@@ -104,59 +104,59 @@ class Part:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left."""
+        """Remaining seconds."""
         return self._until - time.monotonic()
 
     def each_s(self, count: int, aside_s: float = 0.0) -> float:
-        """Say how long one of so many measurements may take.
+        """Return how long one of the remaining measurements may take, in seconds.
 
         Args:
-            count: how many are to come.
-            aside_s: what else each of them takes.
+            count: number of remaining measurements.
+            aside_s: overhead of each in seconds.
         """
         return max(0.0, min(self.setting.each_s, self.left_s / count - aside_s))
 
     def note(self, kind: str, **figures: Any) -> None:
-        """Write down a finding."""
+        """Record a finding."""
         with self._file.open("a") as file:
             file.write(json.dumps({"kind": kind, "part": self.name, **figures}) + "\n")
 
     def left_out(self, what: str, reason: str) -> None:
-        """Write down what could not be measured here, and why."""
+        """Record what could not be measured, and why."""
         self.note(LEFT_OUT, what=what, reason=reason)
 
     @contextlib.contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Go on behind the body if it fails, and write that down."""
+        """Record a failure of the body and continue after it."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever it was, the rest is to be measured
+        except Exception as error:  # noqa: BLE001 - whatever failed, the rest is measured
             traceback.print_exc()
             self.note(FAILED, what=what, reason=first_line(error))
 
 
 def findings_file(setting: Setting, name: str) -> Path:
-    """Name the file that takes a part's findings."""
+    """Return the file of a part's findings."""
     return Path(setting.folder) / f"{name}.jsonl"
 
 
 def run_part(name: str, setting: Setting, limit_s: float) -> list[Finding]:
-    """Run a part in a process of its own, and end it where it takes longer than it may.
+    """Run a part in its own process, and end it at its time limit.
 
     Args:
-        name: of the module in `bench.gpu`.
+        name: module in `bench.gpu`.
         setting: what to measure.
-        limit_s: seconds that it may take.
+        limit_s: time limit in seconds.
     """
-    told = json.dumps(asdict(replace(setting, seconds=_OF_THE_LIMIT * limit_s)))
-    command = [sys.executable, "-m", "bench.gpu.part", name, told]
+    arguments = json.dumps(asdict(replace(setting, seconds=_OF_THE_LIMIT * limit_s)))
+    command = [sys.executable, "-m", "bench.gpu.part", name, arguments]
     findings: list[Finding] = []
     with subprocess.Popen(command, stdout=sys.stderr, start_new_session=True) as process:
         try:
             if process.wait(limit_s):
-                findings = [_problem(FAILED, name, f"it ended with code {process.returncode}")]
+                findings = [_problem(FAILED, name, f"exit code {process.returncode}")]
         except subprocess.TimeoutExpired:
-            findings = [_problem(LEFT_OUT, name, f"what was not done after {limit_s:.0f} s")]
+            findings = [_problem(LEFT_OUT, name, f"not finished after {limit_s:.0f} s")]
         finally:
             _end(process)
     file = findings_file(setting, name)
@@ -169,7 +169,7 @@ def _problem(kind: str, name: str, reason: str) -> Finding:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a part, and the servers that it started, in case that it could not do so itself."""
+    """End a part and the servers that it started."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -182,17 +182,17 @@ def main(name: str, setting: str) -> None:
     """Measure one part.
 
     Args:
-        name: of the module in `bench.gpu`.
+        name: module in `bench.gpu`.
         setting: as JSON.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are ended on the way out
-    told = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(setting).items()}
-    part = Part(name, Setting(**told))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # context managers stop the servers
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(setting).items()}
+    part = Part(name, Setting(**values))
     try:
         importlib.import_module(f"bench.gpu.{name}").measure(part)
     except ModuleNotFoundError as error:
         part.left_out(name, f"the package {error.name} is not installed")
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is told in the report
+    except Exception as error:  # noqa: BLE001 - reported in the table
         traceback.print_exc()
         part.note(FAILED, what=f"the rest of {name}", reason=first_line(error))
 

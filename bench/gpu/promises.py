@@ -1,4 +1,4 @@
-"""What is promised of a GPU, held against what was measured."""
+"""Promises about GPUs, and whether measurements keep them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ DECODED = "whole network, images decoded"
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """Something that is promised.
+    """A promise.
 
     Args:
-        text: what.
-        value: what was measured; None where it was not.
-        limit: what it is held against.
-        most: whether the limit is the most that is allowed, and not the least.
+        text: description.
+        value: measured value; None if not measured.
+        limit: required value.
+        most: whether the limit is a maximum instead of a minimum.
     """
 
     text: str
@@ -30,18 +30,18 @@ class Promise:
 
     @property
     def kept(self) -> bool | None:
-        """Whether it was kept; None where nothing was measured. What is no number keeps nothing."""
+        """Whether it was kept; None if not measured. NaN keeps no promise."""
         if self.value is None:
             return None
         return self.value <= self.limit if self.most else self.value >= self.limit
 
 
 def promises(findings: Sequence[Finding], device: str) -> list[Promise]:
-    """Judge every promise.
+    """Evaluate every promise.
 
     Args:
-        findings: of all parts.
-        device: whose runtime the server used.
+        findings: findings of all parts.
+        device: device of the server's runtime.
     """
     return [
         *_same_answers(findings, device),
@@ -52,13 +52,13 @@ def promises(findings: Sequence[Finding], device: str) -> list[Promise]:
 
 
 def raw_best(findings: Sequence[Finding], model: str, device: str) -> float | None:
-    """Give the most images a second of a model's runtime, over all sizes of batches."""
+    """Return the best images a second of a model's runtime over all batch sizes."""
     rates = [one["per_s"] for one in findings if one["kind"] == "raw" and one["model"] == f"{model} on {device}"]
     return max(rates, default=None)
 
 
 def limit_of(findings: Sequence[Finding], served: Finding, device: str) -> float | None:
-    """Give what no server of a model could beat: its runtime, and for encoded images also the cores that decode."""
+    """Return the limit of any server of a model: its runtime, and for encoded images also the decoding cores."""
     raw = raw_best(findings, served["model"], device)
     if raw is None or served["input"] == "pixels":
         return raw
@@ -69,11 +69,11 @@ def limit_of(findings: Sequence[Finding], served: Finding, device: str) -> float
 def _same_answers(findings: Sequence[Finding], device: str) -> Iterator[Promise]:
     agreed = [one for one in findings if one["kind"] == "agree" and one["precision"] in _TOLERANCES]
     if not agreed:
-        yield Promise(text=f"the same first label on {device} as on the CPU", value=None, limit=1)
+        yield Promise(text=f"same top-1 labels on {device} as on the CPU", value=None, limit=1)
     for one in agreed:
-        yield Promise(text=f"{one['model']}: the same first label as on the CPU", value=one["same_top1"], limit=1)
+        yield Promise(text=f"{one['model']}: same top-1 labels as on the CPU", value=one["same_top1"], limit=1)
         yield Promise(
-            text=f"{one['model']}: the largest difference of a probability from the CPU's",
+            text=f"{one['model']}: largest difference of a probability from the CPU",
             value=one["largest_difference"],
             limit=_TOLERANCES[one["precision"]],
             most=True,

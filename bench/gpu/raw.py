@@ -1,4 +1,4 @@
-"""The runtimes of `bench.gpu` without a server: how fast, and whether the device answers as the CPU does."""
+"""The runtimes without a server: speed, and agreement of the device with the CPU."""
 
 import time
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _FEWEST = 2
 
 
 def measure(part: Part) -> None:
-    """Time every batch size of every model, on every runtime that can be had."""
+    """Time every batch size of every model on every available runtime."""
     models = part.setting.models()
     for number, (backbone, precision, path) in enumerate(models):
         names: list[RuntimeName] = [part.setting.device]
@@ -39,16 +39,16 @@ def measure(part: Part) -> None:
 
 @contextmanager
 def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tuple[Runtime | None, ExecutionPlan]]:
-    """Load a model as the server would, or write down why it cannot be had.
+    """Load a model as the server would, or record why it is not available.
 
     Args:
-        part: that needs it.
-        what: for people.
-        path: of the model.
-        name: the runtime's.
+        part: part that records the reason.
+        what: display name.
+        path: path of the model.
+        name: name of the runtime.
 
     Yields:
-        The runtime, None where there is none, and the plan that it is executed by.
+        The runtime, or None, and its execution plan.
     """
     plan = plan_of(part.setting, path)
     options = RuntimeOptions(threads=plan.threads, instances=plan.instances, max_batch=plan.batch)
@@ -63,13 +63,13 @@ def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tup
 
 
 def plan_of(setting: Setting, path: Path) -> ExecutionPlan:
-    """Give the plan that batches are executed by: on a CPU, one that has all threads."""
+    """Return the execution plan for batches: on a CPU, the one with all threads."""
     options = ServeOptions(repository=path.parents[2], device=setting.device)
     return possible_plans(options, max(setting.batches))[-1]
 
 
 def _agree(part: Part, what: str, path: Path, runtime: Runtime) -> None:
-    """Hold the answers to validation images against those of the same file on the CPU."""
+    """Compare answers to validation images with those of the same file on the CPU."""
     pixels = _validation(part.setting, runtime.manifest.preprocess)
     with open_runtime(path, "cpu") as reference:
         expected = np.concatenate([reference.run(pixels[at : at + 8]) for at in range(0, len(pixels), 8)])
@@ -102,7 +102,7 @@ def _time(part: Part, what: str, runtime: Runtime, plan: ExecutionPlan, models_l
 
 
 def _rate(runtime: Runtime, at_once: int, batch: int, seconds: float) -> dict[str, float]:
-    """Run batches from memory that the runtime likes best, as many at once as a server would, and at least two."""
+    """Run batches from the runtime's preferred memory, as many concurrently as a server would, at least two each."""
     pixels = [runtime.buffer(batch) for _ in range(at_once)]
     taken: list[list[float]] = [[] for _ in pixels]
     for number, own in enumerate(pixels):

@@ -1,4 +1,4 @@
-"""All that `bench.gpu` has found, as one table or as JSON."""
+"""The findings of `bench.gpu`, as a table or as JSON."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,12 +17,12 @@ _Row = tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found.
+    """The result of a benchmark.
 
     Args:
-        machine: that it was found on.
+        machine: description of the machine.
         device: "cuda" or "cpu".
-        findings: of all parts.
+        findings: findings of all parts.
     """
 
     machine: Mapping[str, str]
@@ -31,18 +31,18 @@ class Report:
 
     @property
     def promises(self) -> list[Promise]:
-        """What is promised, with what was measured of it."""
+        """The promises with their measured values."""
         return promises(self.findings, self.device)
 
     @property
     def exit_code(self) -> int:
-        """Give 1 where something failed or, on a GPU, a promise was broken; else 0, whatever was left out."""
+        """1 if something failed or, on a GPU, a promise was broken; else 0, whatever was left out."""
         failed = any(one["kind"] == FAILED for one in self.findings)
         broken = self.device == "cuda" and any(promise.kept is False for promise in self.promises)
         return int(failed or broken)
 
     def document(self) -> dict[str, Any]:
-        """Give everything for machines."""
+        """Return everything as JSON-compatible data."""
         rows = [one for one in self.findings if one["kind"] not in (LEFT_OUT, FAILED)]
         return {
             "machine": dict(self.machine),
@@ -53,10 +53,10 @@ class Report:
         }
 
     def table(self) -> Table:
-        """Give everything for people."""
+        """Return everything as a table."""
         title = "\n".join(f"{name}: {value}" for name, value in self.machine.items())
         table = Table(*_COLUMNS, title=Text(title), title_justify="left")
-        sections = [self._measured(), self._promised(), self._told(FAILED), self._told(LEFT_OUT)]
+        sections = [self._measured(), self._promised(), self._listed(FAILED), self._listed(LEFT_OUT)]
         for section in sections:
             for row in section:
                 table.add_row(*map(Text, row))
@@ -75,11 +75,11 @@ class Report:
     def _promised(self) -> Iterator[_Row]:
         for promise in self.promises:
             value = "" if promise.value is None else f"{promise.value:.3g}"
-            asked = f"{'at most' if promise.most else 'at least'} {promise.limit:g}"
-            judged = _JUDGED[promise.kept] if self.device == "cuda" else "not judged: promised of GPUs"
-            yield ("promise", promise.text, "", "", "", value, f"{asked}: {judged}")
+            limit = f"{'at most' if promise.most else 'at least'} {promise.limit:g}"
+            judged = _JUDGED[promise.kept] if self.device == "cuda" else "not evaluated on a CPU"
+            yield ("promise", promise.text, "", "", "", value, f"{limit}: {judged}")
 
-    def _told(self, kind: str) -> Iterator[_Row]:
+    def _listed(self, kind: str) -> Iterator[_Row]:
         for one in self.findings:
             if one["kind"] == kind:
                 yield (kind, one["what"], "", "", "", "", one["reason"])
@@ -102,19 +102,19 @@ def _served(one: Finding) -> tuple[str, str]:
 
 
 def _agreed(one: Finding) -> tuple[str, str]:
-    more = f"same first label {one['same_top1']:.3f}, of {one['labels_seen']} labels; largest difference "
+    more = f"same top-1 label {one['same_top1']:.3f}, of {one['labels_seen']} labels; largest difference "
     return f"{one['model']} against the CPU, {one['images']} images", f"{more}{one['largest_difference']:.1e}"
 
 
 _SHOWN: dict[str, Callable[[Finding], tuple[str, str]]] = {
     "tests": lambda one: (
-        "the tests marked gpu",
+        "tests marked gpu",
         f"{one['passed']} passed, {one['failed']} failed, {one['skipped']} skipped",
     ),
     "exported": lambda one: (one["model"], f"{one['seconds']:.1f} s, {one['mb']:.1f} MB"),
     "raw": lambda one: (f"{one['model']}, batches of {one['batch']}", ""),
     "agree": _agreed,
-    "decode": lambda one: (f"{one['model']}'s preparation", f"{one['processes']} processes"),
+    "decode": lambda one: (f"preprocessing of {one['model']}", f"{one['processes']} processes"),
     "served": _served,
     "witnessed": lambda one: (f"{one['model']}, pixels, {one['concurrency']} in flight", "by perf_analyzer"),
     "tuned": lambda one: (

@@ -1,4 +1,4 @@
-"""What a real server of each model answers, how fast, and where the time goes."""
+"""Throughput and latency of a real server of each model, and where the time goes."""
 
 import shutil
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ _START_S, _WARM_SHARE = 8.0, 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """What is served.
+    """A served model.
 
     Args:
-        label: for people.
-        name: on the server.
-        path: of its file.
+        label: display name.
+        name: name on the server.
+        path: path of its file.
     """
 
     label: str
@@ -47,9 +47,9 @@ class _Model:
 
 
 def measure(part: Part) -> None:
-    """Drive a server of each model."""
+    """Load a server of each model."""
     if shutil.which(_PERF_ANALYZER) is None:
-        part.left_out("perf_analyzer as a second witness", "it is not installed")
+        part.left_out("perf_analyzer", "it is not installed")
     encoded = [one.path.read_bytes() for one in read_dataset(part.setting.data).splits[TRAIN][:_IMAGES]]
     found = part.setting.models()
     models = [_Model(label=f"{one[0]} {one[1]}", name=one[2].parents[1].name, path=one[2]) for one in found]
@@ -101,23 +101,25 @@ def _requests(part: Part, model: _Model, manifest: Manifest, encoded: Sequence[b
 def _serve(part: Part, model: _Model, requests: Path, seconds: float) -> None:
     program = shutil.which(_PERF_ANALYZER)
     processes = min(_MOST_PROCESSES, max(2, usable_cores() // 2))
-    told = ("--device", part.setting.device, "--poll-s", "0")
-    with serving(model.path.parents[2], *told) as target, Generators(target, requests, processes) as generators:
+    flags = ("--device", part.setting.device, "--poll-s", "0")
+    with serving(model.path.parents[2], *flags) as target, Generators(target, requests, processes) as generators:
         for kind in KINDS:
             for concurrency in part.setting.concurrency:
-                _ask(part, model, kind, concurrency, (target, generators, seconds))
+                _measure_load(part, model, kind, concurrency, (target, generators, seconds))
         if program is not None:
             busiest = max(part.setting.concurrency)
             figures = drive(program, target, model.name, busiest, max(_LEAST_MS, round(1000 * seconds)))
             part.note("witnessed", model=model.label, concurrency=busiest, **figures)
 
 
-def _ask(part: Part, model: _Model, kind: str, concurrency: int, asked: tuple[str, Generators, float]) -> None:
-    target, generators, seconds = asked
+def _measure_load(
+    part: Part, model: _Model, kind: str, concurrency: int, load_of: tuple[str, Generators, float]
+) -> None:
+    target, generators, seconds = load_of
     name = model.name + ENCODED_SUFFIX * (kind == "jpeg")
     before = _statistics(target, name)
     with sampled_utilization(part.setting.device) as percents:
-        load = generators.ask(kind, concurrency, _WARM_SHARE * seconds, seconds)
+        load = generators.run(kind, concurrency, _WARM_SHARE * seconds, seconds)
     part.note(
         "served",
         model=model.label,
@@ -128,18 +130,18 @@ def _ask(part: Part, model: _Model, kind: str, concurrency: int, asked: tuple[st
         p99_ms=load.percentile_ms(99),
         failed=load.failed,
         gpu_percent=mean_percent(percents),
-        **_where_the_time_went(before, _statistics(target, name)),
+        **_stage_times(before, _statistics(target, name)),
     )
 
 
 def _statistics(target: str, name: str) -> pb.ModelStatistics:
     with grpc.insecure_channel(target) as channel:
-        asked = pb.ModelStatisticsRequest(name=name)
-        return GRPCInferenceServiceStub(channel).ModelStatistics(asked).model_stats[0]
+        request = pb.ModelStatisticsRequest(name=name)
+        return GRPCInferenceServiceStub(channel).ModelStatistics(request).model_stats[0]
 
 
-def _where_the_time_went(before: pb.ModelStatistics, after: pb.ModelStatistics) -> dict[str, float]:
-    """Give the means of what was answered in between: milliseconds a request, and images a batch."""
+def _stage_times(before: pb.ModelStatistics, after: pb.ModelStatistics) -> dict[str, float]:
+    """Return means between two readings: milliseconds a request by stage, and images a batch."""
 
     def mean_ms(stage: str) -> float:
         first, last = (getattr(one.inference_stats, stage) for one in (before, after))

@@ -1,4 +1,4 @@
-"""The tests that carry the marker `gpu`, as a part of `bench.gpu`."""
+"""The tests marked `gpu`, as a part of `bench.gpu`."""
 
 import importlib.util
 import subprocess
@@ -14,7 +14,7 @@ _TESTS = Path("tests")
 
 
 def measure(part: Part) -> None:
-    """Run the tests, where what they need is installed."""
+    """Run the tests if the packages that they need are installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         part.left_out("the tests marked gpu", f"not installed: {', '.join(missing)}")
@@ -23,22 +23,22 @@ def measure(part: Part) -> None:
 
 
 def marked_files(folder: Path) -> list[Path]:
-    """Find the files that have such tests: others may need packages that are not here."""
+    """List the files with such tests; others may need packages that are not installed."""
     return [file for file in sorted(folder.rglob("test_*.py")) if "mark.gpu" in file.read_text("utf-8")]
 
 
 def run_tests(part: Part, files: Sequence[Path]) -> None:
-    """Run the tests of some files, and write down how many passed and why the others did not.
+    """Run the tests of some files; record how many passed and why the others did not.
 
     Args:
-        part: that asks for it.
-        files: of tests.
+        part: part that records the results.
+        files: test files.
     """
     results = Path(part.setting.folder) / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-m", "gpu", "--junitxml", results]
     done = subprocess.run([*command, "--continue-on-collection-errors", *files], stdout=sys.stderr, check=False)
     if not results.exists():
-        part.note(FAILED, what="the tests marked gpu", reason=f"pytest ended with code {done.returncode}")
+        part.note(FAILED, what="the tests marked gpu", reason=f"pytest exited with code {done.returncode}")
         return
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for case in ET.parse(results).iter("testcase"):  # noqa: S314 - pytest has just written it

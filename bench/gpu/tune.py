@@ -1,4 +1,4 @@
-"""How fast networks train on this device, how much memory that takes, and what the cache saves."""
+"""Training speed and memory on this device, and the time that the cache saves."""
 
 import resource
 import time
@@ -27,13 +27,13 @@ from unfreeze.tune.training.train import Schedule, Training
 _IN_MEMORY = "whole network, images in memory"
 _PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 _SLOW = "CPUs do not train in float16"
-_RATE = 1e-9  # next to nothing is learned, so that nothing diverges
-_EPOCHS = 3  # timed, of each kind
-_ROOM_BYTES = 1 << 36
+_RATE = 1e-9  # practically zero, so that nothing diverges
+_EPOCHS = 3  # timed epochs of each kind
+_BUDGET_BYTES = 1 << 36
 
 
 def measure(part: Part) -> None:
-    """Compare epochs on the cache with those of the whole network, then train at each cut in each precision."""
+    """Compare epochs on the cache with full forward epochs, then train at each cut in each precision."""
     setting = part.setting
     if setting.device == "cuda" and not torch.cuda.is_available():
         part.left_out("training", f"torch {torch.__version__} finds no usable GPU")
@@ -59,11 +59,11 @@ class _Bench:
     """Trains one network.
 
     Args:
-        part: that asks for it.
-        backbone: its name.
-        network: on the device.
-        in_memory: its images, prepared beforehand.
-        precision: as tuning would choose it.
+        part: part that records the results.
+        backbone: name of the network.
+        network: network on the device.
+        in_memory: prepared images.
+        precision: default precision of tuning.
     """
 
     part: Part
@@ -73,10 +73,10 @@ class _Bench:
     precision: Precision
 
     def compare_epochs(self, images: tuple[LabeledImage, ...], spec: PreprocessSpec) -> None:
-        """Time epochs that train the last block: on the cache, and with the whole network run anew, in turn."""
+        """Time epochs that train the last block, alternating: on the cache, and with a full forward pass."""
         last = len(self.network.block_names) - 1
         folder = Path(self.part.setting.folder)
-        placement = CachePlacement(budget_bytes=_ROOM_BYTES, folder=folder, device=self.precision.device)
+        placement = CachePlacement(budget_bytes=_BUDGET_BYTES, folder=folder, device=self.precision.device)
         started = time.perf_counter()
         extracted = extract_features(self.network, last, images, Views(spec=spec), self.precision, placement)
         self._note_epoch("filling the cache", time.perf_counter() - started)
@@ -99,7 +99,7 @@ class _Bench:
         self.part.note("epoch", model=self.backbone, source=source, seconds=seconds, per_s=images / seconds)
 
     def train_everywhere(self, networks_left: int) -> None:
-        """Train the head, the last block and all, with the whole network run on images in memory."""
+        """Train the head, the last block and all blocks with full forward passes on images in memory."""
         cuts = (HEAD, self.network.block_names[-1], ALL)
         count = networks_left * len(_PRECISIONS) * len(cuts)
         for number, (name, cut) in enumerate(product(_PRECISIONS, cuts)):
@@ -137,7 +137,7 @@ class _Bench:
 
 
 def _peak_mb(device: torch.device) -> float:
-    """Give the peak of the device's memory since it was reset; on a CPU, of the whole process's."""
+    """Return the device's peak memory since the reset, in MB; on a CPU, the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -1,1 +1,1 @@
-"""What means harm to a server: images, messages, and how they are sent and judged."""
+"""Fuzzing a server: mutated images and messages, and the checks on every answer."""

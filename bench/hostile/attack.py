@@ -1,4 +1,4 @@
-"""Send calls that mean harm, several at a time, and hold each answer against what a server promises."""
+"""Send mutated calls concurrently and check every answer."""
 
 import asyncio
 import re
@@ -25,13 +25,13 @@ _SAMPLE_EVERY = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back of a call.
+    """The outcome of a call.
 
     Args:
-        status: gRPC's name for it, or "HANGS".
-        details: the status's message.
-        responses: serialized.
-        seconds: until it ended.
+        status: name of the gRPC status, or "HANGS".
+        details: message of the status.
+        responses: serialized responses.
+        seconds: latency.
     """
 
     status: str
@@ -42,12 +42,12 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """A promise that was broken.
+    """A broken promise.
 
     Args:
-        number: of the job.
-        what: was broken.
-        call: that did it.
+        number: number of the job.
+        what: the broken promise.
+        call: the call that broke it.
     """
 
     number: int
@@ -57,15 +57,15 @@ class Violation:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was seen.
+    """Observations of a run.
 
     Args:
-        statuses: how many calls of each kind had each status; within streams, "OK" may hold refusals.
-        violations: promises that were broken.
-        rss_mib: the server's resident memory, from time to time.
-        slowest_s: the longest that a call took.
-        calls: how many.
-        seconds: that all of them took.
+        statuses: number of calls by kind and status; an "OK" stream may contain errors.
+        violations: broken promises.
+        rss_mib: samples of the server's resident memory.
+        slowest_s: longest latency.
+        calls: number of calls.
+        seconds: total time.
     """
 
     statuses: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -79,17 +79,17 @@ class Tally:
 async def attack(
     target: str, server: int, secrets: Iterable[str], jobs: Iterable[Job], advance: Callable[[int], None]
 ) -> Tally:
-    """Send jobs, eight at a time, until they end or the server does.
+    """Send jobs, eight concurrently, until they are done or the server dies.
 
     Args:
         target: "host:port".
-        server: its process.
-        secrets: what no answer may hold, such as the repository's path.
-        jobs: what is sent.
+        server: process id.
+        secrets: strings that no answer may contain, such as the repository's path.
+        jobs: calls to make.
         advance: called with 1 after each job.
 
     Returns:
-        What was seen.
+        The observations.
     """
     process, left, told = psutil.Process(server), enumerate(jobs), tuple(secrets)
     tally, started = Tally(), time.monotonic()
@@ -112,10 +112,10 @@ async def attack(
 
 
 class _Channels:
-    """Connections for single calls and for streams.
+    """Channels for unary calls and for streams.
 
-    Where a server ends a stream while the caller still writes, gRPC's asynchronous client reports an error of its own
-    instead of the server's status; the other one does not.
+    When a server ends a stream while the client still writes, gRPC's asyncio client reports an error of its own instead
+    of the server's status; the blocking client does not.
     """
 
     def __init__(self, target: str) -> None:
@@ -129,7 +129,7 @@ class _Channels:
         self._streams.close()
 
     async def call(self, call: Call) -> list[bytes]:
-        """Send bytes as they are."""
+        """Send serialized messages unchanged."""
         if not call.method.streams:
             return [await self._single.unary_unary(call.method.path)(call.messages[0])]
         return await asyncio.to_thread(lambda: list(self._streams.stream_stream(call.method.path)(iter(call.messages))))
@@ -139,8 +139,8 @@ async def ask(channels: _Channels, call: Call) -> Answer:
     """Make a call.
 
     Args:
-        channels: to the server.
-        call: what is sent.
+        channels: channels to the server.
+        call: the call to make.
     """
     started = time.monotonic()
     try:
@@ -172,29 +172,31 @@ def _note(tally: Tally, job: Job, number: int, answers: list[Answer], secrets: t
 
 
 def _faults(call: Call, answer: Answer, secrets: tuple[str, ...]) -> list[str]:
-    """Say what is wrong with an answer."""
+    """List what is wrong with an answer."""
     faults = [] if answer.status in _ANY | call.may else [f"{call.method.path} is {answer.status}: {answer.details}"]
     texts = [answer.details]
     for data in answer.responses:
         try:
             response = call.method.gives.FromString(data)
         except DecodeError:
-            faults.append(f"{call.method.path} answers what is no {call.method.gives.DESCRIPTOR.full_name}")
+            faults.append(
+                f"{call.method.path} answers with something other than {call.method.gives.DESCRIPTOR.full_name}"
+            )
             continue
         status, text = refused_within(response)
         texts.append(text)
         if status not in _ANY | call.may:
             faults.append(f"{call.method.path} holds {status}: {text}")
-    return faults + [f"an answer tells of the machine: {text}" for text in texts if leaks(text, secrets)]
+    return faults + [f"an answer reveals details of the machine: {text}" for text in texts if leaks(text, secrets)]
 
 
 def leaks(text: str, secrets: tuple[str, ...]) -> bool:
-    """Tell whether a message says more than callers are to know: traces, types, paths."""
+    """Return whether a message reveals internals: traces, types, paths."""
     return _LEAK.search(text) is not None or any(secret in text for secret in secrets)
 
 
 def refused_within(response: Message) -> tuple[str, str]:
-    """Give the status and the message of a refusal within a stream; "OK" where there is none."""
+    """Return the status and message of an error inside a stream; "OK" without one."""
     if isinstance(response, unfreeze_pb2.PredictStreamResponse) and response.HasField("error"):
         return _CODES[response.error.code], response.error.message
     if isinstance(response, open_inference_pb2.ModelStreamInferResponse):
@@ -203,11 +205,11 @@ def refused_within(response: Message) -> tuple[str, str]:
 
 
 def save(violations: Iterable[Violation], folder: Path) -> None:
-    """Write what broke promises: its bytes, and beside them what it broke.
+    """Save the messages of each violation, with a description.
 
     Args:
-        violations: what was found.
-        folder: is made where it is missing.
+        violations: the violations.
+        folder: created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for violation in violations:

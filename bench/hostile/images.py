@@ -1,4 +1,4 @@
-"""Good images of every format and kind that is served, small enough for every byte to matter."""
+"""Valid images of every supported format and kind, small enough for every byte to matter."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def seed_images() -> dict[str, bytes]:
-    """Draw one of each kind: colored, gray, with a palette, 16 bits deep, turned, animated, packed in every way."""
+    """Draw one of each kind: color, gray, palette, 16 bits, EXIF orientation, animation, every compression."""
     return _jpegs() | _pngs() | _webps() | _gifs() | _bmps() | _tiffs()
 
 
@@ -37,8 +37,8 @@ def _frames() -> list[Image.Image]:
 
 def _jpegs() -> dict[str, bytes]:
     red = draw(COLORS["red"])
-    turned = Image.Exif()
-    turned[_ORIENTATION] = 6
+    exif = Image.Exif()
+    exif[_ORIENTATION] = 6
     huge = bytearray(encode(red, "JPEG"))
     frame = huge.index(b"\xff\xc0")
     huge[frame + 5 : frame + 9] = struct.pack(">HH", 7_900, 8_000)
@@ -47,7 +47,7 @@ def _jpegs() -> dict[str, bytes]:
         "JPEG, progressive": encode(red, "JPEG", progressive=True),
         "JPEG, gray": encode(red.convert("L"), "JPEG"),
         "JPEG, CMYK": encode(red.convert("CMYK"), "JPEG"),
-        "JPEG, turned": encode(red, "JPEG", exif=turned, comment="red"),
+        "JPEG, EXIF orientation": encode(red, "JPEG", exif=exif, comment="red"),
         "JPEG, profile": encode(red, "JPEG", icc_profile=bytes(3000), subsampling=0),
         "JPEG, restarts": encode(red, "JPEG", restart_marker_blocks=2),
         "JPEG, several": encode(red, "MPO", save_all=True, append_images=_frames()),

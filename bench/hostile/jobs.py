@@ -1,4 +1,4 @@
-"""What is sent, one after the other, and the same for the same seed."""
+"""The calls of a fuzzing run; the same seed gives the same calls."""
 
 import random
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ class Call:
     """One call.
 
     Args:
-        method: that is called.
-        messages: serialized, or nearly; one, or several for a stream.
-        may: names of statuses that this call may have, beside those of any.
+        method: method to call.
+        messages: serialized or mutated messages; one, or several for a stream.
+        may: statuses that this call may have in addition to those allowed for every call.
     """
 
     method: Method
@@ -32,12 +32,12 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Calls that go one after the other.
+    """Calls that are sent one after the other.
 
     Args:
         kind: "image" or "message".
-        calls: for an image, the ways to send it, which are to be answered alike.
-        named: what a refusal of the image begins with.
+        calls: calls; those of an image must all get the same answer.
+        named: prefix of a refusal of the image.
     """
 
     kind: str
@@ -46,17 +46,17 @@ class Job:
 
 
 def image_jobs(count: int, seed: int) -> Iterator[Job]:
-    """Change good images, and send each in three ways; some stand between good ones.
+    """Mutate valid images and send each in three ways; some are placed between valid ones.
 
     Args:
-        count: how many.
-        seed: of chance.
+        count: number of images.
+        seed: random seed.
     """
-    chance, seeds = random.Random(f"images {seed}"), list(seed_images().values())  # noqa: S311 - no secret
+    rng, seeds = random.Random(f"images {seed}"), list(seed_images().values())  # noqa: S311 - no secret
     by_name = {method.path.rpartition("/")[2]: method for method in methods()}
     for _ in range(count):
-        images = [mutate(chance.choice(seeds), seeds, chance)]
-        if chance.random() < 0.2:  # noqa: PLR2004
+        images = [mutate(rng.choice(seeds), seeds, rng)]
+        if rng.random() < 0.2:  # noqa: PLR2004
             images = [seeds[0], *images, seeds[0]]
         requests = {
             "raw": encoded_request(images),
@@ -73,29 +73,29 @@ def image_jobs(count: int, seed: int) -> Iterator[Job]:
 
 
 def message_jobs(count: int, seed: int) -> Iterator[Job]:
-    """Change good messages of every method, and send them there or, now and then, to another.
+    """Mutate valid messages of every method and send them to it or, sometimes, to another.
 
     Args:
-        count: how many.
-        seed: of chance.
+        count: number of messages.
+        seed: random seed.
     """
-    chance, images = random.Random(f"messages {seed}"), list(seed_images().values())[:6]  # noqa: S311 - no secret
+    rng, images = random.Random(f"messages {seed}"), list(seed_images().values())[:6]  # noqa: S311 - no secret
     every, seeds = methods(), seed_messages(images)
     others = [message.SerializeToString() for group in seeds.values() for message in group]
     weights = [5 if method.path.endswith(("Infer", "Predict", "PredictStream")) else 1 for method in every]
     for _ in range(count):
-        (method,) = chance.choices(every, weights)
-        takes = method.takes if chance.random() < 0.9 else chance.choice(every).takes  # noqa: PLR2004
-        number = chance.randint(1, _MOST_IN_STREAM) if method.streams else 1
-        messages = [mutate_message(chance.choice(seeds[takes]), others, chance) for _ in range(number)]
-        if method.administers:  # the model is to be there when all is over
+        (method,) = rng.choices(every, weights)
+        takes = method.takes if rng.random() < 0.9 else rng.choice(every).takes  # noqa: PLR2004
+        number = rng.randint(1, _MOST_IN_STREAM) if method.streams else 1
+        messages = [mutate_message(rng.choice(seeds[takes]), others, rng) for _ in range(number)]
+        if method.administers:  # the model must still be there at the end
             messages = [message.replace(MODEL.encode(), _OTHER.encode()) for message in messages]
         call = Call(method=method, messages=tuple(messages), may=_may(method, messages))
         yield Job(kind="message", calls=(call,))
 
 
 def _may(method: Method, messages: list[bytes]) -> frozenset[str]:
-    """Say which statuses a call asks for by itself."""
+    """List the additional statuses that a call may get."""
     parsed = [_parsed(method.takes, message) for message in messages]
     limited = any("timeout" in getattr(message, "parameters", ()) for message in parsed)
     return frozenset(["DEADLINE_EXCEEDED"] * limited + ["PERMISSION_DENIED"] * method.administers)

@@ -1,4 +1,4 @@
-"""Messages of every method, nearly right: fields with odd values, and bytes that do not quite parse."""
+"""Mutated messages of every method: fields with unusual values, and bytes that do not quite parse."""
 
 import random
 import struct
@@ -33,13 +33,13 @@ _BITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One method of the server.
+    """One gRPC method of the server.
 
     Args:
-        path: by which it is called.
-        takes: the class of its requests.
-        gives: the class of its responses.
-        streams: whether requests and responses come in streams.
+        path: full path of the method.
+        takes: message class of its requests.
+        gives: message class of its responses.
+        streams: whether it is bidirectionally streaming.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Method:
 
 
 def methods() -> tuple[Method, ...]:
-    """Give every method of every service, but those that never end by themselves."""
+    """List every method of every service except those that never end by themselves."""
     services = [service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()]
     found = [method for service in services for method in service.methods if method.name not in _ENDLESS]
     return tuple(_method(descriptor) for descriptor in found)
@@ -70,10 +70,10 @@ def _method(descriptor: MethodDescriptor) -> Method:
 
 
 def seed_messages(images: Sequence[bytes]) -> dict[type[Message], tuple[Message, ...]]:
-    """Make good requests for every method."""
+    """Build valid requests for every method."""
     seeds = {method.takes: (_named(method.takes(), MODEL),) for method in methods()}
     for method in methods():
-        if method.administers:  # the model is to be there when all is over
+        if method.administers:  # the model must still be there at the end
             seeds[method.takes] = (_named(method.takes(), "nobody"),)
     asked = tuple(classifier.PredictRequest(model=MODEL, images=[one], top=3) for one in images)
     several = classifier.PredictRequest(model=MODEL, version="1", images=images)
@@ -84,7 +84,7 @@ def seed_messages(images: Sequence[bytes]) -> dict[type[Message], tuple[Message,
         reflected: (
             reflected(list_services=""),
             reflected(file_containing_symbol="unfreeze.v1.Classifier"),
-            reflected(file_by_filename="protos/unfreeze.proto"),
+            reflected(file_by_filename="unfreeze/protos/unfreeze.proto"),
         ),
     }
 
@@ -110,7 +110,7 @@ def _infer_requests(images: Sequence[bytes]) -> Iterator[inference.ModelInferReq
 
 
 def encoded_request(images: Sequence[bytes], *, typed: bool = False) -> inference.ModelInferRequest:
-    """Make a request of encoded images, in raw or typed contents."""
+    """Build a request of encoded images, in raw or typed contents."""
     request = inference.ModelInferRequest(model_name=f"{MODEL}.encoded")
     tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(images), 1])
     if typed:
@@ -120,55 +120,55 @@ def encoded_request(images: Sequence[bytes], *, typed: bool = False) -> inferenc
     return request
 
 
-def mutate_message(seed: Message, others: Sequence[bytes], chance: random.Random) -> bytes:
-    """Change a message by its fields, by its bytes, or both.
+def mutate_message(seed: Message, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Mutate a message's fields, its bytes, or both.
 
     Args:
-        seed: a good one.
-        others: serialized ones that parts are taken from.
-        chance: decides.
+        seed: a valid message.
+        others: serialized messages that parts are spliced from.
+        rng: random generator.
     """
-    message, way = type(seed).FromString(seed.SerializeToString()), chance.randrange(10)
-    for _ in range(chance.randint(1, 3) if way < 6 else 0):  # noqa: PLR2004
-        _change_field(message, chance)
+    message, way = type(seed).FromString(seed.SerializeToString()), rng.randrange(10)
+    for _ in range(rng.randint(1, 3) if way < 6 else 0):  # noqa: PLR2004
+        _change_field(message, rng)
     data = message.SerializeToString()
-    if way == 9:  # noqa: PLR2004 - groups that begin and never end
-        return data + b"\x0b" * chance.choice((1, 50, 5000))
-    return mutate(data, others, chance) if way > 3 else data  # noqa: PLR2004
+    if way == 9:  # noqa: PLR2004 - groups that are never closed
+        return data + b"\x0b" * rng.choice((1, 50, 5000))
+    return mutate(data, others, rng) if way > 3 else data  # noqa: PLR2004
 
 
-def _change_field(message: Any, chance: random.Random) -> None:
-    """Give one field of a message, or of what it holds, another value."""
+def _change_field(message: Any, rng: random.Random) -> None:
+    """Give one field of a message, or of a nested one, another value."""
     if not message.DESCRIPTOR.fields:
         return
-    field = chance.choice(message.DESCRIPTOR.fields)
+    field = rng.choice(message.DESCRIPTOR.fields)
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        _change_field(value[chance.choice((*_STRINGS, "timeout", "priority", "classification"))], chance)
+        _change_field(value[rng.choice((*_STRINGS, "timeout", "priority", "classification"))], rng)
     elif field.is_repeated:
-        _change_repeated(value, field, chance)
+        _change_repeated(value, field, rng)
     elif field.message_type is not None:
-        _change_field(value, chance)
+        _change_field(value, rng)
     else:
-        setattr(message, field.name, _odd(field, chance))
+        setattr(message, field.name, _odd(field, rng))
 
 
-def _change_repeated(values: Any, field: FieldDescriptor, chance: random.Random) -> None:
-    if chance.random() < 0.2:  # noqa: PLR2004
+def _change_repeated(values: Any, field: FieldDescriptor, rng: random.Random) -> None:
+    if rng.random() < 0.2:  # noqa: PLR2004
         del values[:]
     elif field.message_type is None:
-        values.extend(_odd(field, chance) for _ in range(chance.choice((1, 2, 2000))))
-    elif values and chance.random() < 0.7:  # noqa: PLR2004
-        _change_field(chance.choice(values), chance)
+        values.extend(_odd(field, rng) for _ in range(rng.choice((1, 2, 2000))))
+    elif values and rng.random() < 0.7:  # noqa: PLR2004
+        _change_field(rng.choice(values), rng)
     else:
-        _change_field(values.add(), chance)
+        _change_field(values.add(), rng)
 
 
-def _odd(field: FieldDescriptor, chance: random.Random) -> Any:
+def _odd(field: FieldDescriptor, rng: random.Random) -> Any:
     kind = field.cpp_type
     if kind in _BITS:
         low, high = _BITS[kind]
-        return chance.choice([number for number in _WHOLE if low <= number < high])
+        return rng.choice([number for number in _WHOLE if low <= number < high])
     if kind == FieldDescriptor.CPPTYPE_STRING:
-        return chance.choice(_BYTES if field.type == FieldDescriptor.TYPE_BYTES else _STRINGS)
-    return chance.choice(_REALS) if kind != FieldDescriptor.CPPTYPE_BOOL else chance.random() < 0.5  # noqa: PLR2004
+        return rng.choice(_BYTES if field.type == FieldDescriptor.TYPE_BYTES else _STRINGS)
+    return rng.choice(_REALS) if kind != FieldDescriptor.CPPTYPE_BOOL else rng.random() < 0.5  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""A model that tells colors apart by itself: one multiplication, so that all of a request's time is the server's."""
+"""A model that classifies colors with one multiplication, so that all of a request's time is the server's."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ _PROOF = Proof(
 
 
 def publish_colors(repository: Path) -> Path:
-    """Publish it.
+    """Publish the model.
 
     Args:
-        repository: folder of models.
+        repository: folder of the repository.
 
     Returns:
         The repository.

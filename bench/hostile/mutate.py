@@ -1,4 +1,4 @@
-"""Change bytes so that they are nearly what they were."""
+"""Mutations of bytes."""
 
 import random
 import struct
@@ -6,87 +6,87 @@ import zlib
 from collections.abc import Callable, Sequence
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_HEAD = 64  # where headers are, and changes matter most
+_HEAD = 64  # headers, where changes matter most
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF)
 _MOST_BYTES = 2**20
 
 
-def mutate(data: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
-    """Change bytes one to four times: bits, lengths, order, repetition, what is missing and what is too much.
+def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Mutate bytes one to four times: bits, lengths, order, repetition, deletion, insertion.
 
     Args:
-        data: what is changed.
-        others: what parts are taken from.
-        chance: decides.
+        data: the bytes to mutate.
+        others: bytes that parts are spliced from.
+        rng: random generator.
 
     Returns:
-        At most a MiB.
+        At most 1 MiB.
     """
-    for _ in range(chance.randint(1, 4)):
-        change = chance.choice(_CHANGES)
-        data = change(data, chance) if change is not _splice else _splice(data, chance.choice(others), chance)
-    if data.startswith(_PNG) and chance.random() < 0.7:  # noqa: PLR2004 - else no change gets past the checksums
+    for _ in range(rng.randint(1, 4)):
+        change = rng.choice(_CHANGES)
+        data = change(data, rng) if change is not _splice else _splice(data, rng.choice(others), rng)
+    if data.startswith(_PNG) and rng.random() < 0.7:  # noqa: PLR2004 - else no mutation gets past the checksums
         data = _with_checksums(data)
     return data[:_MOST_BYTES]
 
 
-def _place(data: bytes, chance: random.Random) -> int:
-    """Choose a place, one in two times near the beginning."""
-    return chance.randrange(min(len(data), _HEAD) if chance.random() < 0.5 else len(data)) if data else 0  # noqa: PLR2004
+def _place(data: bytes, rng: random.Random) -> int:
+    """Choose a position, half of the time near the beginning."""
+    return rng.randrange(min(len(data), _HEAD) if rng.random() < 0.5 else len(data)) if data else 0  # noqa: PLR2004
 
 
-def _part(data: bytes, chance: random.Random) -> tuple[int, int]:
-    start = _place(data, chance)
-    return start, min(len(data), start + chance.choice((1, 4, 12, 64, 600, 5000)))
+def _part(data: bytes, rng: random.Random) -> tuple[int, int]:
+    start = _place(data, rng)
+    return start, min(len(data), start + rng.choice((1, 4, 12, 64, 600, 5000)))
 
 
-def _flip_bits(data: bytes, chance: random.Random) -> bytes:
+def _flip_bits(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
-    for _ in range(chance.randint(1, 16) if data else 0):
-        changed[_place(data, chance)] ^= 1 << chance.randrange(8)
+    for _ in range(rng.randint(1, 16) if data else 0):
+        changed[_place(data, rng)] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _truncate(data: bytes, chance: random.Random) -> bytes:
-    return data[: _place(data, chance)]
+def _truncate(data: bytes, rng: random.Random) -> bytes:
+    return data[: _place(data, rng)]
 
 
-def _splice(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    return data[: _place(data, chance)] + other[_place(other, chance) :]
+def _splice(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    return data[: _place(data, rng)] + other[_place(other, rng) :]
 
 
-def _set_number(data: bytes, chance: random.Random) -> bytes:
-    """Write a length, a size or an offset: 1, 2 or 4 bytes, in either order."""
-    size, order = chance.choice((1, 2, 4)), chance.choice(("little", "big"))
-    at, near = _place(data, chance), len(data) + chance.randint(-2, 2)
-    number = chance.choice((*_NUMBERS, max(0, near))) % 256**size
+def _set_number(data: bytes, rng: random.Random) -> bytes:
+    """Overwrite a length, a size or an offset: 1, 2 or 4 bytes, in either byte order."""
+    size, order = rng.choice((1, 2, 4)), rng.choice(("little", "big"))
+    at, near = _place(data, rng), len(data) + rng.randint(-2, 2)
+    number = rng.choice((*_NUMBERS, max(0, near))) % 256**size
     return data[:at] + number.to_bytes(size, order) + data[at + size :]
 
 
-def _repeat(data: bytes, chance: random.Random) -> bytes:
-    start, stop = _part(data, chance)
-    return data[:start] + data[start:stop] * chance.choice((2, 3, 10, 100)) + data[stop:]
+def _repeat(data: bytes, rng: random.Random) -> bytes:
+    start, stop = _part(data, rng)
+    return data[:start] + data[start:stop] * rng.choice((2, 3, 10, 100)) + data[stop:]
 
 
-def _insert(data: bytes, chance: random.Random) -> bytes:
-    at = _place(data, chance)
-    return data[:at] + chance.randbytes(chance.choice((1, 2, 4, 30, 300))) + data[at:]
+def _insert(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, rng)
+    return data[:at] + rng.randbytes(rng.choice((1, 2, 4, 30, 300))) + data[at:]
 
 
-def _delete(data: bytes, chance: random.Random) -> bytes:
-    start, stop = _part(data, chance)
+def _delete(data: bytes, rng: random.Random) -> bytes:
+    start, stop = _part(data, rng)
     return data[:start] + data[stop:]
 
 
-def _move(data: bytes, chance: random.Random) -> bytes:
-    start, stop = _part(data, chance)
+def _move(data: bytes, rng: random.Random) -> bytes:
+    start, stop = _part(data, rng)
     rest = data[:start] + data[stop:]
-    at = _place(rest, chance)
+    at = _place(rest, rng)
     return rest[:at] + data[start:stop] + rest[at:]
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """Give every chunk of a PNG the checksum of what it now holds, as far as chunks can be told."""
+    """Recompute the checksum of every chunk of a PNG, as far as chunks can be parsed."""
     parts, at = [data[: len(_PNG)]], len(_PNG)
     while at + 12 <= len(data):
         end = at + 8 + struct.unpack_from(">I", data, at)[0]

@@ -1,4 +1,4 @@
-"""The GPU bench: what needs no GPU runs here, and its judgements are held against figures made up for them."""
+"""The GPU benchmark: everything but CUDA runs here, and promises are evaluated on made-up figures."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def _bench(*arguments: str, path: str = "") -> tuple[int, dict[str, list[Finding
 
 @pytest.fixture
 def small(tmp_path: Path) -> list[str]:
-    """Arguments for as little as can be, on small images of three colors."""
+    """Arguments for a minimal benchmark on small images of three colors."""
     for split, first in (("train", 0), ("val", 500)):
         write_images(tmp_path / "images" / split, 5, first)
     return [*SMALL, "--images", str(tmp_path / "images")]
@@ -62,7 +62,7 @@ def small(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def part(tmp_path: Path) -> Part:
-    """A part that may take half a minute, with a folder of its own."""
+    """A part with its own folder."""
     setting = GpuOptions(device="cpu", quick=True).setting(tmp_path)
     return Part("made_up", setting)
 
@@ -72,8 +72,9 @@ def _findings(part: Part) -> list[Finding]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_everything_but_cuda_runs_on_a_cpu(small: list[str]) -> None:
-    """Every part gives its rows, with figures above zero; what is missing is listed, and nothing is judged."""
+    """Every part returns rows with positive figures; missing tools are listed, and no promise is evaluated."""
     code, found, log = _bench("--device", "cpu", *small)
     assert (code, found.get("failed")) == (0, []), log
     rows = found["rows"]
@@ -90,14 +91,14 @@ def test_everything_but_cuda_runs_on_a_cpu(small: list[str]) -> None:
     assert agreed["labels_seen"] == 3
     assert len([row for row in rows if row["kind"] == "tuned" and row["peak_mb"] > 0]) == 2 * 3
     assert {CACHED, DECODED} < {row["source"] for row in rows if row["kind"] == "epoch"}
-    assert "perf_analyzer as a second witness" in {one["what"] for one in found["left_out"]}
+    assert "perf_analyzer" in {one["what"] for one in found["left_out"]}
     unmeasured = [one["text"] for one in found["promises"] if one["kept"] is None]
     assert unmeasured == ["resnet50, batches of 32: fp16 times as fast as fp32"]
 
 
 @pytest.mark.slow
-def test_what_a_gpu_needs_is_named_where_it_is_missing(small: list[str], tmp_path: Path) -> None:
-    """A GPU without a runtime for it: nothing is measured, nothing fails, and the reasons stand in the end."""
+def test_missing_requirements_of_a_gpu_are_listed(small: list[str], tmp_path: Path) -> None:
+    """A GPU without CUDA packages: nothing is measured, nothing fails, and the reasons are listed."""
     _program(tmp_path / "bin", "nvidia-smi", NVIDIA_SMI)
     code, found, log = _bench(*small, path=f"{tmp_path}/bin:")
     assert code == 0, log
@@ -109,14 +110,14 @@ def test_what_a_gpu_needs_is_named_where_it_is_missing(small: list[str], tmp_pat
     assert {one["kept"] for one in found["promises"]} == {None}
 
 
-def test_no_gpu_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with 1, before anything is measured."""
+def test_without_a_gpu_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is 1, before anything is measured."""
     _program(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\nexit 9\n")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     assert gpu_named() == ("", "")
     code, found, log = _bench()
     assert (code, found) == (1, {})
-    assert "there is no NVIDIA GPU here" in log
+    assert "nvidia-smi finds no NVIDIA GPU" in log
 
 
 def _raw(precision: str, batch: int, per_s: float) -> Finding:
@@ -150,8 +151,8 @@ def _report(findings: list[Finding], device: str = "cuda") -> Report:
     return Report(machine={"GPU": "made up"}, device=device, findings=findings)
 
 
-def test_promises_just_kept_are_kept() -> None:
-    """Every one at its very limit, with the figures that it is made of."""
+def test_promises_at_their_limit_are_kept() -> None:
+    """Every promise exactly at its limit."""
     judged = promises(_good(), "cuda")
     assert all(promise.kept for promise in judged)
     assert [promise.value for promise in judged] == [1, 1e-3, 1, 1e-2, 0.8, 0.8, 1.8, 10]
@@ -165,14 +166,14 @@ def test_promises_just_kept_are_kept() -> None:
         (1, {"per_s": 1001.0}, "pixels served"),
         (3, {"largest_difference": 1.1e-3}, "largest difference"),
         (3, {"largest_difference": float("nan")}, "largest difference"),
-        (4, {"same_top1": 0.99}, "same first label"),
+        (4, {"same_top1": 0.99}, "same top-1 labels"),
         (5, {"per_s": 501.0}, "jpeg served"),
         (7, {"per_s": 799.0}, "pixels served"),
         (9, {"seconds": 1.01}, "on the cache"),
     ],
 )
-def test_one_figure_breaks_its_promise_alone(number: int, changes: Finding, text: str) -> None:
-    """The exit code says so on a GPU, and not on a CPU, of which nothing is promised."""
+def test_one_figure_breaks_only_its_promise(number: int, changes: Finding, text: str) -> None:
+    """The exit code is 1 on a GPU, and 0 on a CPU, for which nothing is promised."""
     findings = _good()
     findings[number] |= changes
     (broken,) = (promise.text for promise in promises(findings, "cuda") if not promise.kept)
@@ -181,16 +182,16 @@ def test_one_figure_breaks_its_promise_alone(number: int, changes: Finding, text
 
 
 @pytest.mark.parametrize(("kind", "code"), [(FAILED, 1), (LEFT_OUT, 0)])
-def test_what_failed_is_told_from_what_was_left_out(kind: str, code: int) -> None:
-    """Both are in the table, with the reason; only a failure counts."""
-    report = _report([*_good(), {"kind": kind, "part": "raw", "what": "int8", "reason": "so it is"}])
+def test_only_failures_change_the_exit_code(kind: str, code: int) -> None:
+    """Failures and omissions are both in the table with their reasons."""
+    report = _report([*_good(), {"kind": kind, "part": "raw", "what": "int8", "reason": "made up"}])
     assert report.exit_code == code
     last = [list(column.cells)[-1] for column in report.table().columns]
-    assert [str(last[0]), str(last[1]), str(last[-1])] == [kind, "int8", "so it is"]
+    assert [str(last[0]), str(last[1]), str(last[-1])] == [kind, "int8", "made up"]
 
 
 def test_the_table_has_a_row_for_every_finding_and_promise() -> None:
-    """With the share of the limit where a server was driven."""
+    """Rows of a server show its share of the limit."""
     table = _report(_good()).table()
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
     assert len(columns["part"]) == len(_good()) + 8
@@ -199,8 +200,8 @@ def test_the_table_has_a_row_for_every_finding_and_promise() -> None:
     assert "GPU busy 55 %" in " ".join(columns["more"])
 
 
-def test_a_package_that_is_missing_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is named, and is no failure."""
+def test_a_missing_package_is_an_omission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is named, and the part does not fail."""
     _part_of(tmp_path, monkeypatch, "    import no_such_package\n")
     (found,) = run_part("made_up", GpuOptions(device="cpu", quick=True).setting(tmp_path), 30)
     assert (found["kind"], found["reason"]) == (LEFT_OUT, "the package no_such_package is not installed")
@@ -209,15 +210,15 @@ def test_a_package_that_is_missing_is_left_out(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [
-        ("os.kill(os.getpid(), 9)", FAILED, "it ended with code -9"),
+        ("os.kill(os.getpid(), 9)", FAILED, "exit code -9"),
         ("raise ValueError('made up')", FAILED, "made up"),
-        ("time.sleep(60)", LEFT_OUT, "what was not done after 4 s"),
+        ("time.sleep(60)", LEFT_OUT, "not finished after 4 s"),
     ],
 )
-def test_what_a_part_found_outlives_it(
+def test_findings_survive_their_part(
     body: str, kind: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed, fails or takes too long: the next part begins, with all that it had written down."""
+    """A part that is killed, fails or exceeds its time keeps what it recorded before."""
     _part_of(tmp_path, monkeypatch, f"    part.note('row', per_s=1)\n    {body}\n")
     found = run_part("made_up", GpuOptions(device="cpu", quick=True).setting(tmp_path), 4 if "sleep" in body else 30)
     assert [one["kind"] for one in found] == ["row", kind]
@@ -225,15 +226,15 @@ def test_what_a_part_found_outlives_it(
 
 
 def _part_of(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Make a part by the name of `made_up`, which child processes find beside those of the bench."""
+    """Create a part `made_up` that child processes import from `bench.gpu`."""
     (folder / "sitecustomize.py").write_text(f"import bench.gpu\nbench.gpu.__path__.append({str(folder)!r})\n")
     (folder / "made_up.py").write_text(f"import os, time\ndef measure(part):\n{body}")
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
     monkeypatch.chdir(ROOT)
 
 
-def test_marked_tests_are_counted_and_reasons_kept(part: Part, tmp_path: Path) -> None:
-    """One passes, one fails, one is skipped; a file without the marker is not collected."""
+def test_marked_tests_are_counted_with_reasons(part: Part, tmp_path: Path) -> None:
+    """One test passes, one fails, one is skipped; a file without the marker is not collected."""
     tests = {"passes": "pass", "fails": "assert 1 == 2", "skipped": "pytest.skip('it needs much')"}
     content = "import pytest\n" + "".join(
         f"@pytest.mark.gpu\ndef test_{name}():\n    {body}\n" for name, body in tests.items()
@@ -247,7 +248,7 @@ def test_marked_tests_are_counted_and_reasons_kept(part: Part, tmp_path: Path) -
 
 
 def test_utilization_is_sampled_while_the_body_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By nvidia-smi where NVIDIA's library is not installed; on a CPU there is nothing to sample."""
+    """By nvidia-smi without NVIDIA's library; on a CPU nothing is sampled."""
     _program(tmp_path / "bin", "nvidia-smi", NVIDIA_SMI)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setitem(sys.modules, "pynvml", None)
@@ -265,26 +266,26 @@ def _wait_until(done: Callable[[], bool]) -> None:
         if done():
             return
         subprocess.run(["sleep", "0.02"], check=True)
-    raise AssertionError("it never came")
+    raise AssertionError("the condition was never met")
 
 
-def test_perf_analyzer_is_read(tmp_path: Path) -> None:
-    """Its figures are in microseconds; where it fails, its words are told."""
+def test_reads_perf_analyzers_figures(tmp_path: Path) -> None:
+    """Figures are in microseconds; on failure its message is in the error."""
     program = _program(tmp_path, "perf_analyzer", PERF_ANALYZER)
     assert drive(str(program), "host:1", "model", 16, 1000) == {"per_s": 250.5, "p50_ms": 4.0, "p99_ms": 9.0}
-    broken = _program(tmp_path, "broken", "#!/bin/sh\necho so it is >&2\nexit 3\n")
-    with pytest.raises(RuntimeError, match="ended with 3: so it is"):
+    broken = _program(tmp_path, "broken", "#!/bin/sh\necho made up >&2\nexit 3\n")
+    with pytest.raises(RuntimeError, match="exited with code 3: made up"):
         drive(str(broken), "host:1", "model", 16, 1000)
 
 
 @pytest.mark.parametrize(("callers", "expected"), [(1, [1, 0, 0]), (4, [2, 1, 1]), (256, [86, 85, 85])])
-def test_callers_are_shared_out(callers: int, expected: list[int]) -> None:
-    """As evenly as can be, and none is lost."""
+def test_callers_are_distributed_evenly(callers: int, expected: list[int]) -> None:
+    """No caller is lost."""
     assert shares(callers, 3) == expected
 
 
 def test_drawn_images_are_as_large_as_photographs(tmp_path: Path) -> None:
-    """Of every kind some to learn from and some to judge by."""
+    """Every kind has training and validation images."""
     draw_photographs(tmp_path, 4)
     assert [len(list((tmp_path / split).glob("*/*.jpg"))) for split in ("train", "val")] == [14, 3 * 14]
     with Image.open(next(tmp_path.rglob("*.jpg"))) as image:
