@@ -1,4 +1,4 @@
-"""The main job on real photographs with real pretrained weights: tune, export, serve, predict."""
+"""The whole way on real photographs with real pretrained weights: tune, export, serve, predict."""
 
 import json
 import subprocess
@@ -22,6 +22,7 @@ WEIGHTS = SHARED / "models" / "squeezenet1_0-imagenet.pth"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("photographs"),
     pytest.mark.skipif(
         not (DATA.is_dir() and WEIGHTS.is_file()),
         reason="needs ../shared/data/hymenoptera (ants and bees, the set of PyTorch's transfer-learning tutorial) and "
@@ -37,7 +38,7 @@ def _unfreeze(*arguments: object) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the run and the repository, made by the command line."""
+    """A run and a model repository, made by the command line."""
     out = tmp_path_factory.mktemp("insects")
     _unfreeze("tune", DATA, "--backbone", "squeezenet1_0", "--weights", WEIGHTS, "--out", out / "run")
     _unfreeze("export", out / "run", "--repository", out / "models", "--name", "insects")
@@ -60,7 +61,7 @@ def val(folder: Path) -> tuple[list[Path], np.ndarray]:
 
 
 def test_tuning_reaches_the_accuracy_of_the_tutorial(folder: Path) -> None:
-    """At least 143 of the 153 validation images are named right."""
+    """At least 143 of the 153 validation images are classified correctly."""
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert metrics["val_accuracy"] >= 0.93
     assert metrics["images"]["val"] == 153
@@ -68,30 +69,28 @@ def test_tuning_reaches_the_accuracy_of_the_tutorial(folder: Path) -> None:
 
 
 def _agrees(found: list, expected: np.ndarray) -> None:
-    for answer, row in zip(found, expected, strict=True):
-        assert answer[0].index == row.argmax()
-        for one in answer:
+    for predictions, row in zip(found, expected, strict=True):
+        assert predictions[0].index == row.argmax()
+        for one in predictions:
             assert abs(one.score - row[one.index]) <= 1e-4
 
 
-def test_every_photograph_gets_torchs_answer_from_the_server(
-    server: RunningServer, val: tuple[list[Path], np.ndarray]
-) -> None:
-    """All 153 files over gRPC: the same first label, no probability off by more than 1e-4."""
+def test_server_answers_like_torch(server: RunningServer, val: tuple[list[Path], np.ndarray]) -> None:
+    """All 153 files over gRPC: the same top-1 label, no probability differs by more than 1e-4."""
     files, expected = val
     assert len(files) == 153
     with Client(server.target) as client:
         _agrees(client.predict(files, model="insects", top=2), expected)
 
 
-def test_every_photograph_gets_torchs_answer_in_process(folder: Path, val: tuple[list[Path], np.ndarray]) -> None:
-    """The same from the file alone."""
+def test_in_process_prediction_answers_like_torch(folder: Path, val: tuple[list[Path], np.ndarray]) -> None:
+    """All 153 files in-process, from the model file alone."""
     files, expected = val
     with LocalClassifier(folder / "models" / "insects" / "1" / "model.onnx") as local:
         _agrees(local.predict(files, top=2), expected)
 
 
-def test_tritonclient_gets_the_labels(server: RunningServer, val: tuple[list[Path], np.ndarray]) -> None:
+def test_tritonclient_gets_torchs_probabilities(server: RunningServer, val: tuple[list[Path], np.ndarray]) -> None:
     """NVIDIA's client, in its own process, sends photographs and gets torch's probabilities."""
     files, expected = val
     script = Path(__file__).parents[1] / "serve" / "triton_session.py"
@@ -103,10 +102,10 @@ def test_tritonclient_gets_the_labels(server: RunningServer, val: tuple[list[Pat
     np.testing.assert_array_equal(found.argmax(1), expected[:60].argmax(1))
 
 
-def test_predict_tells_people_and_machines(
+def test_predict_agrees_by_server_and_by_file(
     folder: Path, server: RunningServer, val: tuple[list[Path], np.ndarray]
 ) -> None:
-    """`unfreeze predict` says the same by server and by file."""
+    """`unfreeze predict --json` prints the same labels by server and by file."""
     files, expected = val
     model = folder / "models" / "insects" / "1" / "model.onnx"
     served = _unfreeze("predict", *files[:5], "--server", server.target, "--model", "insects", "--top", 1)
