@@ -27,12 +27,13 @@ from unfreeze.tune.data.dataset import TRAIN, read_dataset
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.heap import keep_freed_memory
 from unfreeze.tune.device.precision import Precision, choose_precision
-from unfreeze.tune.features.cache import Source
+from unfreeze.tune.features.activations import ActivationSource
 from unfreeze.tune.features.extract import extract_features
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.recipes.registry import GENTLE_RATE
-from unfreeze.tune.training.train import Schedule, Training
+from unfreeze.tune.recipes.recipe import GENTLE_LEARNING_RATE
+from unfreeze.tune.training.optimization import Schedule
+from unfreeze.tune.training.train import Training
 
 _ROUNDS = 3
 _VIEWS = 4
@@ -56,7 +57,7 @@ def main(
         budgets: values of `--cache-gb`, in GB.
         json: print JSON instead of tables.
     """
-    options = TuneOptions(backbone=backbone, weights=weights, learning_rate=GENTLE_RATE)
+    options = TuneOptions(backbone=backbone, weights=weights, learning_rate=GENTLE_LEARNING_RATE)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         epochs = _epochs(data, options, Path(folder))
@@ -104,9 +105,9 @@ def _epochs(data: Path, options: TuneOptions, folder: Path) -> list[dict[str, st
 
 
 def _epoch_seconds(
-    network: Network, source: Source, position: int, options: TuneOptions, precision: Precision
+    network: Network, source: ActivationSource, position: int, options: TuneOptions, precision: Precision
 ) -> float:
-    schedule = Schedule(epochs=1, rate=1e-9, blocks=range(position, len(network.block_names)))
+    schedule = Schedule(epochs=1, learning_rate=1e-9, blocks=range(position, len(network.block_names)))
     training = Training(network=network, source=source, schedule=schedule, options=options, precision=precision)
     started = time.monotonic()
     training.run()

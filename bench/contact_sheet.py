@@ -1,6 +1,6 @@
 """The image of the wallpaper groups: one drawn pattern of each, with the tuned model's prediction.
 
-python -m bench.contact_sheet demo/ docs/wallpaper-groups.jpg
+python -m bench.contact_sheet demo/wallpaper docs/wallpaper-groups.jpg
 """
 
 from pathlib import Path
@@ -8,8 +8,8 @@ from pathlib import Path
 import cyclopts
 from PIL import Image, ImageDraw, ImageFont
 
-from unfreeze.demo.run import MODEL
-from unfreeze.demo.wallpaper_groups import GROUPS
+from unfreeze.demo.wallpaper.dataset import WALLPAPER
+from unfreeze.demo.wallpaper.groups import GROUPS
 from unfreeze.serve.client.local import LocalClassifier
 
 _SIDE, _TEXT, _COLUMNS = 128, 34, 6
@@ -24,10 +24,10 @@ def main(demo: Path, out: Path, *, number: int = 1) -> None:
         out: image to write.
         number: number of the validation image of each group to show.
     """
-    newest = max((demo / "models" / MODEL).glob("[0-9]*"), key=lambda path: int(path.name))
+    newest = max((demo / "models" / WALLPAPER.name).glob("[0-9]*"), key=lambda path: int(path.name))
     files = [next((demo / "images" / "val" / group).glob(f"{number:04}.*")) for group in GROUPS]
     with LocalClassifier(newest / "model.onnx") as model:
-        answers = model.predict(files, top=1)
+        answers = model.predict(files, top_k=1)
     rows = -(-len(GROUPS) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * (_SIDE + 8), rows * (_SIDE + _TEXT + 8)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)

@@ -34,7 +34,7 @@ from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 
 app = cyclopts.App(help=__doc__)
 _MODEL = "random"
-_DRAINED = re.compile(r"drained: (\d+) requests were answered, (\d+) refused")
+_DRAINED = re.compile(r"drained: requests answered: (\d+), rejected: (\d+)")
 _READY_S, _IDLE_MB, _WARM_S = 2, 200, 10
 
 

@@ -17,7 +17,7 @@ from unfreeze.console import REMARKS
 from unfreeze.contract.errors import ProofError, first_line
 from unfreeze.contract.reporting import Silent
 from unfreeze.export.engine import build_engine
-from unfreeze.export.graph import HalfNetwork, Served, graph_from_network
+from unfreeze.export.graph import CalibratedNetwork, Float16Network, onnx_from_network
 from unfreeze.export.options import EngineOptions
 from unfreeze.export.prove import check_graph
 from unfreeze.export.session import Session
@@ -44,7 +44,7 @@ BUILDERS = (
     "squeezenet1_1",
 )
 PRECISIONS = ("fp32", "fp16")
-_ENGINE = EngineOptions(flavour="tensorrt_rtx", targets=("SM89", "SM120"), batches=(1, 8, 32))
+_ENGINE = EngineOptions(flavor="tensorrt_rtx", targets=("SM89", "SM120"), batches=(1, 8, 32))
 _PACKAGES = ("torch", "torchvision", "onnxruntime", "tensorrt-rtx")
 _HEAD = f"""\
 # Families: export and engines
@@ -118,8 +118,8 @@ def export_builder(backbone: str, precision: str, *, engine: bool) -> Exported:
     with torch.inference_mode():
         expected = served(pixels).numpy()
     if precision == "fp16":
-        served = Served(HalfNetwork(served.network), 1.0, "softmax")
-    graph = graph_from_network(served, shape)
+        served = CalibratedNetwork(Float16Network(served.network), 1.0, "softmax")
+    graph = onnx_from_network(served, shape)
     check_graph(graph)
     model = graph.SerializeToString()
     session = Session(model, precision)
@@ -139,7 +139,7 @@ def export_builder(backbone: str, precision: str, *, engine: bool) -> Exported:
     )
 
 
-def _served(backbone: str) -> Served:
+def _served(backbone: str) -> CalibratedNetwork:
     """Build a network with random weights, usual activations, and a head whose output depends on the image."""
     torch.manual_seed(0)
     network = load_pretrained(backbone, "none").network(backbone, 3, torch.device("cpu"))
@@ -158,7 +158,7 @@ def _served(backbone: str) -> Served:
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))
     # Small logits, because random weights amplify rounding errors.
     torch.nn.init.normal_(network.head.linear.weight, std=0.3 / len(deviation) ** 0.5)
-    return Served(network, 1.0, "softmax")
+    return CalibratedNetwork(network, 1.0, "softmax")
 
 
 def _pixels(shape: tuple[int, int, int]) -> torch.Tensor:

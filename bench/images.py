@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bench.pretrain.catalog import FAMILIES
-from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
+from unfreeze.demo.wallpaper.dataset import WallpaperSet, write_wallpaper_groups
 
 _VAL_OF_TEN = 3
 _DIGIT_PX, _TEXTURE_PX = 128, 224

@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
-from unfreeze.demo.run import requests_per_second, serving
+from unfreeze.demo.serving import requests_per_second, serving
 from unfreeze.export.run import export_model
 from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.client.local import LocalClassifier
@@ -51,7 +51,7 @@ def main(
             inside = local.probabilities(encoded)
         with serving(models) as target:
             with Client(target) as client:
-                answers = client.predict(encoded, top=len(metrics["labels"]))
+                answers = client.predict(encoded, top_k=len(metrics["labels"]))
             rate = requests_per_second(target, "model", encoded, 10.0)
     served = np.array([[one.score for one in sorted(answer, key=lambda one: one.index)] for answer in answers])
     figures = {

@@ -15,7 +15,7 @@ from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.tune.cost.plan import plan
 from unfreeze.tune.device.heap import keep_freed_memory
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.recipes.registry import GENTLE_RATE
+from unfreeze.tune.recipes.recipe import GENTLE_LEARNING_RATE
 from unfreeze.tune.run import fine_tune
 
 
@@ -36,7 +36,7 @@ def main(
         epochs: number of epochs.
         json: print JSON instead of a table.
     """
-    options = TuneOptions(backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_RATE)
+    options = TuneOptions(backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_LEARNING_RATE)
     keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:

@@ -14,7 +14,7 @@ from rich.table import Table
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.tune.device.heap import keep_freed_memory
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.recipes.registry import AUTO, RECIPES
+from unfreeze.tune.recipes.registry import AUTO, recipe_names
 from unfreeze.tune.run import fine_tune
 
 
@@ -36,7 +36,7 @@ def main(
     keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
-        for recipe in (AUTO, *RECIPES):
+        for recipe in (AUTO, *recipe_names()):
             options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe)
             metrics = fine_tune(data, Path(folder) / recipe, options, reporter)
             names = ("val_accuracy", "seconds", "recipe", "cut", "learning_rate")

@@ -33,7 +33,7 @@ from unfreeze.console import REMARKS, RESULTS, print_json
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.repository import ENCODED_SUFFIX, ModelRepository
-from unfreeze.demo.run import serving
+from unfreeze.demo.serving import serving
 from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
 
 _PORT = 18001

@@ -13,8 +13,7 @@ from rich.table import Column, Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.demo.options import DemoOptions
-from unfreeze.demo.run import drawing, tuning
-from unfreeze.demo.wallpaper_folder import write_wallpaper_groups
+from unfreeze.demo.wallpaper.dataset import wallpaper_set, wallpaper_tune_options, write_wallpaper_groups
 from unfreeze.tune.run import fine_tune
 
 _TRIALS = [("builtin", "auto"), ("none", "auto"), ("none", "all")]
@@ -29,9 +28,9 @@ def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> N
     options, rows = DemoOptions(), []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         data = Path(folder) / "images"
-        write_wallpaper_groups(data, drawing(options), reporter)
+        write_wallpaper_groups(data, wallpaper_set(options), reporter)
         for weights, cut in _TRIALS:
-            chosen = dataclasses.replace(tuning(options, weights), cut=cut)
+            chosen = dataclasses.replace(wallpaper_tune_options(options, weights), cut=cut)
             metrics = fine_tune(data, Path(folder) / f"{weights}-{cut}", chosen, reporter)
             names = ("recipe", "val_accuracy", "probe_val_accuracy", "seconds")
             rows.append(

@@ -1,4 +1,4 @@
-"""What the stages promise each other: the manifest, the preparation of an image, the model repository.
+"""What training, export, server and device share: the manifest, image preprocessing, the model repository, errors.
 
-Needs numpy and Pillow alone, so that a device can import it.
+Needs only numpy and Pillow, so that a device can import it.
 """

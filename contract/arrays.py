@@ -1,6 +1,6 @@
-"""The array annotations of public signatures: `UInt8[np.ndarray, "n h w 3"]` reads as jaxtyping's.
+"""Array annotations of public signatures, like `UInt8[np.ndarray, "n h w 3"]`: jaxtyping's, where it is installed.
 
-jaxtyping checks them in the tests. A device, which has numpy, Pillow and ONNX Runtime alone, does without.
+The tests check them with jaxtyping. A device, which has only numpy, Pillow and ONNX Runtime, does not.
 """
 
 try:

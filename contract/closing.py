@@ -1,4 +1,4 @@
-"""What is given back at the end of a `with`."""
+"""Objects that are closed at the end of a `with`."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -10,7 +10,7 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what it holds; a second time does nothing."""
+        """Release the resources it holds; calling it again does nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -2,35 +2,35 @@
 
     UnfreezeError
     ├── OptionsError                an option is out of its range
-    ├── ImageError                one image cannot be used
+    ├── ImageError                  an image cannot be used
     │   ├── EmptyImageError         no bytes, or no pixels
-    │   ├── NotAnImageError          the bytes are in no format that we read
-    │   ├── DamagedImageError       the format is known, the content is truncated or broken
+    │   ├── NotAnImageError         not in a supported format
+    │   ├── DamagedImageError       in a supported format, but truncated or broken
     │   ├── ImageTooLargeError      more pixels than the limit
-    │   └── UnsupportedImageError   a pixel type with no agreed range
-    ├── DataError                   a folder of images cannot be learned from
-    ├── WeightsError                pretrained weights cannot be had or do not fit
+    │   └── UnsupportedImageError   a kind of image that is not read, or not without an option or an extra
+    ├── DataError                   a dataset cannot be trained on
+    ├── WeightsError                pretrained weights are not available or do not fit
     ├── CheckpointError             a run's folder cannot be read
-    ├── DivergenceError             training came to numbers that are none
-    ├── ManifestError               a manifest is malformed, or of a schema that we do not know
-    ├── RepositoryError             a model repository, or a name in it, is wrong
-    ├── ModelError                  a model file cannot be executed
-    ├── ProofError                  an exported model is not what was trained
+    ├── DivergenceError             training diverged to infinity or NaN
+    ├── ManifestError               a manifest is malformed, or of an unknown schema
+    ├── RepositoryError             a model repository, or a name in it, is not valid
+    ├── ModelError                  a model file cannot be used
+    ├── ProofError                  an exported model does not agree with the trained one
     └── ServingError                a request was refused
-        ├── InvalidRequestError       the request itself is wrong
-        ├── UnknownModelError         no such model, or no such version of it
-        ├── ModelUnavailableError     the repository has it, but it cannot be loaded
-        ├── QueueFullError            too much is waiting already
-        ├── DeadlineError             the answer would come too late
-        ├── ForbiddenError            the caller may not do this
-        └── DrainingError             the server is going down
+        ├── InvalidRequestError       the request is not valid
+        ├── UnknownModelError         there is no such model, or no such version of it
+        ├── ModelUnavailableError     the model is in the repository, but cannot be loaded
+        ├── QueueFullError            too many requests are waiting
+        ├── DeadlineError             the response would be too late
+        ├── ForbiddenError            the caller is not allowed to do this
+        └── DrainingError             the server is shutting down
 
-They carry no transport's codes: `unfreeze.serve.status` maps them to gRPC's.
+They have no transport's codes: `unfreeze.serve.status` maps them to gRPC's.
 """
 
 
 class UnfreezeError(Exception):
-    """What all of our errors are; its text says what was found, what was expected and what to do."""
+    """Base of all errors; the message says what was found, what was expected and what to do."""
 
 
 class OptionsError(UnfreezeError, ValueError):
@@ -38,19 +38,19 @@ class OptionsError(UnfreezeError, ValueError):
 
 
 class ImageError(UnfreezeError):
-    """One image cannot be used."""
+    """An image cannot be used."""
 
 
 class EmptyImageError(ImageError):
-    """There are no bytes, or no pixels."""
+    """The image has no bytes, or no pixels."""
 
 
 class NotAnImageError(ImageError):
-    """The bytes are in no format that we read."""
+    """The bytes are not an image in a supported format."""
 
 
 class DamagedImageError(ImageError):
-    """The format is known, but the content is truncated or broken."""
+    """The format is supported, but the content is truncated or broken."""
 
 
 class ImageTooLargeError(ImageError):
@@ -58,15 +58,15 @@ class ImageTooLargeError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """The pixels are of a type that has no agreed range of values."""
+    """The image is of a kind that is not read, or not without an option or an extra; the message says which."""
 
 
 class DataError(UnfreezeError):
-    """A folder of images cannot be learned from."""
+    """A dataset cannot be trained on."""
 
 
 class WeightsError(UnfreezeError):
-    """Pretrained weights cannot be had, or do not fit the network."""
+    """Pretrained weights are not available, or do not fit the network."""
 
 
 class CheckpointError(UnfreezeError):
@@ -74,23 +74,23 @@ class CheckpointError(UnfreezeError):
 
 
 class DivergenceError(UnfreezeError):
-    """Training came to infinities, or to numbers that are none."""
+    """Training diverged to infinity or NaN."""
 
 
 class ManifestError(UnfreezeError):
-    """A manifest is malformed, or follows a schema that this version does not know."""
+    """A manifest is malformed, or of a schema that this version does not know."""
 
 
 class RepositoryError(UnfreezeError):
-    """A model repository, or a name in it, is wrong."""
+    """A model repository, or a name in it, is not valid."""
 
 
 class ModelError(UnfreezeError):
-    """A model file cannot be executed."""
+    """A model file cannot be used."""
 
 
 class ProofError(UnfreezeError):
-    """An exported model does not answer as the trained one does."""
+    """An exported model does not agree with the trained one."""
 
 
 class ServingError(UnfreezeError):
@@ -98,7 +98,7 @@ class ServingError(UnfreezeError):
 
 
 class InvalidRequestError(ServingError):
-    """The request itself is wrong."""
+    """The request is not valid."""
 
 
 class UnknownModelError(ServingError):
@@ -106,15 +106,15 @@ class UnknownModelError(ServingError):
 
 
 class ModelUnavailableError(ServingError):
-    """The repository has it, but it cannot be loaded."""
+    """The model is in the repository, but cannot be loaded."""
 
 
 class QueueFullError(ServingError):
-    """Too much is waiting already.
+    """Too many requests are waiting.
 
     Args:
-        message: what is full.
-        retry_s: when there may be room again, in seconds from now.
+        message: which queue is full.
+        retry_s: seconds after which to try again.
     """
 
     def __init__(self, message: str, retry_s: float = 0.1) -> None:
@@ -123,17 +123,17 @@ class QueueFullError(ServingError):
 
 
 class DeadlineError(ServingError):
-    """The answer would come after the caller stopped waiting for it."""
+    """The response would come after the caller's deadline."""
 
 
 class ForbiddenError(ServingError):
-    """The caller may not do this."""
+    """The caller is not allowed to do this."""
 
 
 class DrainingError(ServingError):
-    """The server is going down and takes no new work."""
+    """The server is shutting down and accepts no new requests."""
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten another library's error to one line of at most 300 characters."""
+    """Shorten another library's error message to one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Find the files of a folder that somebody means when naming it, and write one whole or not at all."""
+"""Write files so that a crash leaves none half written."""
 
 import os
 from collections.abc import Iterator
@@ -7,25 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """List the files in a folder and the folders below, in the order of their names, without what is hidden.
-
-    Args:
-        folder: which may be hidden itself.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file beside another and put it in its place when it is whole, and on the disk.
+    """Write a new file beside another and replace that one when the new one is complete and on disk.
 
     Args:
-        path: of the file, which may exist; whatever goes wrong, it stays as it is.
+        path: the file to replace, which may not exist; after an error it is unchanged.
 
     Yields:
-        The new file, to write to.
+        The new file, open for writing.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
@@ -39,8 +29,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file, making its folder, and flush both to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that renames in it survive a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """Give what changes when a file does: its time, its size and its place on the disk; None where there is none."""
+    """Give values that change when a file does: modification time, size and inode; None if there is no such file."""
     try:
         stat = path.stat()
     except OSError:

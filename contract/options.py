@@ -1,4 +1,4 @@
-"""Check options where they are built."""
+"""Validate options at construction."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, tuple[float, f
 
     Args:
         options: values by name.
-        ranges: lowest and highest value allowed, by name; None is always let pass.
+        ranges: lowest and highest value allowed, by name; None is always allowed.
 
     Raises:
-        OptionsError: naming the first that is not; NaN never is.
+        OptionsError: a value, or NaN, is out of its range; the message names the option as a flag.
     """
     for name, (low, high) in ranges.items():
         value = options[name]
         if value is not None and not low <= value <= high:
-            raise OptionsError(f"--{name.replace('_', '-')} goes from {low:,} to {high:,}, found {value}")
+            raise OptionsError(f"--{name.replace('_', '-')} must be between {low:,} and {high:,}, got {value}")

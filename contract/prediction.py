@@ -1,4 +1,4 @@
-"""From probabilities to labels: the same on a server and on a device."""
+"""From probabilities to labels, in the same way on a server and on a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32
 
-MOST_LABELS = 1_000_000  # that may be asked for
+MOST_LABELS = 1_000_000  # that may be requested
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One label that an image may have.
+    """A predicted label of an image.
 
     Args:
-        label: its name.
+        label: the label.
         score: its probability, 0 to 1.
-        index: its place in the model's list.
+        index: its position in the model's list of labels.
     """
 
     label: str
@@ -26,11 +26,11 @@ class Prediction:
 
 
 def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) -> bool:
-    """Tell whether an answer is to be taken for none.
+    """Tell whether the top-1 probability is below the threshold, so that the prediction should not be used.
 
     Args:
         predictions: of one image, the most probable first.
-        abstain_below: the manifest's; None makes every answer sure.
+        abstain_below: the manifest's threshold; without one, no prediction is unsure.
     """
     return abstain_below is not None and predictions[0].score < abstain_below
 
@@ -38,12 +38,12 @@ def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) ->
 def top_predictions(
     probabilities: Float32[np.ndarray, " c"], labels: tuple[str, ...], top: int
 ) -> tuple[Prediction, ...]:
-    """Name the most probable labels, the first of equals first.
+    """List the most probable labels; equally probable ones are in the model's order.
 
     Args:
         probabilities: one per label.
-        labels: C of them.
-        top: how many to name, at least 1; all where there are fewer.
+        labels: the C labels.
+        top: how many to list, at least 1; more than there are lists all.
     """
     order = np.argsort(-probabilities, kind="stable")[:top]
     return tuple(Prediction(label=labels[i], score=float(probabilities[i]), index=int(i)) for i in order)

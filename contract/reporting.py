@@ -1,4 +1,4 @@
-"""How long work tells people how it goes, without knowing how that is shown."""
+"""How long-running work reports its progress, independent of how that is shown."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -6,21 +6,21 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Shows progress; `unfreeze.console` has one for terminals."""
+    """Shows messages and progress; `unfreeze.console` has one for terminals."""
 
     def info(self, text: str) -> None:
-        """Tell one thing."""
+        """Show a message."""
 
     def track(self, what: str, total: int) -> Callable[[int], None]:
-        """Begin a piece of work of `total` steps; the result is called with the number of steps done since."""
+        """Begin a task of `total` steps; call the result with the number of steps done since the last call."""
 
 
 class Silent:
     """Shows nothing."""
 
     def info(self, text: str) -> None:
-        """Tell nobody."""
+        """Ignore a message."""
 
     def track(self, what: str, total: int) -> Callable[[int], None]:  # noqa: ARG002
-        """Count nothing."""
+        """Ignore the progress of a task."""
         return lambda _: None

@@ -1,1 +1,1 @@
-"""Write a tuned network as one ONNX file that describes itself, and prove it equal before publishing it."""
+"""Export a tuned network as one self-describing ONNX file, and check it against the network before publishing."""

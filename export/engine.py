@@ -1,4 +1,4 @@
-"""Build TensorRT engines from a published graph: TensorRT 10 or 11, or TensorRT for RTX, which needs no GPU."""
+"""Build engines from an exported graph: with TensorRT 10 or 11, or with TensorRT for RTX, which needs no GPU."""
 
 import hashlib
 import shutil
@@ -15,16 +15,16 @@ from unfreeze.contract.model.manifest import INPUT
 from unfreeze.contract.reporting import Reporter
 from unfreeze.export.options import EngineOptions
 
-_NO_GPU = "TensorRT builds engines for the GPU that it finds, and finds none"
+_NO_GPU = "TensorRT builds an engine for the GPU of this machine, and found none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """An engine.
+    """A TensorRT engine.
 
     Args:
         plan: the content of `model.plan`.
-        facts: what is to stand beside it.
+        facts: the content of `model.plan.json`.
     """
 
     plan: bytes
@@ -32,31 +32,29 @@ class Engine:
 
 
 def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptions, reporter: Reporter) -> Engine:
-    """Parse a graph and build an engine that keeps its types: what is float16 in the graph is float16 in the engine.
+    """Parse a graph and build a strongly typed engine, whose layers compute in the graph's types.
 
     Args:
         model: the content of a `model.onnx`.
         shape: height, width and channels of a prepared image.
-        options: what to build.
+        options: of the engine.
         reporter: shows progress.
 
     Raises:
         ModelError: the library is not installed.
-        OptionsError: it does not know a target.
-        ProofError: it cannot parse the graph, or not build it; with its own words.
+        OptionsError: the library does not support a target.
+        ProofError: the library cannot parse the graph or build the engine; the message quotes the library.
     """
-    trt = load_tensorrt(options.flavour)
+    trt = load_tensorrt(options.flavor)
     log = _log(trt)
     builder = trt.Builder(log)
     if not builder:
-        raise ProofError(
-            f"{options.flavour} cannot build here: {_NO_GPU if options.flavour == 'tensorrt' else log.last}"
-        )
+        raise ProofError(f"{options.flavor} cannot build here: {_NO_GPU if options.flavor == 'tensorrt' else log.last}")
     network = builder.create_network(_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        words = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise ProofError(f"{options.flavour} {trt.__version__} does not parse the graph: {words}")
+        errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+        raise ProofError(f"{options.flavor} {trt.__version__} cannot parse the graph: {errors}")
     config = builder.create_builder_config()
     config.progress_monitor = _monitor(trt, reporter)
     targets = _set_targets(trt, config, options)
@@ -65,11 +63,11 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ProofError(f"{options.flavour} {trt.__version__} does not build the engine: {log.last}")
+        raise ProofError(f"{options.flavor} {trt.__version__} cannot build the engine: {log.last}")
     facts = EngineFacts(
         onnx_sha256=hashlib.sha256(model).hexdigest(),
         plan_sha256=hashlib.sha256(plan).hexdigest(),
-        flavour=options.flavour,
+        flavor=options.flavor,
         version=trt.__version__,
         targets=targets,
         driver=_driver(),
@@ -80,20 +78,20 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
 
 
 def _typed(trt: ModuleType) -> int:
-    """Give the flag for a strongly typed network, where it is not the only kind there is."""
+    """Return the flag for a strongly typed network; TensorRT 11 has no other kind and no flag."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _set_targets(trt: ModuleType, config: Any, options: EngineOptions) -> tuple[str, ...]:
-    if options.flavour == "tensorrt":
-        return (this_target(),)
+    if options.flavor == "tensorrt":
+        return (local_compute_capability(),)
     known = trt.ComputeCapability.__members__
     unknown = [target for target in options.targets if target not in known]
     if unknown or not options.targets:
         names = ", ".join(name for name in known if name.startswith("SM"))
         raise OptionsError(
-            f"{options.flavour} {trt.__version__} builds for {names}, found {', '.join(unknown) or 'none'}"
+            f"{options.flavor} {trt.__version__} builds engines for {names}; got {', '.join(unknown) or 'none'}"
         )
     config.num_compute_capabilities = len(options.targets)
     for index, target in enumerate(options.targets):
@@ -101,15 +99,15 @@ def _set_targets(trt: ModuleType, config: Any, options: EngineOptions) -> tuple[
     return options.targets
 
 
-def this_target() -> str:
-    """Name this machine's compute capability, like "SM89".
+def local_compute_capability() -> str:
+    """Return the compute capability of this machine's GPU, like "SM89".
 
     Raises:
         ProofError: there is no NVIDIA GPU.
     """
     capability = _device_attribute("compute_cap")
     if not capability:
-        raise ProofError(f"{_NO_GPU}; tensorrt_rtx builds without one: pip install 'unfreeze[tensorrt-rtx]'")
+        raise ProofError(f"{_NO_GPU}; tensorrt_rtx needs no GPU: pip install 'unfreeze[tensorrt-rtx]'")
     return f"SM{capability.replace('.', '')}"
 
 
@@ -122,17 +120,17 @@ def _device_attribute(name: str) -> str:
     if program is None:
         return ""
     command = [program, f"--query-gpu={name}", "--format=csv,noheader", "--id=0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - found on the path
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a full path
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _log(trt: ModuleType) -> Any:
-    """Make a logger that keeps the last error, to be told where something fails."""
+    """Create a logger that keeps the last error for our error messages."""
 
     class Log(trt.ILogger):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last = "it does not say why"
+            self.last = "no reason given"
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR:
@@ -142,7 +140,7 @@ def _log(trt: ModuleType) -> Any:
 
 
 def _monitor(trt: ModuleType, reporter: Reporter) -> Any:
-    """Make a progress monitor that shows the outermost phase; Ctrl-C ends the build at its next step."""
+    """Create a progress monitor that shows the outermost phases; Ctrl-C ends the build at its next step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:

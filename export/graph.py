@@ -1,14 +1,16 @@
-"""The exported graph: uint8 images in, calibrated probabilities out, the manifest inside."""
+"""The exported graph: uint8 images in, calibrated probabilities out, with the manifest as metadata."""
 
 import contextlib
 import copy
 import io
 import warnings
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
 from unfreeze.contract.model.seal import sealed
 from unfreeze.tune.backbones.link import probabilities
@@ -18,11 +20,11 @@ OPSET = 18
 _EXAMPLE_BATCH = 2
 
 
-class HalfNetwork(nn.Module):
-    """A network whose blocks compute in float16; normalization, pooling, head and softmax stay in float32.
+class Float16Network(nn.Module):
+    """A network whose blocks compute in float16; normalization, pooling and head stay in float32.
 
     Args:
-        network: in float32; copied.
+        network: in float32; it is copied.
     """
 
     def __init__(self, network: Network) -> None:
@@ -31,22 +33,23 @@ class HalfNetwork(nn.Module):
         self.network.model.half()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give the logits of prepared images, float32."""
+        """Compute the logits of prepared images, in float32."""
         network = self.network
         activations = network.normalize(pixels).half()
-        return network.head(network.run_blocks(activations, 0, len(network.block_names)))
+        logits: Tensor = network.head(network.run_blocks(activations, 0, len(network.block_names)))
+        return logits
 
 
-class Served(nn.Module):
-    """A network as it is served: images, uint8 [N, H, W, 3], to probabilities, float32 [N, C].
+class CalibratedNetwork(nn.Module):
+    """A network with calibrated probabilities: images, uint8 [N, H, W, 3], to float32 [N, C].
 
     Args:
-        network: gives logits, whatever it computes them in.
-        temperature: what they are divided by first.
-        link: how they become probabilities then, "softmax" or "sigmoid".
+        network: computes float32 logits.
+        temperature: divides the logits.
+        link: how the result becomes probabilities, "softmax" or "sigmoid".
     """
 
-    def __init__(self, network: Network | HalfNetwork, temperature: float, link: str) -> None:
+    def __init__(self, network: Network | Float16Network, temperature: float, link: str) -> None:
         super().__init__()
         self.network = network
         self.temperature = temperature
@@ -56,24 +59,29 @@ class Served(nn.Module):
         """Classify prepared images."""
         return probabilities(self.network(pixels), self.link, self.temperature)
 
+    def to_float16(self) -> "CalibratedNetwork":
+        """Return a copy whose blocks compute in float16."""
+        network = Float16Network(self.network) if isinstance(self.network, Network) else self.network
+        return CalibratedNetwork(network, self.temperature, self.link)
 
-def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.ModelProto:
-    """Export a network, with a dynamic batch, everything in one file.
+
+def onnx_from_network(network: CalibratedNetwork, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """Export a network with a dynamic batch size and without external data.
 
     Args:
-        served: on the CPU, in eval mode.
+        network: on the CPU.
         shape: height, width and channels of a prepared image.
 
     Returns:
-        A model with no traces of the machine that made it: equal weights give equal bytes.
+        A model without debugging information: equal weights give equal bytes.
     """
-    # A batch of 1 would be taken for a constant.
+    # A batch size of 1 would be exported as a constant.
     example = torch.zeros(_EXAMPLE_BATCH, *shape, dtype=torch.uint8)
-    # Both are torch's: deprecations inside its own exporter, and its steps, told on standard output.
+    # torch's exporter uses deprecated functions of torch, and prints its progress on standard output.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            served.eval(),
+            network.eval(),
             (example,),
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -82,18 +90,20 @@ def graph_from_network(served: Served, shape: tuple[int, int, int]) -> onnx.Mode
             dynamo=True,
             external_data=False,
         )
+    if program is None:
+        raise ProofError("torch exported no graph; nothing was published")
     model = program.model_proto
     _lower_einsums(model)
-    forget_the_machine(model)
+    strip_debug_info(model)
     return model
 
 
 def with_manifest(model: onnx.ModelProto, manifest: Manifest) -> bytes:
-    """Put a manifest into a model, write it and seal it.
+    """Store a manifest in a model, serialize it and seal it.
 
     Args:
-        model: changed: its metadata are the manifest alone.
-        manifest: what the model says of itself, not sealed yet.
+        model: its metadata are replaced by the manifest.
+        manifest: without a seal.
 
     Returns:
         The content of `model.onnx`.
@@ -104,7 +114,7 @@ def with_manifest(model: onnx.ModelProto, manifest: Manifest) -> bytes:
 
 
 def _lower_einsums(model: onnx.ModelProto) -> None:
-    """Write the axes of Einsum in lower case, the only one that TensorRT's parser reads."""
+    """Write the axes of Einsum in lower case, because TensorRT's parser accepts no other."""
     for node in model.graph.node:
         for attribute in node.attribute if node.op_type == "Einsum" else ():
             letters = {letter for letter in attribute.s.decode() if letter.isalpha()}
@@ -112,12 +122,13 @@ def _lower_einsums(model: onnx.ModelProto) -> None:
                 attribute.s = attribute.s.lower()
 
 
-def forget_the_machine(model: onnx.ModelProto) -> None:
-    """Drop what torch notes for debugging: stack traces with paths, and names of its own classes."""
+def strip_debug_info(model: onnx.ModelProto) -> None:
+    """Remove what torch stores for debugging: stack traces with paths, and class names."""
     del model.metadata_props[:]
     model.doc_string = ""
     graph = model.graph
     graph.doc_string = ""
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    annotated: list[Any] = [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for item in annotated:
+        del item.metadata_props[:]
+        item.doc_string = ""

@@ -1,57 +1,57 @@
-"""What an export may be told, validated once."""
+"""Export options, validated at construction."""
 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from unfreeze.contract.errors import OptionsError
-from unfreeze.contract.model.engine import Flavour
+from unfreeze.contract.model.engine import Flavor
 from unfreeze.contract.options import check_ranges
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "arm", "tensorrt"]
-AUTO = "auto"
+AUTO: Final = "auto"
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _ARM = ("aarch64", "arm64", "armv7l", "armv8l")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Which engine to build.
+    """The engine to build.
 
     Args:
-        flavour: "tensorrt" builds for the GPU in this machine, "tensorrt_rtx" for the compute capabilities named.
-        targets: compute capabilities, like "SM89"; for "tensorrt_rtx" alone.
-        batches: the smallest, the usual and the largest batch.
+        flavor: "tensorrt" builds for this machine's GPU, "tensorrt_rtx" for the given compute capabilities.
+        targets: compute capabilities, like "SM89"; for "tensorrt_rtx" only.
+        batches: the smallest, the optimal and the largest batch size of the engine's profile.
     """
 
-    flavour: Flavour
+    flavor: Flavor
     targets: tuple[str, ...]
     batches: tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How to export.
+    """Options of an export.
 
     Args:
-        precision: "fp32", "fp16" or "int8" is published as asked for; of several, with commas in between, or of all
-            ("auto"), the fastest on this machine is, of those that lose no more than `max_drop`, and only where it is
-            faster than "fp32".
-        target: whose kernels int8 is made for: "cpu" (x86), "arm" or "tensorrt"; "auto" is this machine's.
-        max_drop: how many points of top-1 accuracy on the validation images may be lost, 0 to 100.
-        tolerance: the largest difference of a probability between torch and the fp32 graph that is let pass.
-        max_batch: the largest batch to serve the model with.
-        serving_batch: a usual batch, at which candidates are timed, besides single images.
-        tensorrt: whether to build an engine beside the model.
-        compute_capability: build it with TensorRT for RTX, for these, with commas in between, like "SM89,SM120"; empty
-            builds it with TensorRT for the GPU in this machine.
-        sign_key: an elliptic-curve key in PEM to sign the version's folder with.
+        precision: "fp32", "fp16" or "int8", or several of them separated by commas, or "auto" for all. Of several, the
+            fastest on this machine is published whose accuracy drops by at most `max_drop`; fp32, unless another one
+            is faster.
+        target: the kernels that int8 is quantized for: "cpu" (x86), "arm" or "tensorrt"; "auto" is this machine's CPU.
+        max_drop: largest accepted drop of top-1 accuracy on the validation images, in percentage points, 0 to 100.
+        tolerance: largest accepted difference of a probability between torch and the fp32 graph, 0 to 1.
+        max_batch: largest batch size that the model is served with, 1 to 4096.
+        serving_batch: typical batch size, at which latency is measured in addition to 1, 1 to 4096.
+        tensorrt: also build a TensorRT engine.
+        compute_capability: build the engine with TensorRT for RTX for these compute capabilities, separated by commas,
+            like "SM89,SM120"; empty to build it with TensorRT for this machine's GPU.
+        sign_key: file with a PEM elliptic-curve key that signs the version's folder.
 
     Raises:
-        OptionsError: a value is out of its range, there is no such precision, or "auto" would time what is made for
-            another machine.
+        OptionsError: a value is out of range, a precision is unknown, options contradict each other, or several
+            precisions would be compared for another machine's kernels.
     """
 
     precision: str = "fp32"
@@ -65,7 +65,7 @@ class ExportOptions:
     sign_key: Path | None = None
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
+        """Validate the options."""
         ranges = {
             "max_drop": (0.0, 100.0),
             "tolerance": (0.0, 1.0),
@@ -75,46 +75,48 @@ class ExportOptions:
         check_ranges(vars(self), ranges)
         unknown = [one for one in self._named if one not in PRECISIONS]
         if unknown and self.precision != AUTO:
-            raise OptionsError(f"--precision is auto alone, or some of {', '.join(PRECISIONS)}, found {unknown[0]!r}")
-        if self.compute_capability and not self.tensorrt:
-            raise OptionsError("--compute-capability says what --tensorrt builds an engine for: say that too")
-        if self.sign_key is not None and not self.sign_key.is_file():
-            raise OptionsError(f"--sign-key: there is no file {self.sign_key}")
-        if self.chooses and self.kernels != _this_machines():
             raise OptionsError(
-                f"--precision {self.precision} times candidates on this machine, which is not --target {self.target}; "
-                "name one precision"
+                f"--precision must be auto, or one or more of {', '.join(PRECISIONS)}; got {unknown[0]!r}"
+            )
+        if self.compute_capability and not self.tensorrt:
+            raise OptionsError("--compute-capability requires --tensorrt")
+        if self.sign_key is not None and not self.sign_key.is_file():
+            raise OptionsError(f"--sign-key: no such file: {self.sign_key}")
+        if self.chooses and self.kernels != _local_kernels():
+            raise OptionsError(
+                f"--precision {self.precision} measures latency on this machine, which has other kernels than --target "
+                f"{self.target}; give a single precision"
             )
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions to build, each once: always with "fp32" first where one is chosen."""
+        """The precisions to build; where one is chosen among them, "fp32" is included and first."""
         wanted = PRECISIONS if self.precision == AUTO else self._named
         return tuple(one for one in PRECISIONS if one in wanted or (one == "fp32" and self.chooses))
 
     @property
     def chooses(self) -> bool:
-        """Whether several are built, of which one is published."""
+        """Whether several precisions are built and one of them is published."""
         return self.precision == AUTO or len(set(self._named)) > 1
 
     @property
     def kernels(self) -> Target:
-        """Whose kernels int8 is made for."""
-        return _this_machines() if self.target == AUTO else self.target
+        """The kernels that int8 is quantized for."""
+        return _local_kernels() if self.target == AUTO else self.target
 
     @property
     def engine(self) -> EngineOptions | None:
-        """The engine to build, if one was asked for."""
+        """The engine to build, if any."""
         if not self.tensorrt:
             return None
         names = tuple(name.strip().upper() for name in self.compute_capability.split(",") if name.strip())
         batches = 1, min(self.serving_batch, self.max_batch), self.max_batch
-        return EngineOptions(flavour="tensorrt_rtx" if names else "tensorrt", targets=names, batches=batches)
+        return EngineOptions(flavor="tensorrt_rtx" if names else "tensorrt", targets=names, batches=batches)
 
     @property
     def _named(self) -> tuple[str, ...]:
         return tuple(one.strip() for one in self.precision.split(","))
 
 
-def _this_machines() -> Target:
+def _local_kernels() -> Target:
     return "arm" if platform.machine().lower() in _ARM else "cpu"

@@ -1,4 +1,4 @@
-"""Images prepared once, for every graph that is held against them."""
+"""Images prepared once for all graphs that are evaluated on them."""
 
 import math
 import os
@@ -17,11 +17,11 @@ from unfreeze.tune.data.views import Views, load_views
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Labeled images as a graph takes them.
+class PreparedImages:
+    """Labeled images in the form of a graph's input.
 
     Args:
-        pixels: uint8 [N, H, W, 3], in an unnamed file.
+        pixels: uint8 [N, H, W, 3], memory-mapped from an unnamed file.
         labels: int64 [N].
     """
 
@@ -29,27 +29,29 @@ class Prepared:
     labels: Int64[np.ndarray, " n"]
 
 
-def prepare_all(images: Sequence[LabeledImage], spec: PreprocessSpec, what: str, reporter: Reporter) -> Prepared:
-    """Decode and prepare images, on all cores; those that do not decode are left out, and told.
+def prepare_images(
+    images: Sequence[LabeledImage], spec: PreprocessSpec, what: str, reporter: Reporter
+) -> PreparedImages:
+    """Decode and prepare images on all cores; those that do not decode are reported and left out.
 
     Args:
-        images: whose files are there.
-        spec: how they are prepared.
-        what: for the progress bar.
+        images: the files and their labels.
+        spec: how images are prepared.
+        what: label of the progress bar.
         reporter: shows progress.
 
     Raises:
-        ProofError: files are gone, or not one decodes.
+        ProofError: files are missing, or no image decodes.
     """
     missing = [image.path for image in images if not image.path.is_file()]
     if missing:
         raise ProofError(
-            f"{len(missing)} of {len(images)} images are gone, {missing[0]} for one: the export is made and proven "
-            "with them; say where the data are now with --data"
+            f"{len(missing)} of {len(images)} images are missing, for example {missing[0]}; the export needs them to "
+            "check the model. If the data have moved, give the new folder as --data"
         )
     shape = max(1, len(images)), *spec.shape
     with tempfile.TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk is an error now, and not a crash later
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk is an error here, not a bus error later
         pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     skipped: list[Skipped] = []
     labels: list[int] = []
@@ -59,7 +61,7 @@ def prepare_all(images: Sequence[LabeledImage], spec: PreprocessSpec, what: str,
         labels.append(image.label)
         advance(1)
     for item in skipped:
-        reporter.info(f"{item.path} is left out: {item.reason}")
+        reporter.info(f"skipped {item.path}: {item.reason}")
     if not labels:
-        raise ProofError("there is no image to make and prove the model with; say where the data are with --data")
-    return Prepared(pixels=pixels[: len(labels)], labels=np.array(labels))
+        raise ProofError("there is no image to check the model with; give the folder of the data as --data")
+    return PreparedImages(pixels=pixels[: len(labels)], labels=np.array(labels))

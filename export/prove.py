@@ -1,4 +1,4 @@
-"""Hold an exported graph against the network that it was made from."""
+"""Compare an exported graph with the network that it was exported from."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,27 +13,27 @@ from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import Proof
 from unfreeze.contract.reporting import Reporter
-from unfreeze.export.graph import Served
-from unfreeze.export.prepared import Prepared
+from unfreeze.export.graph import CalibratedNetwork
+from unfreeze.export.prepared import PreparedImages
 from unfreeze.export.session import Session
 
 BATCH_SIZES = (1, 2, 7)
 _TORCH_BATCH = 8
-_FEW = 14
-_NO_NUMBER = 2.0  # what a difference of no number counts as: probabilities differ by 1 at most
+_REPEATED_IMAGES = 14  # run in batches of every size
+_NAN_DIFFERENCE = 2.0  # more than any difference of two probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What the trained network answers to the validation images.
+class Reference:
+    """The trained network's probabilities on the validation images.
 
     Args:
-        images: prepared.
-        probabilities: torch's, in float32 [N, C].
-        batch_sizes: that every graph has to run in.
+        images: the prepared images.
+        probabilities: computed by torch, float32 [N, C].
+        batch_sizes: that every graph is run with.
     """
 
-    images: Prepared
+    images: PreparedImages
     probabilities: Float32[np.ndarray, "n c"]
     batch_sizes: tuple[int, ...]
 
@@ -43,34 +43,36 @@ class Expected:
         return float((self.probabilities.argmax(1) == self.images.labels).mean())
 
 
-def expect(served: Served, images: Prepared, max_batch: int, reporter: Reporter) -> Expected:
-    """Let torch answer.
+def compute_reference(
+    network: CalibratedNetwork, images: PreparedImages, max_batch: int, reporter: Reporter
+) -> Reference:
+    """Classify the validation images with torch.
 
     Args:
-        served: the network, in float32 on the CPU.
+        network: in float32 on the CPU.
         images: to classify.
-        max_batch: the largest batch that a graph is to be served with.
+        max_batch: largest batch size that a graph is served with.
         reporter: shows progress.
     """
     count = len(images.labels)
-    advance = reporter.track("asking the trained network", count)
+    advance = reporter.track("running the trained network", count)
 
-    def answer(start: int) -> np.ndarray:
+    def classify(start: int) -> np.ndarray:
         batch = torch.from_numpy(np.array(images.pixels[start : start + _TORCH_BATCH]))
         with torch.inference_mode():
-            probabilities = served(batch).numpy()
+            probabilities: np.ndarray = network(batch).numpy()
         advance(len(batch))
         return probabilities
 
-    with _one_thread_a_batch() as pool:
-        parts = list(pool.map(answer, range(0, count, _TORCH_BATCH)))
+    with _single_threaded_batches() as pool:
+        batches = list(pool.map(classify, range(0, count, _TORCH_BATCH)))
     sizes = tuple(sorted({size for size in (*BATCH_SIZES, max_batch) if size <= max_batch}))
-    return Expected(images=images, probabilities=np.concatenate(parts), batch_sizes=sizes)
+    return Reference(images=images, probabilities=np.concatenate(batches), batch_sizes=sizes)
 
 
 @contextmanager
-def _one_thread_a_batch() -> Iterator[ThreadPoolExecutor]:
-    """Give a thread to each batch: how a sum is rounded depends on how many share it, and proofs are not to."""
+def _single_threaded_batches() -> Iterator[ThreadPoolExecutor]:
+    """Run batches in parallel, each in one thread, because the rounding of sums depends on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -80,92 +82,90 @@ def _one_thread_a_batch() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-def prove(model: bytes, precision: str, expected: Expected, tolerance: float, reporter: Reporter) -> Proof:
-    """Run all validation images through ONNX Runtime, and a few in batches of every size.
+def prove(model: bytes, precision: str, reference: Reference, tolerance: float, reporter: Reporter) -> Proof:
+    """Run all validation images through ONNX Runtime, and a few of them in batches of every size.
 
     Args:
         model: the content of `model.onnx`.
-        precision: of its arithmetic.
-        expected: what torch answered.
-        tolerance: the largest difference of a probability that will be let pass; noted, and judged by `check_proof`.
+        precision: "fp32", "fp16" or "int8".
+        reference: torch's probabilities.
+        tolerance: largest accepted difference of a probability; recorded here and checked by `check_proof`.
         reporter: shows progress.
 
     Raises:
-        ProofError: the model cannot run.
+        ProofError: the model does not run.
     """
-    session, pixels = Session(model, precision), expected.images.pixels
-    advance, parts = reporter.track("proving the exported graph equal", len(pixels)), []
+    session, pixels = Session(model, precision), reference.images.pixels
+    advance, batches = reporter.track("checking the exported graph", len(pixels)), []
     for start in range(0, len(pixels), max(BATCH_SIZES)):
-        parts.append(session.run(pixels[start : start + max(BATCH_SIZES)]))
-        advance(len(parts[-1]))
-    answers = np.concatenate(parts)
-    differences = [float(np.abs(answers - expected.probabilities).max())]
-    for size in expected.batch_sizes:
-        few = np.resize(pixels[:_FEW], (max(size, min(_FEW, len(pixels))), *pixels.shape[1:]))
+        batches.append(session.run(pixels[start : start + max(BATCH_SIZES)]))
+        advance(len(batches[-1]))
+    probabilities = np.concatenate(batches)
+    differences = [float(np.abs(probabilities - reference.probabilities).max())]
+    for size in reference.batch_sizes:
+        few = np.resize(pixels[:_REPEATED_IMAGES], (max(size, min(_REPEATED_IMAGES, len(pixels))), *pixels.shape[1:]))
         again = np.concatenate([session.run(few[start : start + size]) for start in range(0, len(few), size)])
-        wanted = np.resize(expected.probabilities[:_FEW], (len(few), answers.shape[1]))
+        wanted = np.resize(reference.probabilities[:_REPEATED_IMAGES], (len(few), probabilities.shape[1]))
         differences.append(float(np.abs(again - wanted).max()))
-    first = answers.argmax(1)
+    top1 = probabilities.argmax(1)
     return Proof(
         images=len(pixels),
-        batch_sizes=expected.batch_sizes,
-        largest_difference=float(np.nan_to_num(np.max(differences), nan=_NO_NUMBER)),
+        batch_sizes=reference.batch_sizes,
+        largest_difference=float(np.nan_to_num(np.max(differences), nan=_NAN_DIFFERENCE)),
         tolerance=tolerance,
-        same_top1=float((first == expected.probabilities.argmax(1)).mean()),
-        accuracy=float((first == expected.images.labels).mean()),
-        trained_accuracy=expected.accuracy,
+        same_top1=float((top1 == reference.probabilities.argmax(1)).mean()),
+        accuracy=float((top1 == reference.images.labels).mean()),
+        trained_accuracy=reference.accuracy,
     )
 
 
-def drop(proof: Proof) -> float:
-    """Give how many points of top-1 accuracy were lost; below 0 where some were won."""
+def accuracy_drop(proof: Proof) -> float:
+    """Return the drop of top-1 accuracy in percentage points; negative where accuracy is higher than before."""
     return 100 * (proof.trained_accuracy - proof.accuracy)
 
 
 def check_proof(proof: Proof, max_drop: float) -> None:
-    """Refuse a graph that is not what was trained.
+    """Reject a graph that differs too much from the trained network.
 
     Args:
         proof: of the graph.
-        max_drop: how many points of top-1 accuracy may be lost.
+        max_drop: largest accepted drop of top-1 accuracy, in percentage points.
 
     Raises:
-        ProofError: a probability differs by more than the tolerance, or too much accuracy was lost.
+        ProofError: a probability differs by more than the tolerance, or accuracy drops by more than `max_drop`.
     """
     if proof.largest_difference > proof.tolerance:
         raise ProofError(
-            f"the exported model is not what was trained: a probability differs by {proof.largest_difference:.2e}, "
-            f"more than {proof.tolerance:.0e}; nothing was published"
+            f"the exported model differs from the trained network: a probability by {proof.largest_difference:.2e}, "
+            f"more than --tolerance {proof.tolerance:.0e}; nothing was published"
         )
-    if drop(proof) > max_drop:
+    if accuracy_drop(proof) > max_drop:
         raise ProofError(
-            f"the exported model loses {drop(proof):.2f} points of top-1 accuracy on {proof.images} images "
+            f"the exported model loses {accuracy_drop(proof):.2f} points of top-1 accuracy on {proof.images} images "
             f"({proof.accuracy:.4f} of {proof.trained_accuracy:.4f}), more than --max-drop {max_drop:g}; nothing was "
             "published"
         )
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """Refuse a graph that runs here and would not elsewhere.
+    """Reject a graph that other runtimes would not load.
 
     Raises:
-        ProofError: it breaks ONNX's rules, has a fixed batch, keeps tensors in another file, or has a convolution
-            whose bias is not of rank 1, which a known error of exporters makes and TensorRT refuses.
+        ProofError: the graph is not valid ONNX, has a fixed batch size, stores tensors in another file, or has a
+            convolution whose bias is not of rank 1: a known bug of exporters, which TensorRT rejects.
     """
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's and shape inference's errors have no common base
-        raise ProofError(f"the exported graph breaks ONNX's rules: {error}; nothing was published") from error
+        raise ProofError(f"the exported graph is not valid ONNX: {error}; nothing was published") from error
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].dim_param:
-            raise ProofError(f"{value.name} takes batches of {dims[0].dim_value} alone; nothing was published")
+            raise ProofError(f"{value.name} has a fixed batch size of {dims[0].dim_value}; nothing was published")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     outside = [name for name, tensor in tensors.items() if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
-        raise ProofError(
-            f"{len(outside)} tensors would lie in another file, {outside[0]} for one; nothing was published"
-        )
+        raise ProofError(f"tensors are stored outside of the graph, for example {outside[0]}; nothing was published")
     for node in model.graph.node:
         bias = tensors.get(node.input[2]) if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 2 else None  # noqa: PLR2004
         if bias is not None and len(bias.dims) != 1:

@@ -1,4 +1,4 @@
-"""Static int8 quantization, with the layers that lose most kept in float."""
+"""Static int8 quantization; the layers with the largest quantization error can stay in float."""
 
 import logging
 import warnings
@@ -20,19 +20,19 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.model.manifest import INPUT
-from unfreeze.export.graph import forget_the_machine
+from unfreeze.export.graph import strip_debug_info
 from unfreeze.export.options import Target
 
 _BATCH = 8
-_JUDGED = 16
+_COMPARED_IMAGES = 16
 _LAYERS = ("Conv", "Gemm", "MatMul")
-# What lies between layers computes in int8 too where ONNX Runtime has kernels for it, so that nothing is dequantized on
-# the way; softmax, normalization and the like stay in float.
+# Operators between layers are quantized where ONNX Runtime has int8 kernels, to avoid dequantizing in between; softmax,
+# normalization and others stay in float.
 _QUANTIZED = (*_LAYERS, "Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu")
 
 
-class _Reader(CalibrationDataReader):
-    """Hands out prepared images, a few at a time."""
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
+    """Reads prepared images in batches."""
 
     def __init__(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> None:
         self._batches: Iterator[np.ndarray] = (pixels[at : at + _BATCH] for at in range(0, len(pixels), _BATCH))
@@ -43,14 +43,14 @@ class _Reader(CalibrationDataReader):
 
 
 class Quantizer:
-    """Makes int8 graphs of one float graph.
+    """Quantizes a float graph to int8.
 
     Args:
-        model: in float32.
-        pixels: training images, prepared: by them the ranges of activations are found.
-        target: whose kernels to quantize for. x86 multiplies unsigned activations by signed weights; ARM and TensorRT
-            take both signed and symmetric.
-        folder: an empty one to work in.
+        model: the graph in float32.
+        pixels: prepared training images, which calibrate the ranges of activations.
+        target: the kernels to quantize for. x86 multiplies unsigned activations by signed weights; on ARM and in
+            TensorRT both are signed and symmetric.
+        folder: an empty folder for intermediate files.
     """
 
     def __init__(
@@ -59,25 +59,25 @@ class Quantizer:
         self._pixels = pixels
         self._target = target
         self._folder = folder
-        self._float = self._path("float")
+        self._float_path = self._path("float")
         raw = self._path("raw")
         onnx.save(model, raw)
         with _quiet():
-            quant_pre_process(raw, self._float, skip_symbolic_shape=True)
-        nodes = onnx.load(self._float).graph.node
+            quant_pre_process(raw, self._float_path, skip_symbolic_shape=True)
+        nodes = onnx.load(self._float_path).graph.node
         *layers, head = (number for number, node in enumerate(nodes) if node.op_type in _LAYERS)
-        # Normalization is before the first layer; the head and its softmax are the last thing, and next to no work.
+        # The normalization before the first layer, and the head and softmax at the end, stay in float.
         first, end = layers[0], head - 2
         self._outside = {node.name for node in (*nodes[:first], *nodes[end:])}
         self._layers = [nodes[number] for number in layers if number < end]
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that can be quantized, from the input."""
+        """Names of the layers that can be quantized, in order from the input."""
         return tuple(node.name for node in self._layers)
 
     def graph(self, kept: Collection[str] = ()) -> onnx.ModelProto:
-        """Quantize.
+        """Quantize the graph.
 
         Args:
             kept: names of layers that stay in float.
@@ -86,7 +86,7 @@ class Quantizer:
         symmetric = self._target != "cpu"
         with _quiet():
             quantize_static(
-                self._float,
+                self._float_path,
                 path,
                 _Reader(self._pixels),
                 quant_format=QuantFormat.QDQ,
@@ -100,22 +100,24 @@ class Quantizer:
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
         model = onnx.load(path)
-        forget_the_machine(model)
+        strip_debug_info(model)
         return model
 
-    def by_loss(self) -> tuple[str, ...]:
-        """Order the layers by what quantization takes from them, the greatest loss first.
+    def layers_by_error(self) -> tuple[str, ...]:
+        """Return the layers in order of their quantization error, the largest first.
 
-        That is the lowest ratio of signal to noise among what a layer takes and gives, each alone quantized and back.
+        The error of a layer is the lowest signal-to-quantization-noise ratio among its inputs and outputs.
         """
         self.graph()
         floats, quantized = self._path("floats"), self._path("all")
         with _quiet():
-            qdq_loss_debug.modify_model_output_intermediate_tensors(self._float, floats)
+            qdq_loss_debug.modify_model_output_intermediate_tensors(self._float_path, floats)
             qdq_loss_debug.modify_model_output_intermediate_tensors(self._path("int8"), quantized)
-            pixels = self._pixels[:_JUDGED]
-            seen = [qdq_loss_debug.collect_activations(str(path), _Reader(pixels)) for path in (quantized, floats)]
-            errors = qdq_loss_debug.compute_activation_error(qdq_loss_debug.create_activation_matching(*seen))
+            pixels = self._pixels[:_COMPARED_IMAGES]
+            activations = [
+                qdq_loss_debug.collect_activations(str(path), _Reader(pixels)) for path in (quantized, floats)
+            ]
+            errors = qdq_loss_debug.compute_activation_error(qdq_loss_debug.create_activation_matching(*activations))
         ratios = {name: error["qdq_err"] for name, error in errors.items()}
 
         def ratio(node: onnx.NodeProto) -> float:
@@ -129,7 +131,7 @@ class Quantizer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's advice, which is for people who call it themselves, to itself."""
+    """Suppress the library's warnings and advice, which address its direct users."""
     root, level = logging.getLogger(), logging.getLogger().level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

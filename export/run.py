@@ -1,4 +1,4 @@
-"""The whole of an export: a run's folder in, a new version in a model repository out."""
+"""Export a run's folder to a new version in a model repository."""
 
 import json
 import os
@@ -7,42 +7,43 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from unfreeze.contract.errors import ModelError, ProofError
-from unfreeze.contract.model.embedded import manifest_in
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.model.manifest import Manifest, Provenance
+from unfreeze.contract.model.onnx_metadata import read_manifest
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import check_seal
 from unfreeze.contract.reporting import Reporter, Silent
-from unfreeze.export.candidates import Builder, Built, choose
+from unfreeze.export.candidates import CandidateBuilder, CandidateGraph, choose
 from unfreeze.export.engine import build_engine
-from unfreeze.export.golden import golden
-from unfreeze.export.graph import Served, with_manifest
+from unfreeze.export.golden import make_golden
+from unfreeze.export.graph import CalibratedNetwork, with_manifest
 from unfreeze.export.options import PRECISIONS, ExportOptions, Precision
-from unfreeze.export.prepared import Prepared, prepare_all
-from unfreeze.export.prove import check_proof, expect
+from unfreeze.export.prepared import PreparedImages, prepare_images
+from unfreeze.export.prove import check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
 from unfreeze.tune.artifacts.checkpoint import RunFacts, load_run
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CANDIDATES_FILE = "candidates.json"
-# What another machine's kernels may make of the same graph: in nats, logarithms of probabilities.
+# Accepted differences of log probabilities, in nats, between this machine's kernels and another machine's.
 _GOLDEN_TOLERANCES: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A version that was published.
+    """A published version.
 
     Args:
-        path: of its `model.onnx`.
-        name: the model's.
-        version: its number.
+        path: of `model.onnx`.
+        name: of the model.
+        version: number of the version.
         bytes: size of `model.onnx`.
-        manifest: what it says of itself.
-        candidates: what was made, with speeds and verdicts where one was chosen; the published one first.
+        manifest: stored in `model.onnx`.
+        candidates: the graphs that were built, the published one first; with latencies and verdicts where one of
+            several was chosen.
     """
 
     path: Path
@@ -62,37 +63,38 @@ def export_model(
     data: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
 ) -> Published:
-    """Export a tuned network, prove it equal to what was trained, and publish it.
+    """Export a tuned network, check it against the trained network, and publish it.
 
     Args:
-        run: the folder that `tune` wrote.
-        repository: the model repository's folder, made where it is missing.
-        name: the model's name in there.
-        options: how to export.
-        data: the folder of images that the run learned from, if it has moved.
+        run: the folder that `unfreeze tune` wrote.
+        repository: the folder of the model repository; created if missing.
+        name: of the model in the repository.
+        options: of the export.
+        data: the folder or CSV file of the images that the run was tuned on, if it has moved.
         reporter: shows progress.
 
     Returns:
-        What was published.
+        The published version.
 
     Raises:
-        CheckpointError: the folder holds no run.
-        ModelError: an engine was asked for, and TensorRT is not installed.
-        ProofError: no graph is what was trained, or no engine can be built of it; nothing was published.
-        RepositoryError: the name is no name, or the repository cannot be written.
+        CheckpointError: the folder contains no complete run.
+        ModelError: an engine is requested and TensorRT is not installed.
+        ProofError: the graph differs too much from the trained network, or no engine can be built; nothing is
+            published.
+        RepositoryError: the name is not valid, or the repository is not writable.
     """
     options, reporter = options or ExportOptions(), reporter or Silent()
-    where = ModelRepository(repository)
-    where.check_room(name)
+    destination = ModelRepository(repository)
+    destination.check_writable(name)
     if options.engine is not None:
-        load_tensorrt(options.engine.flavour)  # better now than after minutes of work
+        load_tensorrt(options.engine.flavor)  # fail early
     network, facts = load_run(run)
-    served = Served(network, facts.temperature, facts.link)
-    images = prepare_all(facts.images(data), facts.preprocess, "preparing the validation images", reporter)
-    builder = Builder(
-        served=served,
+    calibrated = CalibratedNetwork(network, facts.temperature, facts.link)
+    images = prepare_images(facts.images(data), facts.preprocess, "preparing the validation images", reporter)
+    builder = CandidateBuilder(
+        network=calibrated,
         shape=facts.preprocess.shape,
-        expected=expect(served, images, options.max_batch, reporter),
+        reference=compute_reference(calibrated, images, options.max_batch, reporter),
         calibration=lambda: _calibration(facts, data, reporter),
         options=options,
         reporter=reporter,
@@ -107,14 +109,14 @@ def export_model(
     candidates = tuple(
         asdict(one.about) | {"speeds": [asdict(speed) for speed in one.speeds], "verdict": one.verdict} for one in built
     )
-    more = {_CANDIDATES_FILE: _json(candidates)} if options.chooses else {}
+    extra_files = {_CANDIDATES_FILE: _json(candidates)} if options.chooses else {}
     if options.engine is not None:
         engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
-        more |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
+        extra_files |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
     sign = None if options.sign_key is None else partial(sign_folder, private_key=options.sign_key)
-    number = where.publish(name, model, manifest, more, sign)
+    number = destination.publish(name, model, manifest, extra_files, sign)
     return Published(
-        path=where.path(name, number),
+        path=destination.path(name, number),
         name=name,
         version=number,
         bytes=len(model),
@@ -123,16 +125,16 @@ def export_model(
     )
 
 
-def _calibration(facts: RunFacts, data: str | os.PathLike[str] | None, reporter: Reporter) -> Prepared:
+def _calibration(facts: RunFacts, data: str | os.PathLike[str] | None, reporter: Reporter) -> PreparedImages:
     images = facts.images(data, calibration=True)
     if not images:
-        raise ProofError("the run names no training images to find the ranges of int8 by; tune again")
-    return prepare_all(images, facts.preprocess, "preparing images for calibration", reporter)
+        raise ProofError("the run lists no training images, which int8 needs for calibration; tune again")
+    return prepare_images(images, facts.preprocess, "preparing images for calibration", reporter)
 
 
-def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -> Manifest:
+def _manifest(built: Sequence[CandidateGraph], facts: RunFacts, options: ExportOptions) -> Manifest:
     published = built[0]
-    precision = published.about.precision
+    precision = cast("Precision", published.about.precision)
     return Manifest(
         labels=facts.labels,
         preprocess=facts.preprocess,
@@ -141,19 +143,19 @@ def _manifest(built: Sequence[Built], facts: RunFacts, options: ExportOptions) -
         metrics=facts.metrics,
         provenance=_provenance(facts),
         proof=published.about.proof,
-        golden=golden(published.content, precision, facts.preprocess, facts.labels),
+        golden=make_golden(published.content, precision, facts.preprocess, facts.labels),
         golden_tolerance=_GOLDEN_TOLERANCES[precision],
         candidates=tuple(sorted((one.about for one in built), key=lambda one: PRECISIONS.index(one.precision))),
-        link=facts.link,
+        link=cast("Literal['softmax', 'sigmoid']", facts.link),
         abstain_below=facts.abstain_below,
     )
 
 
 def _readable(model: bytes) -> Manifest:
-    """Read a model as a device would, before anybody has to."""
+    """Check that the seal and the manifest can be read, as a server and a device do."""
     try:
         check_seal(model)
-        return manifest_in(model)
+        return read_manifest(model)
     except ModelError as error:
         raise ProofError(f"the exported model {error}; nothing was published") from error
 

@@ -1,4 +1,4 @@
-"""Run a graph in ONNX Runtime, as a server on this machine would."""
+"""Run a graph in ONNX Runtime with the settings of a server."""
 
 import numpy as np
 import onnxruntime
@@ -7,15 +7,15 @@ from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ProofError, first_line
 from unfreeze.contract.model.manifest import INPUT
-from unfreeze.contract.model.optimizers import disabled_optimizers
+from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
 
 
 class Session:
-    """A graph that is ready to run.
+    """A graph loaded in ONNX Runtime.
 
     Args:
         model: the content of a `model.onnx`.
-        precision: of its arithmetic.
+        precision: "fp32", "fp16" or "int8".
 
     Raises:
         ProofError: ONNX Runtime cannot load it.
@@ -37,10 +37,10 @@ class Session:
             raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
-        """Classify prepared images, in one batch.
+        """Classify prepared images in one batch.
 
         Raises:
-            ProofError: ONNX Runtime failed, as it does where memory is short.
+            ProofError: ONNX Runtime failed, for example for lack of memory.
         """
         try:
             return np.asarray(self._session.run(None, {INPUT: np.ascontiguousarray(pixels)})[0])

@@ -1,4 +1,4 @@
-"""Sign a version's folder with OpenSSF's model-signing: it tells who made a model, not only whether it is whole."""
+"""Sign a version's folder with OpenSSF's model-signing, which proves its origin as well as its integrity."""
 
 import tempfile
 from pathlib import Path
@@ -11,8 +11,8 @@ def sign_folder(folder: Path, private_key: Path) -> bytes:
     """Sign every file in a folder.
 
     Args:
-        folder: of a version, with all its files but the signature.
-        private_key: an elliptic-curve key in PEM, without a password.
+        folder: of a version, with all files except the signature.
+        private_key: file with a PEM elliptic-curve key, without a password.
 
     Returns:
         The signature: a Sigstore bundle.
@@ -23,13 +23,13 @@ def sign_folder(folder: Path, private_key: Path) -> bytes:
     try:
         from model_signing import hashing, signing
     except ImportError as error:
-        raise ProofError(f"signing needs a library ({error}): pip install 'unfreeze[signing]'") from error
+        raise ProofError(f"signing requires another package ({error}): pip install 'unfreeze[signing]'") from error
     with tempfile.TemporaryDirectory() as beside:
         signature = Path(beside) / SIGNATURE_FILE
         ignoring = hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
         try:
             config = signing.Config().use_elliptic_key_signer(private_key=private_key)
             config.set_hashing_config(ignoring).sign(folder, signature)
-        except Exception as error:  # keys go wrong in many ways, each with an error of its own
-            raise ProofError(f"{private_key} cannot sign: {first_line(error)}; nothing was published") from error
+        except Exception as error:  # the library and cryptography raise many kinds of errors
+            raise ProofError(f"cannot sign with {private_key}: {first_line(error)}; nothing was published") from error
         return signature.read_bytes()

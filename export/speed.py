@@ -1,4 +1,4 @@
-"""Time graphs on this machine, against each other."""
+"""Measure the latency of graphs on this machine."""
 
 import time
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast a graph is.
+    """The latency of a graph at one batch size.
 
     Args:
-        batch: images at once.
-        p50_ms: the median time of a batch, in milliseconds.
-        images_per_second: at that time.
-        times_fp32: how many times as fast as the fp32 graph: the median of ratios that were taken in turn.
+        batch: the batch size.
+        p50_ms: median latency of a batch, in milliseconds.
+        images_per_second: throughput at that latency.
+        times_fp32: speedup over the fp32 graph: the median of the ratios of consecutive runs.
     """
 
     batch: int
@@ -34,33 +34,33 @@ class Speed:
 def time_graphs(
     graphs: Mapping[str, bytes], shape: tuple[int, int, int], batches: tuple[int, ...], reporter: Reporter
 ) -> dict[str, tuple[Speed, ...]]:
-    """Run graphs in turn, so that what else the machine does falls on all of them.
+    """Run graphs alternately, so that other load on the machine affects all of them alike.
 
     Args:
-        graphs: contents of `model.onnx`, by precision; the first is what the others are compared with.
+        graphs: contents of `model.onnx` by precision; the first is the baseline.
         shape: height, width and channels of a prepared image.
-        batches: how many images at once, one size after the other.
+        batches: batch sizes.
         reporter: shows progress.
 
     Returns:
-        One speed a batch size, by precision.
+        One latency per batch size, by precision.
     """
     sessions = {precision: Session(graph, precision) for precision, graph in graphs.items()}
-    advance = reporter.track("timing the candidates", len(batches) * _ROUNDS)
+    advance = reporter.track("measuring latency", len(batches) * _ROUNDS)
     speeds: dict[str, list[Speed]] = {name: [] for name in graphs}
     for batch in batches:
         pixels = np.random.default_rng(batch).integers(0, 256, (batch, *shape), np.uint8)
         for session in sessions.values():
             for _ in range(_WARM_UP):
                 session.run(pixels)
-        taken: dict[str, list[float]] = {name: [] for name in graphs}
+        seconds: dict[str, list[float]] = {name: [] for name in graphs}
         for _ in range(_ROUNDS):
             for name, session in sessions.items():
-                taken[name].append(_seconds(session, pixels))
+                seconds[name].append(_seconds(session, pixels))
             advance(1)
-        first = next(iter(taken.values()))
-        for name, own in taken.items():
-            ratios = [other / mine for other, mine in zip(first, own, strict=True)]
+        baseline = next(iter(seconds.values()))
+        for name, own in seconds.items():
+            ratios = [other / mine for other, mine in zip(baseline, own, strict=True)]
             p50 = median(own)
             speeds[name].append(
                 Speed(batch=batch, p50_ms=1000 * p50, images_per_second=batch / p50, times_fp32=median(ratios))

@@ -1,1 +1,1 @@
-"""The wire: the .proto sources and the code made from them by `python -m unfreeze.protos.generate`."""
+"""The .proto files, and the Python code that `python -m unfreeze.protos.generate` generates from them."""

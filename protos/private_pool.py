@@ -1,7 +1,7 @@
-"""A descriptor pool of our own for the Open Inference Protocol.
+"""A separate descriptor pool for the Open Inference Protocol.
 
-Other packages (tritonclient for one) register messages of the very same names in protobuf's default pool, which
-allows a name once per process; whoever came second would crash.
+Other packages, for example tritonclient, register messages of the same names in protobuf's default pool. A pool allows
+each name once, so without a separate pool the second import in a process would fail.
 """
 
 from google.protobuf.descriptor_pool import DescriptorPool

@@ -60,30 +60,30 @@ class ClassifierServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Predict(self, request, context):
-        """Names the most probable labels of each image. One image that cannot be used refuses the request with
-        INVALID_ARGUMENT, saying which it is and why.
+        """Classifies images. The request is atomic: if one image cannot be decoded, the call fails with INVALID_ARGUMENT, and
+        the message names the image and the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """The same for whole folders: requests are answered in their order, several at a time. One that is refused is answered
-        by an error and does not end the stream.
+        """Classifies a stream of requests. Up to 64 requests are processed concurrently; responses keep the order of the
+        requests. A request that fails gets an error in place of its response and does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Names the models that can be asked.
+        """Lists the models and versions of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeModel(self, request, context):
-        """Tells what is known of one model.
+        """Returns the metadata of a model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

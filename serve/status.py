@@ -1,4 +1,4 @@
-"""Which gRPC status each error of ours is: the one table of the server's refusals."""
+"""The one table that maps errors to gRPC status, and how a call is ended with one."""
 
 import asyncio
 import logging
@@ -34,78 +34,85 @@ STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     ModelUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
 }
-_AGAIN_S = 0.1
+_RETRY_S = 0.1
 _RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
-_INTERNAL = "the server failed; its log says why"
+_INTERNAL = "internal error; see the server's log"
 _log = logging.getLogger(__name__)
-REFUSED = Counter({status.name: 0 for status in (*STATUS.values(), grpc.StatusCode.INTERNAL)})  # by this process
+# Failed requests of this process, by the name of their status.
+ERRORS_BY_STATUS = Counter({code.name: 0 for code in (*STATUS.values(), grpc.StatusCode.INTERNAL)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """What a caller is told.
+class RpcStatus:
+    """The status that a failed call is ended with.
 
     Args:
-        status: gRPC's.
-        message: with no trace of this machine.
-        retry_s: when to try again, in seconds; None where that would not help.
+        code: of gRPC.
+        message: for the caller; free of paths and other details of the server.
+        retry_s: seconds after which a retry may succeed; None if a retry would not help.
     """
 
-    status: grpc.StatusCode
+    code: grpc.StatusCode
     message: str
     retry_s: float | None = None
 
     @property
-    def code(self) -> int:
-        """The status's number on the wire."""
-        return int(self.status.value[0])
+    def number(self) -> int:
+        """The numeric status code."""
+        return int(self.code.value[0])
 
     @property
-    def trailing(self) -> tuple[tuple[str, str | bytes], ...]:
-        """GRPC's own hint, which its clients follow when they retry, and google.rpc.RetryInfo, for people's."""
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The retry hint in both standard forms.
+
+        `grpc-retry-pushback-ms` is read by gRPC's own retries, `google.rpc.RetryInfo` by applications.
+        """
         if self.retry_s is None:
             return ()
         detail = Any()
         detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(1e9 * self.retry_s))))
-        status = Status(code=self.code, message=self.message, details=[detail])
+        status = Status(code=self.number, message=self.message, details=[detail])
         return (
             ("grpc-retry-pushback-ms", str(int(1000 * self.retry_s))),
             ("grpc-status-details-bin", status.SerializeToString()),
         )
 
 
-def refusal_of(error: BaseException) -> Refusal:
-    """Say what a caller is told of an error, and count it; what is our fault is logged whole and told bare."""
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
-    REFUSED[(status or grpc.StatusCode.INTERNAL).name] += 1
-    if status is None:
-        _log.error("a request failed for a reason of ours", exc_info=error)
-        return Refusal(status=grpc.StatusCode.INTERNAL, message=_INTERNAL)
-    _log.debug("refused with %s: %s", status.name, error)
-    retry_s = error.retry_s if isinstance(error, QueueFullError) else _AGAIN_S if status in _RETRYABLE else None
-    return Refusal(status=status, message=str(error), retry_s=retry_s)
+def status_of(error: BaseException) -> RpcStatus:
+    """Map an error to a status, and count it.
+
+    Errors that are not in the table are logged with their traceback and reported as a bare INTERNAL.
+    """
+    code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    ERRORS_BY_STATUS[(code or grpc.StatusCode.INTERNAL).name] += 1
+    if code is None:
+        _log.error("unexpected error in a request", exc_info=error)
+        return RpcStatus(code=grpc.StatusCode.INTERNAL, message=_INTERNAL)
+    _log.debug("request failed with %s: %s", code.name, error)
+    retry_s = error.retry_s if isinstance(error, QueueFullError) else _RETRY_S if code in _RETRYABLE else None
+    return RpcStatus(code=code, message=str(error), retry_s=retry_s)
 
 
-async def refuse(context: grpc.aio.ServicerContext, error: Exception) -> None:
-    """End a call with what `refusal_of` says; never returns.
+async def abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
+    """End a call with the status of an error; never returns.
 
     Args:
-        context: of the call.
-        error: why.
+        context: the call.
+        error: the reason.
     """
-    refusal = refusal_of(error)
+    status = status_of(error)
     try:
-        await context.abort(refusal.status, refusal.message, (*context.trailing_metadata(), *refusal.trailing))
-    except grpc.aio.InternalError:  # gRPC has ended the call itself, as one whose message is too large
+        await context.abort(status.code, status.message, (*context.trailing_metadata(), *status.trailing_metadata))
+    except grpc.aio.InternalError:  # gRPC has already ended the call, for example because its message is too large
         raise asyncio.CancelledError from None
 
 
 def deadline_of(context: grpc.aio.ServicerContext, timeout_us: int = 0) -> float | None:
-    """Say when the caller stops waiting, on `time.monotonic`'s clock; None where it waits for ever.
+    """Compute a call's deadline on the clock of `time.monotonic`; None without one.
 
     Args:
-        context: of the call.
-        timeout_us: of the request itself, in microseconds; 0 for none.
+        context: the call.
+        timeout_us: the timeout in the request itself, in microseconds; 0 for none.
     """
     remaining = context.time_remaining()
     limits = [float(remaining)] if remaining is not None else []

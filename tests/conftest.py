@@ -9,10 +9,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not gpu_tests:
         return
     from unfreeze.contract.errors import ProofError
-    from unfreeze.export.engine import this_target
+    from unfreeze.export.engine import local_compute_capability
 
     try:
-        this_target()
+        local_compute_capability()
     except ProofError:
         for item in gpu_tests:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU with its driver; nvidia-smi finds none"))

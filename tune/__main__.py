@@ -1,7 +1,7 @@
-"""Tune with several processes: `torchrun --nproc-per-node 2 -m unfreeze.tune images/ --out run/ --recipe all ...`.
+"""Fine-tune with several processes: `torchrun --nproc-per-node 2 -m unfreeze.tune images/ --out run/ --recipe all ...`.
 
-It takes what `unfreeze tune` takes. The images are dealt out to the processes, each of which runs its own through the
-frozen blocks and keeps their activations; gradients are added up in every step.
+The arguments are those of `unfreeze tune`. The images are distributed over the processes: each one runs its own images
+through the frozen blocks and caches their activations. Gradients are summed in every step.
 """
 
 import json
@@ -13,21 +13,22 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from unfreeze.contract.errors import UnfreezeError
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.options import OUTPUT, TuneOptions
 
 app = App(name="python -m unfreeze.tune", help=__doc__)
 _DEFAULTS = TuneOptions()
+_FLAG = Parameter(negative="", group=OUTPUT)
 
 
-class _Lines:
-    """Tells what goes on in lines: bars of several processes would overwrite each other."""
+class _LineReporter:
+    """Reports progress in lines, because the progress bars of several processes would overwrite each other."""
 
     def info(self, text: str) -> None:
-        """Tell one thing."""
+        """Print a message."""
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the command line
 
     def track(self, what: str, total: int) -> Callable[[int], None]:
-        """Tell what begins."""
+        """Print what starts."""
         self.info(f"{what} ({total})")
         return lambda _: None
 
@@ -36,25 +37,25 @@ class _Lines:
 def run(
     data: Path,
     *,
-    out: Path,
+    out: Annotated[Path, Parameter(group=OUTPUT)],
     options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, _FLAG] = False,
+    resume: Annotated[bool, _FLAG] = False,
 ) -> None:
-    """Tune a pretrained network to labeled images, with all processes that torchrun has started.
+    """Fine-tune a pretrained network on labeled images with all processes that torchrun has started.
 
     Args:
         data: folder of labeled images, or a CSV file.
-        out: folder of the run, made by this command.
-        options: how to tune.
-        overwrite: replace a run that is in OUT already.
-        resume: go on with the unfinished run that is in OUT.
+        out: folder of the run, which is created.
+        options: of the run.
+        overwrite: replace a run in OUT, finished or not.
+        resume: continue the unfinished run in OUT.
     """
     from unfreeze.tune.device.heap import keep_freed_memory
     from unfreeze.tune.run import fine_tune
 
     keep_freed_memory()
-    metrics = fine_tune(data, out, options, _Lines(), overwrite=overwrite, resume=resume)
+    metrics = fine_tune(data, out, options, _LineReporter(), overwrite=overwrite, resume=resume)
     if metrics:
         print(json.dumps(metrics, ensure_ascii=False))  # noqa: T201
 

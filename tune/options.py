@@ -1,140 +1,195 @@
-"""What a tuning run may be told, validated once."""
+"""Options of a tuning run, validated at construction."""
 
 import math
-from collections.abc import Container
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
 
 from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.images.preprocess import check_deep_range
 from unfreeze.contract.options import check_ranges
-from unfreeze.tune.recipes.registry import ALL_BLOCKS, AUTO, LAST_BLOCKS, LINEAR, PROBE, SCRATCH, STEM_HEAD, RecipeName
+from unfreeze.tune.recipes.registry import (
+    ALL_BLOCKS,
+    AUTO,
+    LAST_BLOCKS,
+    PROBE,
+    recipe_help,
+    recipe_names,
+    recipe_of,
+)
 
+AUTO_RANGE, FULL_RANGE = "auto", "full"  # of --deep-range
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
-_SHOWN = 800
+
+DATA = Group("Data", sort_key=1)
+BACKBONE = Group("Backbone", sort_key=2)
+RECIPE = Group("Recipe", sort_key=3)
+TRAINING = Group("Training", sort_key=4)
+HARDWARE = Group("Hardware and memory", sort_key=5)
+OUTPUT = Group("Output", sort_key=6)
+
+_data, _backbone, _training, _hardware, _output = (
+    Parameter(group=group) for group in (DATA, BACKBONE, TRAINING, HARDWARE, OUTPUT)
+)
+_IMAGES_SEEN = 800  # over all epochs, at least
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 8
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
-_STEPS = 100
+_STEPS_PER_EPOCH = 100
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10_000),
+    "patience": (0, 10_000),
+    "views": (1, 64),
+    "batch_size": (2, 65_536),
+    "seed": (0, 2**32 - 1),
+    "learning_rate": (1e-8, 10.0),
+    "weight_decay": (0.0, 10.0),
+    "label_smoothing": (0.0, 0.9),
+    "mixup": (0.0, 10.0),
+    "val_fraction": (0.01, 0.9),
+    "cache_gb": (0.0, 100_000.0),
+    "abstain_precision": (0.01, 0.9999),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """How to tune.
+    """Options of a tuning run.
 
     Args:
-        backbone: torchvision's name of the network.
+        backbone: name of a torchvision model.
         weights: "default" (downloaded by torchvision), "builtin", "none" (random), or a file.
-        recipe: "auto" (chosen on evidence); "probe", "one-vs-rest" or "svm" (linear, on frozen features);
-            "last-blocks" (those behind the cut), "stem-head" (the first block), "all", or "scratch" (from random
-            weights).
-        cut: the first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe
-            "auto", a block's name asks for "last-blocks", "head" for "probe", and "all" for "all".
-        epochs: passes over the images for the blocks; by default 3, or up to 8 where there are few images; twice as
-            many for "scratch".
-        patience: stop early where the loss on a tenth of the training images, put aside for that, has not fallen
-            for so many epochs; 0 never stops.
-        seed: of everything random.
+        recipe: what to train: "auto", or the name of a recipe, see `unfreeze.tune.recipes`.
+        cut: first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe "auto", the
+            name of a block selects "last-blocks", "head" selects "probe", and "all" selects "all".
+        epochs: passes over the images when blocks are trained. By default 3, up to 8 when there are few images, and
+            twice as many for "scratch".
+        patience: stop early after this many epochs without a lower loss on a tenth of the training images, which is
+            held out for that. 0 never stops early.
+        seed: random seed.
         device: "auto", "cpu" or "cuda".
-        precision: of training and of the frozen blocks: "bf16", "fp16" (on GPUs alone) or "fp32"; "auto" takes bf16
-            where the hardware has it, else fp16 on a GPU and fp32 on a CPU. Weights and evaluation are float32 always,
-            and so is training by grouped convolutions on CPUs.
-        views: versions of each image in the cache: the image as served, and random crops, turns and colors of
-            it, flipped where `flip` lets them.
-        flip: whether images are flipped at random, which "auto" finds out: are they, flipped, still told?
-            Activations never are.
-        batch_size: images a step; by default 16, and up to 64 where there are thousands.
-        optimizer: "adamw", or "sgd" with Nesterov's momentum.
-        learning_rate: of the last block, at its highest; blocks nearer to the input get less. Without it, it is a
-            gentle one, or a bold one where cross-validation says so: it is asked where a cut or "all" was asked for,
-            and where images are unlike those that the network knows.
-        weight_decay: for weights; norms and biases get none.
-        label_smoothing: how much probability is spread over all classes, 0 to 1.
-        mixup: parameter of the beta distribution by which pairs of activations are mixed; 0 mixes none.
-        class_weights: "balanced" makes every class count the same, however few its images.
-        val_fraction: how much of the training images validates where there is no val folder, 0 to 1.
-        cache_gb: how much room cached activations may take, in GB: on the GPU, in main memory where that would take
-            more than half of what is free there, or in a file in the run's folder where memory has no more either. Two
-            may be kept at once; where one would take more than half of it, the frozen blocks run anew in every epoch.
-        abstain_precision: find the confidence from which on answers are right this often, 0 to 1.
-        strict: take every problem of the data as an error.
+        precision: numeric type of training and of the frozen blocks: "bf16", "fp16" (GPUs only) or "fp32". "auto" uses
+            bf16 where the hardware supports it, else fp16 on a GPU and fp32 on a CPU. Weights and evaluation are always
+            float32, and so is training of grouped convolutions on CPUs.
+        views: cached versions per image: the image as served, and randomly cropped, rotated and recolored ones,
+            which are also flipped where `flip` allows it.
+        flip: flip training images horizontally at random. "auto" first tests whether flipped images are still
+            classified correctly. Cached activations are never flipped.
+        batch_size: images per step. By default 16, and up to 64 for thousands of images.
+        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        learning_rate: peak learning rate of the last block; earlier blocks use lower ones. By default 0.0005; 0.003 is
+            also tried by cross-validation when `cut` or the recipe "all" is given, and when the images are unlike those
+            of pretraining.
+        weight_decay: of the weights; norms and biases are not decayed.
+        label_smoothing: probability spread over all classes, 0 to 0.9.
+        mixup: parameter of the beta distribution of mixup, which is applied to activations at the cut. 0 turns it off.
+        class_weights: "balanced" gives every class the same total weight, however few images it has.
+        val_fraction: share of the training images to validate on when there is no val split, 0.01 to 0.9.
+        cache_gb: memory limit of the cached activations in GB. They are kept on the GPU, in main memory if they need
+            more than half of the free GPU memory, or in a file in the run's folder if they need more than half of the
+            free main memory. Up to two caches exist at a time; if one needs more than half of the limit, the frozen
+            blocks run again in every epoch.
+        abstain_precision: find the confidence above which this share of the answers is correct, 0.01 to 0.9999.
+        strict: treat every problem of the data as an error.
+        path_column: column of the image paths in a CSV file. By default one with a usual name, such as path, image or
+            filename.
+        label_column: column of the labels in a CSV file. By default one with a usual name, such as label, class or
+            target.
+        split_column: column of the splits in a CSV file. By default one with a usual name, such as split or subset.
+        drop_contradictions: leave out images that a CSV file lists with more than one label or split, instead of
+            failing.
+        split_folders: "auto" uses folders named train, val and test as splits if there is one named train; "none" uses
+            every folder as a class.
+        deep_range: values of gray images with more than 8 bits that become black and white: "auto" (found over the
+            training images by the bits they use: 0 to 4095 for 12 of 16 bits), "full" (all 16 bits), or LOW,HIGH, with
+            `=` before a negative LOW.
 
     Raises:
-        OptionsError: a value is out of its range, or two contradict each other.
+        OptionsError: a value is out of its range, a recipe is unknown, or the recipe and the cut contradict each other.
     """
 
-    backbone: str = "mobilenet_v3_small"
-    weights: str = "default"
-    recipe: RecipeName = AUTO
-    cut: str = "auto"
-    epochs: int | None = None
-    patience: int = 0
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: PrecisionName = "auto"
-    views: int = 1
-    flip: Literal["auto", "yes", "no"] = "auto"
-    batch_size: int | None = None
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float | None = None
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
-    val_fraction: float = 0.2
-    cache_gb: float = 8.0
-    abstain_precision: float | None = None
-    strict: bool = False
+    backbone: Annotated[str, _backbone] = "mobilenet_v3_small"
+    weights: Annotated[str, _backbone] = "default"
+    recipe: Annotated[str, Parameter(group=RECIPE, choices=(AUTO, *recipe_names()), help=recipe_help())] = AUTO
+    cut: Annotated[str, Parameter(group=RECIPE)] = "auto"
+    epochs: Annotated[int | None, _training] = None
+    patience: Annotated[int, _training] = 0
+    seed: Annotated[int, _training] = 0
+    device: Annotated[Literal["auto", "cpu", "cuda"], _hardware] = "auto"
+    precision: Annotated[PrecisionName, _hardware] = "auto"
+    views: Annotated[int, _data] = 1
+    flip: Annotated[Literal["auto", "yes", "no"], _data] = "auto"
+    batch_size: Annotated[int | None, _training] = None
+    optimizer: Annotated[Literal["adamw", "sgd"], _training] = "adamw"
+    learning_rate: Annotated[float | None, _training] = None
+    weight_decay: Annotated[float, _training] = 0.02
+    label_smoothing: Annotated[float, _training] = 0.1
+    mixup: Annotated[float, _training] = 0.0
+    class_weights: Annotated[Literal["none", "balanced"], _training] = "none"
+    val_fraction: Annotated[float, _data] = 0.2
+    cache_gb: Annotated[float, _hardware] = 8.0
+    abstain_precision: Annotated[float | None, _output] = None
+    strict: Annotated[bool, Parameter(group=DATA, negative="")] = False
+    path_column: Annotated[str | None, _data] = None
+    label_column: Annotated[str | None, _data] = None
+    split_column: Annotated[str | None, _data] = None
+    drop_contradictions: Annotated[bool, Parameter(group=DATA, negative="")] = False
+    split_folders: Annotated[Literal["auto", "none"], _data] = "auto"
+    deep_range: Annotated[str, _data] = AUTO_RANGE
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
-        ranges = {
-            "epochs": (1, 10_000),
-            "patience": (0, 10_000),
-            "views": (1, 64),
-            "batch_size": (2, 65_536),
-            "seed": (0, 2**32 - 1),
-            "learning_rate": (1e-8, 10.0),
-            "weight_decay": (0.0, 10.0),
-            "label_smoothing": (0.0, 0.9),
-            "mixup": (0.0, 10.0),
-            "val_fraction": (0.01, 0.9),
-            "cache_gb": (0.0, 100_000.0),
-            "abstain_precision": (0.01, 0.9999),
-        }
-        check_ranges(vars(self), ranges)
-        if self.cut != "auto" and self.recipe != AUTO and self.cut not in self._fitting_cuts():
+        """Validate the values."""
+        check_ranges(vars(self), _RANGES)
+        if self.deep_range not in (AUTO_RANGE, FULL_RANGE):
+            parse_deep_range(self.deep_range)
+        choices = (AUTO, *recipe_names())
+        if self.recipe not in choices:
+            raise OptionsError(f"--recipe must be one of {', '.join(choices)}, got {self.recipe!r}")
+        if self.cut != "auto" and self.recipe != AUTO and not recipe_of(self.recipe).accepts_cut(self.cut):
             raise OptionsError(
-                f"--cut {self.cut} does not go with --recipe {self.recipe}; leave one of them out, or use --recipe "
-                f"{LAST_BLOCKS} with a block"
+                f"--cut {self.cut} cannot be combined with --recipe {self.recipe}; leave out one of them, or use "
+                f"--recipe {LAST_BLOCKS} with the name of a block"
             )
 
     @property
-    def asked_recipe(self) -> str:
-        """The recipe that was asked for, be it by a cut."""
+    def requested_recipe(self) -> str:
+        """The requested recipe, which may be implied by the cut; "auto" if neither is given."""
         if self.recipe != AUTO or self.cut == "auto":
             return self.recipe
         return {"head": PROBE, "all": ALL_BLOCKS}.get(self.cut, LAST_BLOCKS)
 
-    def _fitting_cuts(self) -> Container[str]:
-        if self.recipe in LINEAR:
-            return ("head",)
-        if self.recipe in (ALL_BLOCKS, SCRATCH):
-            return ("all",)
-        return () if self.recipe == STEM_HEAD or self.cut == "head" else (self.cut,)
-
-    def epochs_for(self, images: int, patience: int = 1) -> int:
-        """Give the number of epochs.
+    def epochs_for(self, images: int, factor: int = 1) -> int:
+        """Return the number of epochs.
 
         Args:
-            images: to train on.
-            patience: how many times the usual number, where none was asked for.
+            images: number of training images.
+            factor: multiplies the default; without effect on a number that was given.
         """
         if self.epochs is not None:
             return self.epochs
-        return patience * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_SHOWN // images)))
+        return factor * min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_IMAGES_SEEN // images)))
 
     def batch_size_for(self, images: int) -> int:
-        """Give the number of images a step, a power of two where none was asked for: many small steps for few."""
+        """Return the number of images per step: by default a power of two, small for few images to take many steps."""
         if self.batch_size is not None:
             return self.batch_size
-        wanted = 2 ** round(math.log2(max(1, images / _STEPS)))
+        wanted: int = 2 ** round(math.log2(max(1, images / _STEPS_PER_EPOCH)))
         return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, wanted))
+
+
+def parse_deep_range(text: str) -> tuple[float, float]:
+    """Read a range of values that is written as "LOW,HIGH".
+
+    Raises:
+        OptionsError: not two finite numbers, the second one above the first.
+    """
+    try:
+        low, high = (float(number) for number in text.split(","))
+        check_deep_range((low, high))
+    except ValueError:
+        raise OptionsError(
+            f"--deep-range must be {AUTO_RANGE}, {FULL_RANGE}, or LOW,HIGH with LOW below HIGH, such as 0,4095; got "
+            f"{text!r}"
+        ) from None
+    return low, high

@@ -1,7 +1,9 @@
 """The `unfreeze` command."""
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from cyclopts import App
 
@@ -9,43 +11,56 @@ from unfreeze.commands import bench, demo, export, info, plan, predict, serve, t
 from unfreeze.console import REMARKS
 from unfreeze.contract.errors import OptionsError, UnfreezeError
 
-_ASKED_WRONGLY, _INTERRUPTED = 2, 130
+_FAILURE, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
 
 app = App(
     name="unfreeze",
-    help="From a folder of labeled images to a classifier that answers over gRPC: tune, export, serve, predict.",
+    help="From a folder of labeled images to a classifier served over gRPC: tune, export, serve, predict.",
+    help_epilogue="Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.",
     version=lambda: version("unfreeze"),
     suppress_keyboard_interrupt=False,
 )
-for _module in (plan, tune, export, info, verify, bench, serve, predict, demo):
+for _order, _module in enumerate((plan, tune, export, info, verify, bench, serve, predict, demo)):
     _name = _module.__name__.rpartition(".")[2]
     _config = getattr(_module, "CONFIG", None)
-    app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES, config=_config)
+    app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES, config=_config, sort_key=_order)
 
 
-def main() -> None:
-    """Run the command line: exits with 0 when all was done, 1 when it could not be, 2 when an option was wrong."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line.
+
+    Results go to standard output; progress, logs and errors go to standard error. An error that we raise on purpose is
+    one line without a traceback.
+
+    Args:
+        arguments: The arguments after `unfreeze`; by default those of this process.
+
+    Raises:
+        SystemExit: With code 0 on success, 1 on failure, 2 for wrong usage, 130 if interrupted.
+    """
     try:
-        app()
+        app(sys.argv[1:] if arguments is None else arguments)
     except OptionsError as error:
-        _fail(str(error), _ASKED_WRONGLY)
+        _exit(f"error: {error}", _WRONG_USAGE)
     except UnfreezeError as error:
-        _fail(str(error))
+        _exit(f"error: {error}", _FAILURE)
     except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        _exit(f"error: {text}", _FAILURE)
     except ModuleNotFoundError as error:
-        _fail(f"{error}; this command needs an extra: {_extra(error.name or '')}")
+        extra = _extra_for(error.name or "")
+        _exit(f"error: this command needs an extra: {extra} (the package {error.name} is not installed)", _FAILURE)
     except KeyboardInterrupt:
-        REMARKS.print("interrupted")
-        sys.exit(_INTERRUPTED)
+        _exit("interrupted", _INTERRUPTED)
 
 
-def _fail(text: str, code: int = 1) -> None:
-    REMARKS.print(f"error: {text}", markup=False)
+def _exit(text: str, code: int) -> NoReturn:
+    REMARKS.print(text, markup=False)
     sys.exit(code)
 
 
-def _extra(module: str) -> str:
+def _extra_for(module: str) -> str:
+    """Give the command that installs a missing package."""
     if module.partition(".")[0] == "onnxruntime":
         return "pip install 'unfreeze[cpu]', or 'unfreeze[gpu]' for an NVIDIA GPU"
     return "pip install 'unfreeze[tune,cpu]'"

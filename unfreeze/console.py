@@ -1,4 +1,4 @@
-"""How commands speak to people: progress and remarks on standard error, results on standard output."""
+"""Terminal output of the commands: results on standard output, progress and remarks on standard error."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ REMARKS = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class TerminalReporter:
-    """Shows progress bars and remarks on standard error; a context manager."""
+    """Reporter that shows progress bars and messages on standard error; a context manager."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -26,11 +26,19 @@ class TerminalReporter:
         )
 
     def info(self, text: str) -> None:
-        """Tell one thing."""
+        """Print a message."""
         REMARKS.print(text, markup=False)
 
     def track(self, what: str, total: int) -> Callable[[int], None]:
-        """Show a bar of `total` steps."""
+        """Show a progress bar.
+
+        Args:
+            what: Description of the work.
+            total: Number of steps.
+
+        Returns:
+            A function that advances the bar by a number of steps.
+        """
         task = self._progress.add_task(what, total=total)
         return lambda steps: self._progress.advance(task, steps)
 
@@ -45,5 +53,5 @@ class TerminalReporter:
 
 
 def print_json(document: Any) -> None:
-    """Print a result for machines."""
+    """Print a document as one line of JSON on standard output."""
     print(json.dumps(document, ensure_ascii=False))  # noqa: T201 - rich would wrap and color it

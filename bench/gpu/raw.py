@@ -14,8 +14,8 @@ from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 from unfreeze.contract.model.engine import ENGINE_FILE
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes import Runtime, RuntimeName, open_runtime
-from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions
-from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, possible_plans
+from unfreeze.serve.runtimes.base import RuntimeOptions
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, candidate_plans
 from unfreeze.tune.data.dataset import VAL, read_dataset
 
 _COMPARED = 42
@@ -51,7 +51,7 @@ def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tup
         The runtime, or None, and its execution plan.
     """
     plan = plan_of(part.setting, path)
-    options = RuntimeOptions(threads=plan.threads, instances=plan.instances, max_batch=plan.batch)
+    options = RuntimeOptions(threads=plan.threads, instances=plan.instances, max_batch=plan.max_batch)
     try:
         runtime = open_runtime(path, name, options)
     except (UnfreezeError, ImportError) as error:
@@ -65,7 +65,7 @@ def opened(part: Part, what: str, path: Path, name: RuntimeName) -> Iterator[tup
 def plan_of(setting: Setting, path: Path) -> ExecutionPlan:
     """Return the execution plan for batches: on a CPU, the one with all threads."""
     options = ServeOptions(repository=path.parents[2], device=setting.device)
-    return possible_plans(options, max(setting.batches))[-1]
+    return candidate_plans(options, max(setting.batches))[-1]
 
 
 def _agree(part: Part, what: str, path: Path, runtime: Runtime) -> None:

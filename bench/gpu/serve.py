@@ -17,11 +17,11 @@ from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import INPUT, Manifest
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
-from unfreeze.demo.run import serving
+from unfreeze.demo.serving import serving
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT
-from unfreeze.serve.runtimes.onnx_cpu import read_checked
+from unfreeze.serve.runtimes.model_file import read_model
 from unfreeze.tune.data.dataset import TRAIN, read_dataset
 
 KINDS = ("pixels", "jpeg")
@@ -62,7 +62,7 @@ def measure(part: Part) -> None:
             part.left_out(what, "no time was left")
             continue
         with part.trying(what):
-            manifest = read_checked(model.path)[1]
+            manifest = read_model(model.path).manifest
             _decode_limit(part, model, manifest, encoded, seconds)
             _serve(part, model, _requests(part, model, manifest, encoded), seconds)
 

@@ -18,11 +18,12 @@ from unfreeze.tune.data.dataset import TRAIN, read_dataset
 from unfreeze.tune.data.images import LabeledImage, labels_of
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision, choose_precision
-from unfreeze.tune.features.cache import Cached, Source
+from unfreeze.tune.features.activations import ActivationSource, Cached
 from unfreeze.tune.features.extract import extract_features
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.options import PrecisionName, TuneOptions
-from unfreeze.tune.training.train import Schedule, Training
+from unfreeze.tune.training.optimization import Schedule
+from unfreeze.tune.training.train import Training
 
 _IN_MEMORY = "whole network, images in memory"
 _PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
@@ -80,7 +81,7 @@ class _Bench:
         started = time.perf_counter()
         extracted = extract_features(self.network, last, images, Views(spec=spec), self.precision, placement)
         self._note_epoch("filling the cache", time.perf_counter() - started)
-        sources: dict[str, Source] = {
+        sources: dict[str, ActivationSource] = {
             CACHED: extracted.source_at(last, placement),
             DECODED: replace(extracted.streamed, position=0),
             _IN_MEMORY: self.in_memory,
@@ -123,8 +124,8 @@ class _Bench:
             "tuned", model=self.backbone, precision=name, cut=cut, per_s=per_s, peak_mb=_peak_mb(precision.device)
         )
 
-    def _epoch_s(self, source: Source, position: int, precision: Precision) -> float:
-        schedule = Schedule(epochs=1, rate=_RATE, blocks=range(position, len(self.network.block_names)))
+    def _epoch_s(self, source: ActivationSource, position: int, precision: Precision) -> float:
+        schedule = Schedule(epochs=1, learning_rate=_RATE, blocks=range(position, len(self.network.block_names)))
         options = TuneOptions(backbone=self.backbone, batch_size=self.part.setting.train_batch)
         training = Training(
             network=self.network, source=source, schedule=schedule, options=options, precision=precision

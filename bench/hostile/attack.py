@@ -19,7 +19,7 @@ from unfreeze.protos import open_inference_pb2, unfreeze_pb2
 AT_ONCE, HANGS_S = 8, 30.0
 _ANY = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"})
 _CODES = {status.value[0]: status.name for status in grpc.StatusCode}
-_LEAK = re.compile(r"Traceback|site-packages|\.py\b|object at 0x|<class |Errno|the server failed")
+_LEAK = re.compile(r"Traceback|site-packages|\.py\b|object at 0x|<class |Errno|internal error")
 _SAMPLE_EVERY = 50
 
 

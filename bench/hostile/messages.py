@@ -75,7 +75,7 @@ def seed_messages(images: Sequence[bytes]) -> dict[type[Message], tuple[Message,
     for method in methods():
         if method.administers:  # the model must still be there at the end
             seeds[method.takes] = (_named(method.takes(), "nobody"),)
-    asked = tuple(classifier.PredictRequest(model=MODEL, images=[one], top=3) for one in images)
+    asked = tuple(classifier.PredictRequest(model=MODEL, images=[one], top_k=3) for one in images)
     several = classifier.PredictRequest(model=MODEL, version="1", images=images)
     reflected = reflection_pb2.ServerReflectionRequest
     return seeds | {

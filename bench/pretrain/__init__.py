@@ -1,1 +1,1 @@
-"""The project's own pretraining: draw labeled images, learn to tell them apart, keep the backbone."""
+"""Pretraining of the built-in weights: draw labeled images, train a classifier on them, keep its backbone."""

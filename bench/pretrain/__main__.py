@@ -1,4 +1,4 @@
-"""`python -m bench.pretrain --work DIR --out FILE`: draw images, pretrain the builtin backbone on them."""
+"""Pretrain the built-in backbone on drawn images: `python -m bench.pretrain --work DIR --out FILE`."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ from bench.pretrain.train import Recipe, train
 
 
 def main() -> None:
-    """Read the command line and train, showing progress."""
+    """Parse the command line, train and show progress."""
     options = _read_options()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -25,23 +25,23 @@ def main() -> None:
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=1.0, step=0, loss=float("nan"))
 
-        def report(step: int, share: float, loss: float, news: str) -> None:
+        def report(step: int, share: float, loss: float, message: str) -> None:
             bar.update(task, completed=share, step=step, loss=loss)
-            if news:
-                console.print(f"{news}, loss {loss:.3f}")
+            if message:
+                console.print(f"{message}, loss {loss:.3f}")
 
         train(recipe, report)
 
 
 def _read_options() -> argparse.Namespace:
     reader = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__)
-    reader.add_argument("--work", type=Path, required=True, help="folder for the pool and the checkpoint")
-    reader.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
+    reader.add_argument("--work", type=Path, required=True, help="folder for the image pool and the checkpoint")
+    reader.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     length = reader.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, default=55.0, help="wall clock to train for (default: 55)")
-    length.add_argument("--steps", type=int, help="steps to train for, which makes the run repeatable")
-    reader.add_argument("--seed", type=int, default=0, help="seed of the images and of training (default: 0)")
-    reader.add_argument("--threads", type=int, default=0, help="threads of arithmetic (default: torch's own choice)")
+    length.add_argument("--minutes", type=float, default=55.0, help="training time in minutes (default: 55)")
+    length.add_argument("--steps", type=int, help="number of training steps; makes the run reproducible")
+    reader.add_argument("--seed", type=int, default=0, help="random seed of images and training (default: 0)")
+    reader.add_argument("--threads", type=int, default=0, help="number of torch threads (default: chosen by torch)")
     return reader.parse_args()
 
 

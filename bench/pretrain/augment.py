@@ -1,4 +1,4 @@
-"""Chance at training time: crops, turns, flips and colors, for a whole batch at once."""
+"""Random augmentation of a batch: crops, rotations, flips and color changes."""
 
 import numpy as np
 import torch
@@ -9,57 +9,57 @@ STD = (0.229, 0.224, 0.225)
 
 
 def normalize(images: np.ndarray) -> torch.Tensor:
-    """Scale colors as the backbone expects them.
+    """Normalize images as the backbone expects them.
 
     Args:
-        images: [n, h, w, 3] uint8.
+        images: [n, h, w, 3], uint8.
 
     Returns:
-        The images, [n, 3, h, w] float32, channels last in memory.
+        Normalized images, [n, 3, h, w], float32, in channels-last memory format.
     """
     return _standardize(_to_planes(images))
 
 
 def augment(images: np.ndarray, size_px: int, seed: int) -> torch.Tensor:
-    """Cut, turn, flip and recolor every image at random, keeping its proportions.
+    """Randomly crop, rotate, flip and recolor every image, preserving its aspect ratio.
 
     Args:
-        images: [n, h, w, 3] uint8.
-        size_px: The side to cut to.
-        seed: The seed of the batch.
+        images: [n, h, w, 3], uint8.
+        size_px: Side of the crops in pixels.
+        seed: Random seed of the batch.
 
     Returns:
-        The images, [n, 3, size, size] float32, normalized.
+        Normalized images, [n, 3, size, size], float32.
     """
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     planes = _to_planes(images)
-    frames = _draw_frames(len(planes), chance)
+    frames = _draw_frames(len(planes), generator)
     grid = functional.affine_grid(frames, [len(planes), 3, size_px, size_px], align_corners=False)
-    cut = functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
-    return _standardize(_recolor(cut, chance))
+    crops = functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
+    return _standardize(_recolor(crops, generator))
 
 
-def _draw_frames(count: int, chance: torch.Generator) -> torch.Tensor:
-    """Draw crops of 55 to 95 % of the side, a quarter turn or a small one, and a flip; [n, 2, 3]."""
+def _draw_frames(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw affine maps [n, 2, 3]: crops of 55 to 95 % of the side, quarter turns plus small rotations, and flips."""
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(count, generator=chance) * (high - low) + low
+        return torch.rand(count, generator=generator) * (high - low) + low
 
     scale = uniform(0.55, 0.95)
-    turn = torch.randint(4, (count,), generator=chance) * (torch.pi / 2) + uniform(-0.15, 0.15)
-    flip = torch.randint(2, (count,), generator=chance) * 2.0 - 1.0
+    turn = torch.randint(4, (count,), generator=generator) * (torch.pi / 2) + uniform(-0.15, 0.15)
+    flip = torch.randint(2, (count,), generator=generator) * 2.0 - 1.0
     cosine, sine = scale * turn.cos(), scale * turn.sin()
     x, y = uniform(-1.0, 1.0) * (1 - scale), uniform(-1.0, 1.0) * (1 - scale)
     rows = [torch.stack([cosine * flip, -sine, x], -1), torch.stack([sine * flip, cosine, y], -1)]
     return torch.stack(rows, 1)
 
 
-def _recolor(planes: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
-    """Mix the channels, invert some images, turn some to gray, and change contrast and brightness."""
+def _recolor(planes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mix the channels, invert some images, convert some to gray, and change contrast and brightness."""
     count = len(planes)
-    draw = torch.rand((count, 4, 1, 1, 1), generator=chance)
-    mix = torch.eye(3) + 0.25 * torch.randn((count, 3, 3), generator=chance)
-    mix = mix[:, torch.randperm(3, generator=chance)]
+    draw = torch.rand((count, 4, 1, 1, 1), generator=generator)
+    mix = torch.eye(3) + 0.25 * torch.randn((count, 3, 3), generator=generator)
+    mix = mix[:, torch.randperm(3, generator=generator)]
     mix = torch.where(draw[:, 0, :, :, 0] < 0.1, torch.full((3, 3), 1 / 3), mix)  # noqa: PLR2004
     gain = torch.where(draw[:, 1] < 0.3, -1.0, 1.0) * (0.6 + 0.8 * draw[:, 2])  # noqa: PLR2004
     mix = mix * gain[:, 0]
@@ -68,7 +68,7 @@ def _recolor(planes: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
 
 
 def _to_planes(images: np.ndarray) -> torch.Tensor:
-    """Bring the channels first while they are still bytes, which is several times faster than as floats."""
+    """Convert to [n, 3, h, w] in [0, 1]; transposing bytes is several times faster than transposing floats."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 

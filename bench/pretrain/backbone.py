@@ -1,4 +1,4 @@
-"""The network that is pretrained, and the file that its features become."""
+"""The pretrained network, and the file of its features."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ TUNING_SIDE_PX = 160
 
 
 def build_network(classes: int, seed: int) -> nn.Sequential:
-    """Build MobileNetV3-Small's features (Howard et al., ICCV 2019) with a linear head on their mean.
+    """Build MobileNetV3-Small's features (Howard et al., ICCV 2019) with a linear head on pooled features.
 
     Args:
-        classes: How many the head tells apart.
-        seed: The seed of the first weights.
+        classes: Number of classes.
+        seed: Random seed of the initial weights.
 
     Returns:
-        The network, channels last; its first member is the features.
+        The network, in channels-last memory format; its first module is the features.
     """
     torch.manual_seed(seed)
     features = mobilenet_v3_small(weights=None).features
@@ -33,12 +33,12 @@ def build_network(classes: int, seed: int) -> nn.Sequential:
 
 
 def save_features(weights: dict[str, torch.Tensor], out: Path, notes: dict[str, str]) -> None:
-    """Write the features alone, in half precision, under torchvision's names.
+    """Write only the features, in half precision, with torchvision's parameter names.
 
     Args:
-        weights: The state of a network by `build_network`.
-        out: The safetensors file, replaced at once.
-        notes: More metadata, such as steps and seconds.
+        weights: State dict of a network from `build_network`.
+        out: The safetensors file; replaced atomically.
+        notes: Additional metadata, such as the number of steps.
     """
     features = {f"features.{name[2:]}": _halve(value) for name, value in weights.items() if name.startswith("0.")}
     spec = {

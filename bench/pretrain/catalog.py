@@ -1,4 +1,4 @@
-"""The list of classes, and the one function that draws an image of a class from a seed."""
+"""The classes, and drawing an image of a class from a seed."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from bench.pretrain.isometries import FRIEZES
 
 SIDE_PX = 128
 FRACTALS = 200
-# How often each family is drawn. Within a family every class is equally likely, but for the rare ones.
+# Share of each family. Within a family all classes are equally likely, except the rare ones.
 SHARES = {"rosette": 0.58, "frieze": 0.18, "fractal": 0.1, "texture": 0.06, "flock": 0.04, "star": 0.04}
 RARE = {f"{kind}{order}" for kind in "CD" for order in (5, 7, 8)}
 RARE_WEIGHT = 0.3
@@ -21,7 +21,7 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def _families() -> dict[str, dict[str, Draw]]:
-    """Bind every class to its drawing, family by family."""
+    """Map every class of every family to the function that draws it."""
 
     def bind(function: Callable[..., np.ndarray], *settings: object) -> Draw:
         return lambda rng, side_px: function(rng, *settings, side_px)
@@ -41,32 +41,32 @@ FAMILIES = _families()
 CLASSES = [(family, name) for family, members in FAMILIES.items() for name in members]
 _WEIGHTS = np.array([RARE_WEIGHT if name in RARE else 1.0 for _, name in CLASSES])
 _SUMS = {family: sum(_WEIGHTS[at] for at, (of, _) in enumerate(CLASSES) if of == family) for family in FAMILIES}
-_CHANCES = np.array([SHARES[family] / _SUMS[family] for family, _ in CLASSES]) * _WEIGHTS
+_PROBABILITIES = np.array([SHARES[family] / _SUMS[family] for family, _ in CLASSES]) * _WEIGHTS
 
 
 def draw_labels(seed: int, shard: int, count: int) -> np.ndarray:
-    """Choose the classes of a shard's images by the families' shares.
+    """Draw the classes of the images of a shard.
 
     Args:
-        seed: The run's seed.
-        shard: The shard's number.
-        count: How many.
+        seed: Random seed of the run.
+        shard: Number of the shard.
+        count: Number of images.
 
     Returns:
-        The classes, [count] int64, indices into `CLASSES`.
+        Indices into `CLASSES`, [count], int64.
     """
-    return np.random.default_rng((seed, shard)).choice(len(CLASSES), count, p=_CHANCES / _CHANCES.sum())
+    return np.random.default_rng((seed, shard)).choice(len(CLASSES), count, p=_PROBABILITIES / _PROBABILITIES.sum())
 
 
 def draw_image(label: int, *seed: int) -> np.ndarray:
     """Draw an image of a class; the same label and seed give the same image.
 
     Args:
-        label: An index into `CLASSES`.
-        *seed: Integers of at least 0.
+        label: Index into `CLASSES`.
+        *seed: Non-negative integers.
 
     Returns:
-        The image, HWC uint8, `SIDE_PX` a side.
+        The image, [SIDE_PX, SIDE_PX, 3], uint8.
     """
     family, name = CLASSES[label]
     rng = np.random.default_rng((label, *seed))

@@ -1,4 +1,4 @@
-"""A training run's state on disk, replaced atomically and read without pickled code."""
+"""Checkpoints of a training run: written atomically, and loaded without unpickling code."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ WEIGHT_DECAY = 0.05
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """What changes while training: the network, its moving average, the optimizer, steps and seconds done."""
+    """Mutable state of a run: the network, the moving average of its weights, the optimizer, steps and seconds."""
 
     network: nn.Module
     average: dict[str, torch.Tensor]
@@ -22,8 +22,8 @@ class Run:
     step: int = 0
     seconds: float = 0.0
 
-    def absorb(self) -> None:
-        """Move the average towards the network's present weights and statistics."""
+    def update_average(self) -> None:
+        """Update the moving average with the current weights and BatchNorm statistics."""
         decay = min(DECAY, (1 + self.step) / (10 + self.step))
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
@@ -33,11 +33,11 @@ class Run:
 
 
 def start_run(classes: int, seed: int) -> Run:
-    """Build a run at step 0.
+    """Create a run at step 0.
 
     Args:
-        classes: How many the network tells apart.
-        seed: The seed of the first weights.
+        classes: Number of classes.
+        seed: Random seed of the initial weights.
 
     Returns:
         The run.
@@ -51,7 +51,7 @@ def start_run(classes: int, seed: int) -> Run:
 
 
 def save_run(run: Run, path: Path) -> None:
-    """Write a run's state; a kill at any moment leaves the last whole one.
+    """Write a checkpoint atomically: if the process is killed, the previous checkpoint remains.
 
     Args:
         run: The run.
@@ -64,11 +64,11 @@ def save_run(run: Run, path: Path) -> None:
 
 
 def load_run(run: Run, path: Path) -> None:
-    """Take up a saved state, if there is one.
+    """Load a checkpoint if there is one.
 
     Args:
-        run: A run at step 0, changed in place.
-        path: The file that `save_run` wrote.
+        run: A run at step 0; modified in place.
+        path: File written by `save_run`.
     """
     if not path.exists():
         return

@@ -1,45 +1,42 @@
-"""Chance and colors: colors are chosen at random, so that no class can be told by its color."""
+"""Random choices and colors; colors are random, so that no class can be recognized by its color."""
 
 import numpy as np
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:
-    """Toss a coin.
+    """Return True with a given probability.
 
     Args:
-        rng: The source of chance.
-        probability: Of the answer True, 0..1.
-
-    Returns:
-        The answer.
+        rng: Random generator.
+        probability: Probability of True, in [0, 1].
     """
     return bool(rng.random() < probability)
 
 
 def draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Choose colors that a viewer can tell apart.
+    """Choose colors that are easy to distinguish.
 
     Args:
-        rng: The source of chance.
-        count: How many.
+        rng: Random generator.
+        count: Number of colors.
 
     Returns:
-        The colors, [count, 3] float32 in 0..255.
+        RGB colors, [count, 3], float32 in [0, 255].
     """
-    tries = rng.uniform(0, 255, (8, count, 3))
-    apart = np.abs(tries[:, :, None] - tries[:, None]).sum(-1) + 1e3 * np.eye(count)
-    return tries[apart.min((1, 2)).argmax()].astype(np.float32)
+    candidates = rng.uniform(0, 255, (8, count, 3))
+    distances = np.abs(candidates[:, :, None] - candidates[:, None]).sum(-1) + 1e3 * np.eye(count)
+    return candidates[distances.min((1, 2)).argmax()].astype(np.float32)
 
 
 def paint_field(field: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Map a scalar field to colors along a ramp.
+    """Map a scalar field to a color gradient.
 
     Args:
-        field: The scalars, [h, w] in 0..1.
-        palette: The ramp's stops, [k, 3] in 0..255, k at least 2.
+        field: [h, w], in [0, 1].
+        palette: Stops of the gradient, [k, 3] in [0, 255], with k at least 2.
 
     Returns:
-        The image, [h, w, 3] float32 in 0..255.
+        RGB image, [h, w, 3], float32 in [0, 255].
     """
     steps = 256
     at = np.linspace(0, len(palette) - 1, steps)
@@ -48,13 +45,13 @@ def paint_field(field: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def stretch(field: np.ndarray) -> np.ndarray:
-    """Scale a field to 0..1.
+    """Scale a field to [0, 1].
 
     Args:
-        field: Any scalars, [h, w].
+        field: [h, w].
 
     Returns:
-        The scalars, [h, w] in 0..1.
+        The scaled field, [h, w].
     """
     low, high = field.min(), field.max()
     return (field - low) / max(high - low, 1e-9)

@@ -21,12 +21,12 @@ def draw_fractal(rng: np.random.Generator, category: int, side_px: int) -> np.nd
     """Draw one instance of a fractal class.
 
     Args:
-        rng: The source of chance for the instance.
-        category: The class, which fixes the system of maps.
-        side_px: The image's side.
+        rng: Random generator of the instance.
+        category: The class, which determines the system of maps.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     maps = _vary(rng, system(category))
     points, last = _play(rng, maps)
@@ -39,13 +39,13 @@ def draw_fractal(rng: np.random.Generator, category: int, side_px: int) -> np.nd
 
 @functools.lru_cache(maxsize=4096)
 def system(category: int) -> np.ndarray:
-    """Give the maps of a class: 2 to 4 affine contractions whose fractal fills enough of its frame.
+    """Choose the system of a class: 2 to 4 affine contractions whose fractal fills enough of its bounding box.
 
     Args:
         category: The class.
 
     Returns:
-        The maps, [k, 2, 3] float32: x -> map[:, :2] x + map[:, 2].
+        The maps, [k, 2, 3], float32: x -> map[:, :2] x + map[:, 2].
     """
     rng = np.random.default_rng((category, 0xF7AC7A1))
     best, best_fill = None, 0.0
@@ -60,7 +60,7 @@ def system(category: int) -> np.ndarray:
 
 
 def _draw_system(rng: np.random.Generator) -> np.ndarray:
-    """Draw singular values until sum(s1 + 2 s2) falls where Anderson and Farrell find good geometry."""
+    """Draw singular values until sum(s1 + 2 s2) is in the range that Anderson and Farrell recommend."""
     count = int(rng.integers(2, 5))
     values = np.sort(rng.uniform(0.05, 0.97, (4096, count, 2)), -1)[..., ::-1]
     weight = (values[..., 0] + 2 * values[..., 1]).sum(-1)
@@ -77,7 +77,7 @@ def _turns(angles_rad: np.ndarray) -> np.ndarray:
 
 
 def _vary(rng: np.random.Generator, maps: np.ndarray) -> np.ndarray:
-    """Scale one parameter by 0.8 to 1.2 and jitter the rest a little, keeping every map a contraction."""
+    """Scale one parameter by 0.8 to 1.2 and jitter the others slightly; every map remains a contraction."""
     factors = rng.uniform(0.97, 1.03, maps.shape)
     factors.reshape(-1)[rng.integers(factors.size)] = rng.uniform(0.8, 1.2)
     varied = (maps * factors).astype(np.float32)
@@ -87,7 +87,7 @@ def _vary(rng: np.random.Generator, maps: np.ndarray) -> np.ndarray:
 
 
 def _play(rng: np.random.Generator, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Play the chaos game with many chains at once; points [n, 2] within about +-0.5, and each point's last map."""
+    """Play the chaos game with many chains; return points [n, 2] within about +-0.5, and the last map of each."""
     weights = np.abs(np.linalg.det(maps[:, :, :2])) + 0.02
     chosen = rng.choice(len(maps), (ITERATIONS, CHAINS), p=weights / weights.sum())
     x, y, trail = np.zeros(CHAINS, np.float32), np.zeros(CHAINS, np.float32), []
@@ -100,7 +100,7 @@ def _play(rng: np.random.Generator, maps: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _paint(rng: np.random.Generator, points: np.ndarray, last: np.ndarray, side_px: int) -> np.ndarray:
-    """Bin the points per map; colors mix by count and opacity grows with density."""
+    """Bin the points per map, mix colors by count, and increase the opacity with the density."""
     cell = points.astype(np.int64)
     seen = ((cell >= 0) & (cell < side_px)).all(1)
     count = int(last.max()) + 1

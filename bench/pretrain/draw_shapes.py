@@ -1,4 +1,4 @@
-"""Figures made of polygons: a random motif and its copies under the isometries that name the class."""
+"""Figures made of polygons: a random motif and its copies under the isometries of the class."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ OVERSAMPLING = 2
 
 
 class Stroke(NamedTuple):
-    """One piece of a motif: points [n, 2], and a line's width in the points' unit, or 0 for a filled polygon."""
+    """Part of a motif: points [n, 2], and the width of a line in the same unit, or 0 for a filled polygon."""
 
     points: np.ndarray
     width: float
@@ -23,26 +23,26 @@ def draw_motif(rng: np.random.Generator, pieces: int) -> list[Stroke]:
     """Draw a motif without symmetry of its own in the box +-1.
 
     Args:
-        rng: The source of chance.
-        pieces: How many strokes.
+        rng: Random generator.
+        pieces: Number of strokes.
 
     Returns:
-        The strokes, to be painted in order.
+        The strokes, in the order of painting.
     """
     return [_draw_stroke(rng, rng.uniform(-0.7, 0.7, 2), rng.uniform(0.25, 0.75)) for _ in range(pieces)]
 
 
 def draw_rosettes(rng: np.random.Generator, order: int, reflected: bool, side_px: int) -> np.ndarray:  # noqa: FBT001
-    """Draw one to nine figures that all have one point group, C_n or D_n.
+    """Draw one to nine figures with the same point group, C_n or D_n.
 
     Args:
-        rng: The source of chance.
-        order: The n.
-        reflected: Whether the figures have reflections.
-        side_px: The image's side.
+        rng: Random generator.
+        order: Order n of the rotation.
+        reflected: Whether the figures have reflection symmetry.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     painter = _draw_soft_rosette if chance(rng, 0.2) else _draw_sharp_rosette
     image, group = draw_backdrop(rng, side_px), rosette(order, reflected=reflected)
@@ -54,16 +54,16 @@ def draw_rosettes(rng: np.random.Generator, order: int, reflected: bool, side_px
 
 
 def draw_flock(rng: np.random.Generator, order: int, reflected: bool, side_px: int) -> np.ndarray:  # noqa: FBT001
-    """Draw loose copies of one motif whose orientations are a point group's elements, at no regular places.
+    """Draw copies of one motif in the orientations of a point group, at irregular positions.
 
     Args:
-        rng: The source of chance.
-        order: The n of the group, or 0 for any angle.
-        reflected: Whether some of the copies are reflection images.
-        side_px: The image's side.
+        rng: Random generator.
+        order: Order n of the rotation, or 0 for arbitrary angles.
+        reflected: Whether some of the copies are reflected.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     motif, axis = draw_motif(rng, int(rng.integers(2, 5))), rng.uniform(0, 2 * np.pi)
     group, frames = rosette(max(order, 1), reflected=reflected), []
@@ -74,15 +74,15 @@ def draw_flock(rng: np.random.Generator, order: int, reflected: bool, side_px: i
 
 
 def draw_frieze(rng: np.random.Generator, name: str, side_px: int) -> np.ndarray:
-    """Draw one to three parallel bands with one frieze group.
+    """Draw one to three parallel bands with the same frieze group.
 
     Args:
-        rng: The source of chance.
+        rng: Random generator.
         name: One of `isometries.FRIEZES`.
-        side_px: The image's side.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     image, bands, turn = draw_backdrop(rng, side_px), int(rng.integers(1, 4)), rng.uniform(0, 2 * np.pi)
     for band in range(bands):
@@ -97,16 +97,16 @@ def draw_frieze(rng: np.random.Generator, name: str, side_px: int) -> np.ndarray
 
 
 def draw_stars(rng: np.random.Generator, corners: int, star: bool, side_px: int) -> np.ndarray:  # noqa: FBT001
-    """Draw regular polygons, or stars, with one number of corners.
+    """Draw regular polygons or stars with a given number of corners.
 
     Args:
-        rng: The source of chance.
-        corners: How many.
-        star: Whether every second corner lies further in.
-        side_px: The image's side.
+        rng: Random generator.
+        corners: Number of corners.
+        star: Whether to draw stars.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     image = draw_backdrop(rng, side_px)
     angles = np.arange(corners * 2) * np.pi / corners
@@ -121,16 +121,16 @@ def draw_stars(rng: np.random.Generator, corners: int, star: bool, side_px: int)
 
 
 def paint_strokes(image: np.ndarray, motif: list[Stroke], frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Paint every copy of each stroke in turn, so that overlaps keep the copies' symmetry.
+    """Paint all copies of one stroke before the next stroke, so that overlaps preserve the symmetry.
 
     Args:
-        image: What to paint on, HWC in 0..255.
+        image: Background, [h, w, 3], in [0, 255].
         motif: The strokes.
-        frames: Where the copies go, [k, 3, 3] to pixels.
-        palette: A color for each stroke, [n, 3] in 0..255.
+        frames: Maps from the motif to pixels, one per copy, [k, 3, 3].
+        palette: Color of each stroke, [n, 3] in [0, 255].
 
     Returns:
-        The painted image, HWC float32 in 0..255.
+        RGB image, [h, w, 3], float32 in [0, 255].
     """
     height, width = image.shape[:2]
     canvas = Image.fromarray(image.astype(np.uint8)).resize((width * OVERSAMPLING, height * OVERSAMPLING), 0)
@@ -163,7 +163,7 @@ def _draw_stroke(rng: np.random.Generator, center: np.ndarray, size: float) -> S
 def _scatter(
     rng: np.random.Generator, across: int, side_px: int, size_range: tuple[float, float] = (0.4, 0.55)
 ) -> list[tuple[tuple[float, float], float]]:
-    """Choose centers and radii in pixels, about one per cell of a loose grid; some cells stay empty."""
+    """Choose centers and radii in pixels, at most one per cell of a jittered grid."""
     cell, places = side_px / across, []
     for row, column in np.ndindex(across, across):
         x, y = (np.array([column, row]) + 0.5 + rng.uniform(-0.15, 0.15, 2)) * cell
@@ -180,7 +180,7 @@ def _draw_sharp_rosette(
 
 
 def _draw_soft_rosette(rng: np.random.Generator, image: np.ndarray, group: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Fill a disc with smooth noise that was summed over the group."""
+    """Fill a disk with smooth noise that is averaged over the group."""
     noise, palette = draw_noise(rng, 128, rng.uniform(1.3, 2)), draw_palette(rng, int(rng.integers(2, 5)))
     radius, (x, y) = np.hypot(*frame[:2, 0]), frame[:2, 2]
     rows, columns = (np.arange(max(0, int(c - radius)), min(len(image), int(c + radius) + 1)) for c in (y, x))

@@ -8,16 +8,16 @@ from bench.pretrain.colors import draw_palette, paint_field, stretch
 
 
 def draw_noise(rng: np.random.Generator, side_px: int, exponent: float, aspect: float = 1.0) -> np.ndarray:
-    """Draw noise whose amplitude falls as frequency^-exponent, stretched along a random direction.
+    """Draw noise whose amplitude decreases as frequency^-exponent, stretched along a random direction.
 
     Args:
-        rng: The source of chance.
-        side_px: The side.
-        exponent: The fall; 0 is white, 1 is close to natural images, 2 is smooth.
-        aspect: How much longer the grain is than wide, at least 1.
+        rng: Random generator.
+        side_px: Side of the image in pixels.
+        exponent: 0 is white noise, 1 is close to natural images, 2 is smooth.
+        aspect: Length of the grain divided by its width, at least 1.
 
     Returns:
-        The noise, [side, side] float64 in 0..1; it wraps around.
+        Periodic noise, [side, side], float64 in [0, 1].
     """
     turn = rng.uniform(0, np.pi)
     y, x = np.meshgrid(np.fft.fftfreq(side_px), np.fft.rfftfreq(side_px), indexing="ij")
@@ -30,14 +30,14 @@ def draw_noise(rng: np.random.Generator, side_px: int, exponent: float, aspect: 
 
 
 def draw_backdrop(rng: np.random.Generator, side_px: int) -> np.ndarray:
-    """Draw something for a figure to stand on: mostly a plain color, else a gradient or soft noise.
+    """Draw the background of a figure: a plain color in half of the cases, otherwise a gradient or smooth noise.
 
     Args:
-        rng: The source of chance.
-        side_px: The side.
+        rng: Random generator.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     kind, palette = rng.random(), draw_palette(rng, 2)
     if kind < 0.5:  # noqa: PLR2004
@@ -48,21 +48,21 @@ def draw_backdrop(rng: np.random.Generator, side_px: int) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
-    """Draw a texture of one class, in random colors.
+    """Draw a texture of a class in random colors.
 
     Args:
-        rng: The source of chance.
+        rng: Random generator.
         kind: One of `TEXTURES`.
-        side_px: The side.
+        side_px: Side of the image in pixels.
 
     Returns:
-        The image, HWC float32 in 0..255.
+        RGB image, [side, side, 3], float32 in [0, 255].
     """
     return paint_field(TEXTURES[kind](rng, side_px), draw_palette(rng, int(rng.integers(2, 4))))
 
 
 def _plane(rng: np.random.Generator, side_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give coordinates across the image, turned at random, about +-0.5."""
+    """Return randomly rotated coordinates of the pixels, within about +-0.5."""
     turn, axis = rng.uniform(0, 2 * np.pi), np.linspace(-0.5, 0.5, side_px)
     x, y = axis[None, :], axis[:, None]
     return np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
@@ -98,7 +98,7 @@ def _contours(rng: np.random.Generator, side_px: int, exponent: float, levels: i
 
 
 def _band(rng: np.random.Generator, side_px: int, cycles: float, cut: float | None) -> np.ndarray:
-    """Keep one ring of frequencies: labyrinths and leopard spots, like a reaction-diffusion system's."""
+    """Keep one ring of frequencies, which gives labyrinths and spots as in a reaction-diffusion system."""
     cycles *= rng.uniform(0.8, 1.25)
     radius = np.hypot(*np.meshgrid(np.fft.fftfreq(side_px), np.fft.rfftfreq(side_px), indexing="ij")) * side_px
     ring = np.exp(-(((radius - cycles) / (0.15 * cycles)) ** 2))
@@ -108,14 +108,14 @@ def _band(rng: np.random.Generator, side_px: int, cycles: float, cut: float | No
 
 
 def _seeds(rng: np.random.Generator, across: int, jitter: float) -> tuple[np.ndarray, np.ndarray]:
-    """Drop one seed into every cell of a grid wider than the image; seeds [n, 2] in cells, and a value for each."""
+    """Draw one seed per cell of a grid that is wider than the image; return seeds [n, 2] in cells, and their values."""
     cells = np.stack(np.meshgrid(np.arange(-1, across + 1), np.arange(-1, across + 1)), -1).reshape(-1, 2)
     seeds = cells + 0.5 + rng.uniform(-jitter / 2, jitter / 2, cells.shape)
     return seeds, rng.random(len(seeds))
 
 
 def _nearest(rng: np.random.Generator, side_px: int, across: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find for every pixel the distance to the nearest and second seed (in cells) and the nearest one's value."""
+    """Find the distances of every pixel to the two nearest seeds, in cells, and the value of the nearest."""
     seeds, values = _seeds(rng, across, 1.0)
     width, axis = across + 2, np.arange(side_px) * across / side_px
     y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -144,7 +144,7 @@ def _spots(rng: np.random.Generator, side_px: int, style: str, across: int) -> n
 
 
 def _truchet(rng: np.random.Generator, side_px: int, style: str) -> np.ndarray:
-    """Turn a tile at random in every cell of a turned grid (Truchet 1704; arcs by Smith 1987)."""
+    """Orient a tile at random in every cell of a rotated grid (Truchet 1704; arcs by Smith 1987)."""
     u, v = _plane(rng, side_px)
     across = rng.uniform(5, 11)
     u, v = u * across + 40, v * across + 40
@@ -160,7 +160,7 @@ def _truchet(rng: np.random.Generator, side_px: int, style: str) -> np.ndarray:
 
 
 def _kinds() -> dict[str, Callable[[np.random.Generator, int], np.ndarray]]:
-    """Name every class of texture and bind its parameters."""
+    """Map the name of every texture to the function that draws it."""
 
     def bind(function: Callable[..., np.ndarray], *settings: object) -> Callable[..., np.ndarray]:
         return lambda rng, side_px: function(rng, side_px, *settings)

@@ -1,4 +1,4 @@
-"""What a camera and a codec do to an image: uneven light, blur, grain, JPEG."""
+"""Degradations as by a camera and a codec: uneven light, blur, noise, JPEG."""
 
 import io
 
@@ -9,14 +9,14 @@ from bench.pretrain.draw_textures import draw_noise
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Spoil an image a little, each fault with a chance of its own.
+    """Apply slight degradations, each with its own probability.
 
     Args:
-        rng: The source of chance.
-        image: HWC float32 in 0..255.
+        rng: Random generator.
+        image: RGB image, [h, w, 3], float32 in [0, 255].
 
     Returns:
-        The image, HWC uint8.
+        RGB image, [h, w, 3], uint8.
     """
     light, blur, grain, codec = rng.random(4)
     if light < 0.25:  # noqa: PLR2004

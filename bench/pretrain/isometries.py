@@ -6,28 +6,28 @@ FRIEZES = ("p1", "p11g", "p1m1", "p2", "p2mg", "p11m", "p2mm")
 
 
 def rotation(angle_rad: float) -> np.ndarray:
-    """Turn about the origin.
+    """Build a rotation about the origin.
 
     Args:
-        angle_rad: The angle, counter-clockwise.
+        angle_rad: Angle in radians, counterclockwise.
 
     Returns:
-        The matrix, [3, 3] float64.
+        The matrix, [3, 3], float64.
     """
     cosine, sine = np.cos(angle_rad), np.sin(angle_rad)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def similarity(center: tuple[float, float], scale: float, angle_rad: float) -> np.ndarray:
-    """Turn and scale about the origin, then move the origin to a center.
+    """Build a rotation and scaling about the origin, followed by a translation.
 
     Args:
-        center: Where the origin goes, (x, y).
-        scale: The factor on lengths, above 0.
-        angle_rad: The angle, counter-clockwise.
+        center: Image of the origin, (x, y).
+        scale: Scale factor, above 0.
+        angle_rad: Angle in radians, counterclockwise.
 
     Returns:
-        The matrix, [3, 3] float64.
+        The matrix, [3, 3], float64.
     """
     matrix = rotation(angle_rad)
     matrix[:2, :2] *= scale
@@ -36,14 +36,14 @@ def similarity(center: tuple[float, float], scale: float, angle_rad: float) -> n
 
 
 def shift(x: float, y: float = 0.0) -> np.ndarray:
-    """Move by (x, y).
+    """Build a translation.
 
     Args:
-        x: The way along x.
-        y: The way along y.
+        x: Distance along x.
+        y: Distance along y.
 
     Returns:
-        The matrix, [3, 3] float64.
+        The matrix, [3, 3], float64.
     """
     return similarity((x, y), 1.0, 0.0)
 
@@ -52,11 +52,11 @@ def rosette(order: int, *, reflected: bool) -> np.ndarray:
     """List a point group: cyclic C_n, or dihedral D_n when reflected.
 
     Args:
-        order: The n of the n-fold rotation, at least 1.
-        reflected: Whether the group holds reflections too.
+        order: Order n of the rotation, at least 1.
+        reflected: Whether the group contains reflections.
 
     Returns:
-        Its elements, [n or 2n, 3, 3] float64.
+        The elements, [n or 2n, 3, 3], float64.
     """
     turns = np.stack([rotation(2 * np.pi * step / order) for step in range(order)])
     if not reflected:
@@ -69,11 +69,11 @@ def frieze(name: str, period: float, repeats: int) -> np.ndarray:
 
     Args:
         name: One of `FRIEZES`, the crystallographic names.
-        period: The translation's length.
-        repeats: The periods on each side of the origin.
+        period: Length of the translation.
+        repeats: Number of periods on each side of the origin.
 
     Returns:
-        Its elements, [k, 3, 3] float64.
+        The elements, [k, 3, 3], float64.
     """
     across, along = np.diag([1.0, -1.0, 1.0]), np.diag([-1.0, 1.0, 1.0])
     glide = shift(period / 2) @ across

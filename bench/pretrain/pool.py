@@ -1,6 +1,6 @@
-"""A pool of drawn images on disk: a window that slides over an endless, seeded row of shards.
+"""A pool of drawn images on disk: a sliding window over an endless, seeded sequence of shards.
 
-What the pool holds at a step follows from the step alone, so a resumed run sees the images it would have seen.
+The content of the pool depends on the step only, so a resumed run sees the same images as an uninterrupted one.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ WORKERS = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PoolPlan:
-    """How the pool grows: `first` shards at step 0, one more every `steps_per_shard`, at most `window` kept."""
+    """Growth of the pool: `first` shards at step 0, one more every `steps_per_shard` steps, at most `window` kept."""
 
     folder: Path
     seed: int
@@ -30,20 +30,20 @@ class PoolPlan:
     steps_per_shard: int = 48
 
     def shards_at(self, step: int) -> range:
-        """Say which shards the pool holds.
+        """List the shards in the pool.
 
         Args:
-            step: The training step, from 0.
+            step: Training step, from 0.
 
         Returns:
-            The shards' numbers.
+            The numbers of the shards.
         """
         stop = self.first + step // self.steps_per_shard
         return range(max(0, stop - self.window), stop)
 
 
 class Pool:
-    """The shards on disk, drawn ahead of need by worker processes; a context manager, which ends the workers."""
+    """Shards on disk, drawn in advance by worker processes; a context manager that stops the workers."""
 
     def __init__(self, plan: PoolPlan) -> None:
         self.plan = plan
@@ -63,24 +63,24 @@ class Pool:
         self._workers.shutdown(cancel_futures=True)
 
     def sample(self, step: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the images of a training step.
+        """Draw the batch of a training step.
 
         Args:
-            step: The training step, from 0.
-            count: How many.
+            step: Training step, from 0.
+            count: Batch size.
 
         Returns:
-            The images, [count, h, w, 3] uint8, and their classes, [count] int64.
+            Images, [count, h, w, 3], uint8, and their classes, [count], int64.
         """
         shards = self.plan.shards_at(step)
-        self._hold(shards)
+        self._update(shards)
         rng = np.random.default_rng((self.plan.seed, 1, step))
         picks = np.stack([rng.choice(shards, count), rng.integers(self.plan.images_per_shard, size=count)], -1)
         images = np.stack([self._images[shard][at] for shard, at in picks])
         return images, np.array([self._labels[shard][at] for shard, at in picks])
 
-    def _hold(self, shards: range) -> None:
-        """Open the shards in the window, order the next one, forget those that have left."""
+    def _update(self, shards: range) -> None:
+        """Open the shards in the window, start drawing the next one, and delete those that have left the window."""
         for shard in (*shards, shards.stop):
             if shard not in self._images and shard not in self._pending:
                 self._pending[shard] = self._workers.submit(draw_shard, self.plan, shard)
@@ -96,11 +96,11 @@ class Pool:
 
 
 def draw_shard(plan: PoolPlan, shard: int) -> None:
-    """Draw a shard's images to its files, unless they are there.
+    """Draw the images of a shard to disk unless they are there.
 
     Args:
-        plan: The pool's plan.
-        shard: The shard's number.
+        plan: Plan of the pool.
+        shard: Number of the shard.
     """
     path = _path(plan, shard)
     if path.exists():
@@ -115,7 +115,7 @@ def draw_shard(plan: PoolPlan, shard: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End a worker when the process that started it has gone, even if that was killed."""
+    """Stop a worker when its parent process has ended, even if the parent was killed."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

@@ -1,4 +1,4 @@
-"""Learn to tell the drawn classes apart; every few hundred steps, keep a checkpoint and the averaged features."""
+"""Train on the drawn classes; every few hundred steps, save a checkpoint and the averaged features."""
 
 import dataclasses
 import functools
@@ -21,14 +21,14 @@ HELD_OUT_SHARD = 10**9
 SMOOTHING = 0.1
 WARM_UP = 0.04
 COOL_DOWN = 0.4
-LONGEST_STEP_S = 10.0  # a step that took longer was paused, and the pause is not charged to the run
+LONGEST_STEP_S = 10.0  # a longer step was suspended; the excess does not count as training time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run's settings; it ends after `steps`, or, if they are 0, after `minutes` of wall clock.
+    """Settings of a run, which ends after `steps`, or, if that is 0, after `minutes` of training.
 
-    `sizes_px` lists (share of the run from which on, side of the training crops in pixels).
+    `sizes_px` lists pairs (fraction of the run, side of the training crops in pixels from there on).
     """
 
     pool: PoolPlan
@@ -38,53 +38,53 @@ class Recipe:
     steps: int = 0
     minutes: float = 55.0
     batch: int = 128
-    rate: float = 3e-3
+    learning_rate: float = 3e-3
     sizes_px: tuple[tuple[float, int], ...] = ((0.0, 96), (0.62, 80), (0.88, 112))
     steps_per_checkpoint: int = 500
     held_out: int = 2048
 
 
 def train(recipe: Recipe, report: Callable[[int, float, float, str], None]) -> None:
-    """Train from the last checkpoint, or from the start, to the end.
+    """Train to the end, from the last checkpoint if there is one.
 
     Args:
-        recipe: The run's settings.
-        report: Told after each step: the step, the share done (0..1), the loss, and a line of news or "".
+        recipe: Settings of the run.
+        report: Called after each step with the step, the completed fraction in [0, 1], the loss, and a message or "".
     """
     run, path = start_run(len(CLASSES), recipe.seed), recipe.work / "run.pt"
     load_run(run, path)
     with Pool(recipe.pool) as pool:
-        while (share := _share_done(recipe, run)) < 1:
-            began, news = time.monotonic(), ""
+        while (share := _fraction_done(recipe, run)) < 1:
+            started, message = time.monotonic(), ""
             loss = _take_step(recipe, run, pool, share)
-            run.seconds += min(time.monotonic() - began, LONGEST_STEP_S)
+            run.seconds += min(time.monotonic() - started, LONGEST_STEP_S)
             if run.step % recipe.steps_per_checkpoint == 0:
-                news = _keep(recipe, run, path)
-            report(run.step, share, loss, news)
-    report(run.step, 1.0, math.nan, _keep(recipe, run, path))
+                message = _save(recipe, run, path)
+            report(run.step, share, loss, message)
+    report(run.step, 1.0, math.nan, _save(recipe, run, path))
 
 
 def measure(weights: dict[str, torch.Tensor], seed: int, count: int) -> float:
-    """Count how many held-out images, drawn from a shard that training never reaches, are classified rightly.
+    """Measure the accuracy on held-out images, drawn from a shard that training never reaches.
 
     Args:
-        weights: The network's state.
-        seed: The run's seed.
-        count: How many images.
+        weights: State dict of the network.
+        seed: Random seed of the run.
+        count: Number of images.
 
     Returns:
-        The accuracy, 0..1.
+        The accuracy, in [0, 1].
     """
     network = build_network(len(CLASSES), seed)
     network.load_state_dict(weights)
     network.eval()
     images, labels = _draw_held_out(seed, count)
-    right = 0
+    correct = 0
     for start in range(0, count, 256):
         with torch.inference_mode():
-            answers = network(normalize(images[start : start + 256])).argmax(1).numpy()
-        right += int((answers == labels[start : start + 256]).sum())
-    return right / count
+            predictions = network(normalize(images[start : start + 256])).argmax(1).numpy()
+        correct += int((predictions == labels[start : start + 256]).sum())
+    return correct / count
 
 
 @functools.lru_cache(maxsize=1)
@@ -93,32 +93,32 @@ def _draw_held_out(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([draw_image(int(label), seed, HELD_OUT_SHARD, at) for at, label in enumerate(labels)]), labels
 
 
-def _share_done(recipe: Recipe, run: Run) -> float:
+def _fraction_done(recipe: Recipe, run: Run) -> float:
     return run.step / recipe.steps if recipe.steps else run.seconds / (60 * recipe.minutes)
 
 
 def _take_step(recipe: Recipe, run: Run, pool: Pool, share: float) -> float:
     size_px = [size for start, size in recipe.sizes_px if start <= share][-1]
-    rate = recipe.rate * min(1.0, share / WARM_UP + 0.01, (1 - share) / COOL_DOWN)
+    learning_rate = recipe.learning_rate * min(1.0, share / WARM_UP + 0.01, (1 - share) / COOL_DOWN)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
     drawn, labels = pool.sample(run.step, recipe.batch)
     seed = recipe.seed * 10**8 + run.step
     torch.manual_seed(seed)
     run.network.train()
-    answers = run.network(augment(drawn, size_px, seed))
-    loss = functional.cross_entropy(answers, torch.from_numpy(labels), label_smoothing=SMOOTHING)
+    logits = run.network(augment(drawn, size_px, seed))
+    loss = functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=SMOOTHING)
     run.optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), 2.0)
     run.optimizer.step()
     run.step += 1
-    run.absorb()
+    run.update_average()
     return loss.item()
 
 
-def _keep(recipe: Recipe, run: Run, path: Path) -> str:
-    """Save the run and its averaged features; say how well they do."""
+def _save(recipe: Recipe, run: Run, path: Path) -> str:
+    """Save a checkpoint and the averaged features, and describe their accuracy."""
     save_run(run, path)
     accuracy = measure(run.average, recipe.seed, recipe.held_out)
     notes = {

@@ -1,11 +1,12 @@
-"""Measure what a backbone's features are worth: `python -m bench.pretrain.transfer --train DIR --valid DIR`.
+"""Compare given weights with random ones: `python -m bench.pretrain.transfer --train DIR --valid DIR`.
 
-Two figures, each from the given weights and from random ones: a logistic regression on frozen features, and a short
-fine-tuning of the last blocks by one recipe. Images lie in one folder per class.
+Measures two accuracies for each: of a logistic regression on frozen features, and of a short fine-tuning of the last
+blocks. Expects one folder of images per class.
 """
 
 import argparse
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -27,29 +28,29 @@ Images = tuple[np.ndarray, np.ndarray]
 
 
 def read_folder(folder: Path, side_px: int) -> Images:
-    """Read images that lie in one folder per class.
+    """Read images from one folder per class.
 
     Args:
-        folder: The folder of folders.
-        side_px: The side to resize and crop to.
+        folder: Folder that contains the folders of the classes.
+        side_px: Side to resize and crop to, in pixels.
 
     Returns:
-        The images, [n, side, side, 3] uint8, and their classes, [n] int64.
+        Images, [n, side, side, 3], uint8, and their classes, [n], int64.
     """
     spec = PreprocessSpec(resize=(side_px,), crop=(side_px, side_px))
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    files = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).iterdir())]
-    images = np.stack([prepare(path.read_bytes(), spec) for path, _ in files])
-    return images, np.array([label for _, label in files])
+    paths = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).iterdir())]
+    images = np.stack([prepare(path.read_bytes(), spec) for path, _ in paths])
+    return images, np.array([label for _, label in paths])
 
 
 def load_network(weights: Path | None, classes: int, seed: int) -> torch.nn.Sequential:
-    """Build the network with the features of a file, or with random ones.
+    """Build the network with features from a file, or with random weights.
 
     Args:
-        weights: A file by `backbone.save_features`, or None.
-        classes: How many the new head tells apart.
-        seed: The seed of the random weights.
+        weights: File written by `backbone.save_features`, or None.
+        classes: Number of classes.
+        seed: Random seed of the random weights.
 
     Returns:
         The network.
@@ -63,12 +64,12 @@ def load_network(weights: Path | None, classes: int, seed: int) -> torch.nn.Sequ
     return network
 
 
-def settle(network: torch.nn.Sequential, images: np.ndarray) -> None:
-    """Give random weights the BatchNorm statistics of some images, without which the comparison would be unfair.
+def estimate_statistics(network: torch.nn.Sequential, images: np.ndarray) -> None:
+    """Estimate the BatchNorm statistics of a network with random weights, for a fair comparison.
 
     Args:
-        network: The network, changed in place.
-        images: [n, h, w, 3] uint8, of all classes in turn.
+        network: The network; modified in place.
+        images: Images of all classes, [n, h, w, 3], uint8.
     """
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
@@ -83,33 +84,36 @@ def settle(network: torch.nn.Sequential, images: np.ndarray) -> None:
 
 
 def probe(network: torch.nn.Sequential, train: Images, valid: Images) -> float:
-    """Fit a logistic regression on the mean of the last block's frozen features.
+    """Fit a logistic regression on pooled, frozen features of the last block.
 
     Args:
         network: The network.
-        train: Images and classes to fit on.
-        valid: Images and classes to judge by.
+        train: Training images and classes.
+        valid: Validation images and classes.
 
     Returns:
-        The accuracy on `valid`, 0..1; the better of three strengths of regularization.
+        The accuracy on `valid`, in [0, 1]; the best of three regularization strengths.
     """
-    known, unseen = (_embed(network[:3].eval(), images) for images, _ in (train, valid))
+    train_features, valid_features = (_embed(network[:3].eval(), images) for images, _ in (train, valid))
     fits = (LogisticRegression(C=strength, max_iter=2000) for strength in (0.003, 0.03, 0.3))
-    return max(make_pipeline(StandardScaler(), fit).fit(known, train[1]).score(unseen, valid[1]) for fit in fits)
+    return max(
+        make_pipeline(StandardScaler(), fit).fit(train_features, train[1]).score(valid_features, valid[1])
+        for fit in fits
+    )
 
 
 def finetune(network: torch.nn.Sequential, train: Images, valid: Images, blocks: int, epochs: int) -> float:
-    """Train the last blocks and the head with AdamW on flipped and quarter-turned images.
+    """Train the last blocks and the head with AdamW on images that are flipped and rotated by quarter turns.
 
     Args:
-        network: The network, changed in place.
-        train: Images and classes to learn.
-        valid: Images and classes to judge by.
-        blocks: How many of the last blocks to train; the others stay frozen, in eval mode.
-        epochs: Passes over `train`.
+        network: The network; modified in place.
+        train: Training images and classes.
+        valid: Validation images and classes.
+        blocks: Number of last blocks to train; the others stay frozen, in eval mode.
+        epochs: Training epochs.
 
     Returns:
-        The accuracy on `valid` after the last epoch, 0..1.
+        The accuracy on `valid` after the last epoch, in [0, 1].
     """
     trunk, tail = network[0][:-blocks].eval(), torch.nn.Sequential(*network[0][-blocks:], *network[1:])
     activations = [_embed(trunk, _turn(train[0], view)) for view in range(8)]
@@ -125,26 +129,26 @@ def finetune(network: torch.nn.Sequential, train: Images, valid: Images, blocks:
         loss.backward()
         optimizer.step()
         schedule.step()
-    answers = _embed(network.eval(), valid[0]).argmax(1)
-    return float((answers == valid[1]).mean())
+    predictions = _embed(network.eval(), valid[0]).argmax(1)
+    return float((predictions == valid[1]).mean())
 
 
 def main() -> None:
-    """Print the figures as JSON lines."""
+    """Print the accuracies as JSON lines."""
     reader = argparse.ArgumentParser(prog="python -m bench.pretrain.transfer", description=__doc__)
-    reader.add_argument("--train", type=Path, required=True, help="folder of one folder per class")
-    reader.add_argument("--valid", type=Path, required=True, help="folder of one folder per class")
-    builtin = Path(__file__).parents[1] / "builtin" / "mobilenet_v3_small.safetensors"
-    reader.add_argument("--weights", type=Path, default=builtin, help="default: the builtin weights")
+    reader.add_argument("--train", type=Path, required=True, help="folder that contains a folder per class")
+    reader.add_argument("--valid", type=Path, required=True, help="folder that contains a folder per class")
+    builtin = Path(str(files("unfreeze.tune"))) / "builtin" / "mobilenet_v3_small.safetensors"
+    reader.add_argument("--weights", type=Path, default=builtin, help="default: the built-in weights")
     reader.add_argument("--size", type=int, default=160, help="side of the input in pixels (default: 160)")
-    reader.add_argument("--blocks", type=int, default=8, help="how many of the last blocks to tune (default: 8)")
-    reader.add_argument("--epochs", type=int, default=40, help="passes of the tuning (default: 40)")
+    reader.add_argument("--blocks", type=int, default=8, help="number of last blocks to train (default: 8)")
+    reader.add_argument("--epochs", type=int, default=40, help="training epochs (default: 40)")
     options = reader.parse_args()
     train, valid = (read_folder(folder, options.size) for folder in (options.train, options.valid))
     for weights in (options.weights, None):
         network = load_network(weights, int(train[1].max()) + 1, 0)
         if not weights:
-            settle(network, train[0])
+            estimate_statistics(network, train[0])
         figures = {"weights": str(weights), "size_px": options.size, "probe": probe(network, train, valid)}
         figures["finetuned"] = finetune(network, train, valid, options.blocks, options.epochs)
         Console().print_json(json.dumps({**figures, "blocks": options.blocks, "epochs": options.epochs}), indent=None)
@@ -155,9 +159,9 @@ def _turn(images: np.ndarray, view: int) -> np.ndarray:
     return np.ascontiguousarray(turned[:, :, ::-1] if view >= 4 else turned)  # noqa: PLR2004
 
 
-def _embed(part: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+def _embed(module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return np.concatenate([part(normalize(images[at : at + 128])) for at in range(0, len(images), 128)])
+        return np.concatenate([module(normalize(images[at : at + 128])) for at in range(0, len(images), 128)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What KServe needs to serve a model: an example to be changed to the cluster at hand."""
+"""An example of the KServe manifests that serve a model, to be adapted to the cluster."""
 
 import re
 
@@ -11,10 +11,10 @@ def kserve_yaml(name: str) -> str:
     KServe mounts the model repository at `/mnt/models` and speaks the Open Inference Protocol over gRPC to port 8081.
 
     Args:
-        name: the model's, in its repository.
+        name: the model's name in its repository.
     """
     return f"""\
-# An example: take the line above away, say where your image and your model repository are, then
+# An example: remove the line above, fill in your container image and your model repository, then run
 #   kubectl apply -f kserve.yaml
 apiVersion: serving.kserve.io/v1alpha1
 kind: ServingRuntime
@@ -31,7 +31,7 @@ spec:
     - name: kserve-container
       image: unfreeze:latest
       command: [unfreeze, serve]
-      # --insecure: TLS ends in the mesh, at the sidecar; without a mesh, give --tls-cert and --tls-key in its place
+      # --insecure: the mesh's sidecar terminates TLS; without a mesh, use --tls-cert and --tls-key instead
       args: [--repository, /mnt/models, --host, 0.0.0.0, --port, "8081", --insecure]
       ports:
         - name: h2c
@@ -60,6 +60,6 @@ spec:
 
 
 def _kubernetes_name(name: str) -> str:
-    """Make a name that Kubernetes takes: lower case letters, digits and hyphens, beginning with a letter."""
+    """Make a valid Kubernetes name: lower case letters, digits and hyphens, beginning with a letter."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return (plain if plain[:1].isalpha() else f"model-{plain}")[:_LONGEST_NAME].rstrip("-")

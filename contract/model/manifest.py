@@ -11,8 +11,10 @@ from unfreeze.contract.errors import ManifestError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.schema import decode, loads
 from unfreeze.contract.model.seal import UNSEALED
+from unfreeze.contract.model.upgrade import upgraded_from_2
 
-SCHEMA = "2.0"
+SCHEMA = "3.0"
+_LAST_MINORS = {2: 0, 3: 0}  # by major version: the last minor one whose fields are known
 METADATA_KEY = "unfreeze.manifest"
 INPUT = "pixels"
 OUTPUT = "probabilities"
@@ -20,16 +22,16 @@ OUTPUT = "probabilities"
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """How equal the exported graph was found to the trained network, on the validation images.
+    """How closely the exported graph agrees with the trained network, measured on the validation images.
 
     Args:
-        images: how many both saw.
+        images: number of images that were compared.
         batch_sizes: the batch sizes that were compared.
-        largest_difference: between any two probabilities, 0 to 1.
-        tolerance: above this, nothing is published.
-        same_top1: share of the images with the same first label, 0 to 1.
-        accuracy: share of the images whose first label is right, 0 to 1.
-        trained_accuracy: the same of the trained network, in torch.
+        largest_difference: the largest absolute difference of a probability, 0 to 1.
+        tolerance: the largest difference allowed; a model above it is not published.
+        same_top1: fraction of the images with the same top-1 label, 0 to 1.
+        accuracy: top-1 accuracy of the graph, 0 to 1.
+        trained_accuracy: top-1 accuracy of the trained network in torch, 0 to 1.
     """
 
     images: int
@@ -43,15 +45,15 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A graph that was made of the trained network, published or not.
+    """A graph that was exported from the trained network, published or not.
 
-    How fast each is depends on the machine: `candidates.json`, beside the model, says that.
+    Latencies depend on the machine; `candidates.json` beside the model has them.
 
     Args:
-        precision: of its arithmetic: "fp32", "fp16" or "int8".
-        bytes: size of its graph.
-        kept_in_float: of an int8 graph, how many layers are not quantized because they would lose too much.
-        proof: how equal it is to what was trained.
+        precision: "fp32", "fp16" or "int8".
+        bytes: size of the graph in bytes.
+        kept_in_float: number of layers of an int8 graph that are not quantized, to keep its accuracy.
+        proof: how closely it agrees with the trained network.
     """
 
     precision: str
@@ -62,13 +64,13 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """An image of our own and the answer to it, by which any device can be tried years later.
+    """A test image and its expected probabilities, to verify the model on any device.
 
     Args:
-        image: encoded, in base64.
-        pixels_sha256: of the prepared image; empty where the format is lossy, whose decoders may differ by a step.
-        probabilities: in the order of the labels.
-        label: the most probable one.
+        image: the encoded image, in base64.
+        pixels_sha256: SHA-256 of the prepared pixels; empty for lossy formats, whose decoders may differ by one level.
+        probabilities: expected probabilities, in the order of the labels.
+        label: the most probable label.
     """
 
     image: str
@@ -79,16 +81,16 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a model comes from.
+    """How a model was made.
 
     Args:
-        backbone: torchvision's name of the network.
-        weights: what it started from: "default", "builtin", "none" or a file's name.
-        weights_sha256: of that file; empty where there was none.
-        cut: the first block that was trained; "head" when only the head was.
-        seed: of everything random.
-        images: how many trained it.
-        versions: of the packages that made it, by name.
+        backbone: the network's name.
+        weights: the pretrained weights: "default", "builtin", "none" or a file's name.
+        weights_sha256: SHA-256 of the weights file; empty without one.
+        cut: the first trained block; "head" if only the head was trained.
+        seed: random seed.
+        images: number of training images.
+        versions: versions of the packages that were used, by name.
     """
 
     backbone: str
@@ -104,24 +106,27 @@ class Provenance:
 class Manifest:
     """Everything needed to use a model.
 
-    The graph takes `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.images.preprocess.prepare`, and gives
-    `probabilities`, float32 [N, C], which sum to 1 over the C labels.
+    The graph's input is `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.images.preprocess.prepare`. Its
+    output is `probabilities`, float32 [N, C], which sum to 1 over the C labels.
 
     Args:
-        labels: one per class, in the order of the probabilities; unique.
+        labels: one label per class, in the order of the probabilities; unique.
         preprocess: how an image becomes `pixels`.
-        precision: of the graph's arithmetic: "fp32", "fp16" or "int8".
-        max_batch: the largest batch the model is served with.
-        metrics: what was measured on the validation images, by name.
-        provenance: where the model comes from.
-        proof: how equal it is to what was trained.
-        golden: images and the answers to them.
-        golden_tolerance: how far apart the logarithms of their probabilities may be on another machine, in nats.
-        candidates: what else was made of the same network, this one among them.
-        link: what the graph ends in: "softmax", or "sigmoid" for a sigmoid of each logit, divided by their sum.
-        abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
-        sha256: of the file that carries this document, as `unfreeze.contract.model.seal` tells.
-        schema: "MAJOR.MINOR" of this document.
+        precision: "fp32", "fp16" or "int8".
+        max_batch: the largest batch size that the model is served with, 1 to 4096.
+        metrics: metrics on the validation images, by name.
+        provenance: how the model was made.
+        proof: how closely the graph agrees with the trained network.
+        golden: test images and their expected probabilities.
+        golden_tolerance: the largest allowed difference of a logarithm of their probabilities on another machine, in
+            nats, 0 to 1.
+        candidates: all graphs that were exported from the same network, this one among them.
+        link: how logits become probabilities: "softmax", or "sigmoid" for the sigmoids of the logits, divided by their
+            sum.
+        abstain_below: predictions whose top-1 probability is below this threshold are marked as unsure, 0 to 1; None
+            marks none.
+        sha256: SHA-256 of the model file, as `unfreeze.contract.model.seal` computes it.
+        schema: version of this document, "MAJOR.MINOR".
 
     Raises:
         ValueError: fewer than two labels, a repeated label, a label with a line break, or a number out of its range.
@@ -143,81 +148,86 @@ class Manifest:
     schema: str = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
+        """Validate once, at construction."""
         check_labels(self.labels)
         if not 1 <= self.max_batch <= 4096:  # noqa: PLR2004
-            raise ValueError(f"max_batch goes from 1 to 4096, found {self.max_batch}")
+            raise ValueError(f"max_batch must be between 1 and 4096, got {self.max_batch}")
         check_abstain_below(self.abstain_below)
         if not 0 <= self.golden_tolerance <= 1:
-            raise ValueError(f"golden_tolerance goes from 0 to 1, found {self.golden_tolerance}")
+            raise ValueError(f"golden_tolerance must be between 0 and 1, got {self.golden_tolerance}")
         if re.fullmatch("[0-9a-f]{64}", self.sha256) is None:
-            raise ValueError(f"sha256 has 64 digits from 0 to f, found {self.sha256!r:.100}")
+            raise ValueError(f"sha256 must have 64 hexadecimal digits in lower case, got {self.sha256!r:.100}")
         for golden in self.golden:
             if len(golden.probabilities) != len(self.labels) or golden.label not in self.labels:
                 raise ValueError(
-                    f"a golden answer has a probability for each of the {len(self.labels)} labels, and names one"
+                    f"each golden image must have {len(self.labels)} probabilities, one per label, and a known label"
                 )
 
     def to_json(self) -> str:
-        """Write the manifest as JSON; equal manifests give equal bytes."""
+        """Serialize to JSON; equal manifests give equal text."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Read and validate a manifest.
+        """Parse and validate a manifest of schema 2 or 3.
 
         Args:
-            text: UTF-8 JSON. Unknown fields are an error, except where its schema has a later minor version.
+            text: UTF-8 JSON. Unknown fields are an error, except in a later minor version of the schema.
 
         Returns:
-            The manifest.
+            The manifest; one of schema 2 has its keys renamed, and the present schema.
 
         Raises:
-            ManifestError: malformed (the message ends in the place, like `@ $.preprocess.resize`), or of a major
-                version that this program does not know.
+            ManifestError: malformed (the message ends with the path, like `@ $.preprocess.resize`), or of an unknown
+                major version.
         """
         document = loads(text)
-        return decode(cls, document, ignore_unknown=_is_later_minor(document))
+        major, minor = _schema_of(document)
+        if major == 2:  # noqa: PLR2004
+            document = upgraded_from_2(document) | {"schema": SCHEMA}
+        return decode(cls, document, ignore_unknown=minor > _LAST_MINORS[major])
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
-    """Refuse labels that could not be told apart, or not be written one per line.
+    """Refuse labels that are ambiguous or cannot be written one per line.
 
     Raises:
-        ValueError: fewer than two, a repeated one, an empty one, or one with a line break or of no text in UTF-8.
+        ValueError: fewer than two labels, a repeated one, an empty one, or one that has a line break or is not valid
+            UTF-8.
     """
     if len(labels) < 2:  # noqa: PLR2004
-        raise ValueError(f"a classifier needs at least two labels, found {list(labels)}")
+        raise ValueError(f"a classifier needs at least two labels, got {list(labels)}")
     repeated = sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
     if repeated:
-        raise ValueError(f"labels are repeated: {repeated[:5]}")
+        raise ValueError(f"labels must be unique, got more than once: {repeated[:5]}")
     unwritable = [label for label in labels if not label.strip() or label.splitlines() != [label]]
     if unwritable:
-        raise ValueError(f"labels must not be empty nor hold line breaks, found {unwritable[:5]!r}")
-    undecoded = [label for label in labels if any("\ud800" <= letter <= "\udfff" for letter in label)]
-    if undecoded:
-        raise ValueError(f"labels must be text in UTF-8, found {undecoded[:5]!r}")
+        raise ValueError(f"labels must not be empty or contain line breaks, got {unwritable[:5]!r}")
+    undecodable = [label for label in labels if any("\ud800" <= letter <= "\udfff" for letter in label)]
+    if undecodable:
+        raise ValueError(f"labels must be valid UTF-8, got {undecodable[:5]!r}")
 
 
-def check_abstain_below(confidence: float | None) -> None:
-    """Refuse a confidence that no probability is compared with.
+def check_abstain_below(threshold: float | None) -> None:
+    """Refuse a threshold that is not a probability.
 
     Raises:
         ValueError: it is not between 0 and 1.
     """
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise ValueError(f"abstain_below goes from 0 to 1, or is null, found {confidence}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"abstain_below must be between 0 and 1, or null, got {threshold}")
 
 
-def _is_later_minor(document: Any) -> bool:
+def _schema_of(document: Any) -> tuple[int, int]:
+    """Read the major and the minor version of a document's schema."""
     schema = document.get("schema") if isinstance(document, dict) else None
     found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", schema) if isinstance(schema, str) else None
     if found is None:
-        raise ManifestError(f'expected "MAJOR.MINOR", like "{SCHEMA}", found {reprlib.repr(schema)} @ $.schema')
-    major, minor = (int(part) for part in SCHEMA.split("."))
-    if int(found[1]) != major:
+        raise ManifestError(f'expected "MAJOR.MINOR", like "{SCHEMA}", got {reprlib.repr(schema)} @ $.schema')
+    if int(found[1]) not in _LAST_MINORS:
+        readable = " and ".join(f"{major}.x" for major in _LAST_MINORS)
         raise ManifestError(
-            f"the manifest follows schema {schema}; this version of unfreeze reads {major}.x: "
-            "install the version of unfreeze that wrote it, or export the model again @ $.schema"
+            f"the manifest has schema {schema}, and this version of unfreeze reads {readable}: install the version of "
+            "unfreeze that exported the model, or export it again @ $.schema"
         )
-    return int(found[2]) > minor
+    return int(found[1]), int(found[2])

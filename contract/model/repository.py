@@ -12,74 +12,80 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unfreeze.contract.errors import ModelError, RepositoryError
+from unfreeze.contract.files import flush_folder, write_durably
 from unfreeze.contract.model.kserve import kserve_yaml
-from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.model.triton_config import config_pbtxt
 
 MODEL_FILE, INDEX_FILE, SIGNATURE_FILE = "model.onnx", "SHA256SUMS", "model.sig"
 ENCODED_SUFFIX = ".encoded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING_PREFIX = ".staging-"
-_TRIES = 100
-_MOST_BYTES = 2**31  # what protobuf, and so ONNX, can hold
-_MOST_VERSIONS = 999_999_999
+_MOST_ATTEMPTS = 100
+_MOST_BYTES = 2**31  # protobuf's limit, and so ONNX's
+_LAST_VERSION = 999_999_999
 _log = logging.getLogger(__name__)
-_OURS = "# Written by unfreeze export; without this line it would be kept as it is.\n"
+# A file that begins with it is overwritten by the next export; one without it was edited and is kept.
+_GENERATED = "# Written by unfreeze export. Remove this line to keep your changes to this file.\n"
+_GENERATED_BEFORE = "# Written by unfreeze export; without this line it would be kept as it is.\n"
 
 
 class ModelRepository:
-    """A folder of models, each with its numbered versions.
+    """A folder of models with numbered versions.
 
     Args:
-        root: the folder; `publish` makes it where it is missing.
+        root: the folder; `publish` makes it if it does not exist.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
 
     def models(self) -> dict[str, tuple[int, ...]]:
-        """List the models and their versions, oldest first; a folder that cannot be read is left out, with a warning.
+        """List the models and their versions, oldest first.
+
+        A folder that cannot be read is left out, and a warning is logged.
 
         Raises:
             RepositoryError: the folder does not exist.
         """
         if not self.root.is_dir():
-            raise RepositoryError(f"{self.root} is no folder; `unfreeze export` makes a model repository")
+            raise RepositoryError(f"{self.root} is not a folder; `unfreeze export` makes a model repository")
         found: dict[str, tuple[int, ...]] = {}
         for entry in sorted(self.root.iterdir()):
             try:
                 if _is_name(entry.name) and entry.is_dir() and (versions := self.versions(entry.name)):
                     found[entry.name] = versions
             except OSError as error:
-                _log.warning("%s is left out: %s", entry, error.strerror)
+                _log.warning("%s cannot be read and is left out: %s", entry, error.strerror)
         return found
 
     def versions(self, name: str) -> tuple[int, ...]:
-        """List the versions of a model that hold a `model.onnx`, oldest first; none where there is no such model."""
+        """List the versions of a model that have a `model.onnx`, oldest first; none if there is no such model."""
         return tuple(sorted(number for number in self._numbers(name) if self.path(name, number).is_file()))
 
     def _numbers(self, name: str) -> list[int]:
-        """List what has a version's number, whatever it holds."""
+        """List all entries that are named like a version, whatever they contain."""
         folder = self.root / check_name(name)
         entries = list(folder.iterdir()) if folder.is_dir() else []
         return [int(entry.name) for entry in entries if re.fullmatch(r"[1-9][0-9]{0,8}", entry.name)]
 
     def path(self, name: str, version: int) -> Path:
-        """Say where a version's `model.onnx` stands."""
+        """Give the path of a version's `model.onnx`."""
         return self.root / check_name(name) / str(version) / MODEL_FILE
 
-    def check_room(self, name: str) -> None:
-        """See that a model could be published: better now than after minutes of work.
+    def check_writable(self, name: str) -> None:
+        """Check that a model can be published, before minutes of work are spent on it.
 
         Args:
-            name: the model's.
+            name: the model's name.
 
         Raises:
-            RepositoryError: the name is no name, or the folder cannot be written.
+            RepositoryError: the name is not valid, or the folder cannot be written.
         """
         model = self.root.absolute() / check_name(name)
-        there = next(path for path in (model, *model.parents) if path.is_symlink() or path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise RepositoryError(f"cannot publish {name} into {self.root}: {there} is no folder that can be written")
+        existing = next(path for path in (model, *model.parents) if path.is_symlink() or path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise RepositoryError(f"cannot publish {name} into {self.root}: {existing} is not a writable folder")
 
     def publish(
         self,
@@ -89,41 +95,41 @@ class ModelRepository:
         more: Mapping[str, bytes] | None = None,
         sign: Callable[[Path], bytes] | None = None,
     ) -> int:
-        """Add a version, all of it or nothing.
+        """Add a version, atomically.
 
-        Everything is written and flushed to disk under a hidden name and then renamed, so that a reader never sees half
-        a model, and a crash leaves the versions before it untouched. A `config.pbtxt` or `kserve.yaml` that somebody
-        wrote is kept.
+        All files are written and flushed to disk under a hidden name and then renamed, so that a reader never sees a
+        part of a model, and a crash leaves the earlier versions unchanged. A `config.pbtxt` or `kserve.yaml` that was
+        edited is kept.
 
         Args:
-            name: letters, digits, `.`, `_` and `-`.
+            name: the model's name: letters, digits, `.`, `_` and `-`.
             model: the content of `model.onnx`.
-            manifest: what it says of itself; gives what lies beside the versions.
+            manifest: the model's, from which the files beside the versions are written.
             more: other files of the version, by name.
-            sign: makes a signature of the version's folder, which is put into it.
+            sign: makes a signature of the version's folder, which is added to it.
 
         Returns:
-            The new version's number: one more than the newest.
+            The number of the new version: one more than the newest.
 
         Raises:
-            RepositoryError: the name is no name, or the folder cannot be written.
+            RepositoryError: the name is not valid, or the folder cannot be written.
         """
         check_name(name)
         version = {MODEL_FILE: model, **(more or {})}
         version[INDEX_FILE] = "".join(f"{_sha256(content)}  {file}\n" for file, content in version.items()).encode()
         beside = {
-            "config.pbtxt": config_pbtxt(name, manifest).encode(),
-            "kserve.yaml": (_OURS + kserve_yaml(name)).encode(),
+            "config.pbtxt": (_GENERATED + config_pbtxt(name, manifest)).encode(),
+            "kserve.yaml": (_GENERATED + kserve_yaml(name)).encode(),
             "labels.txt": "".join(f"{label}\n" for label in manifest.labels).encode(),
         }
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with _staging(self.root) as staging:
-                return self._rename_in(name, version, beside, staging, sign)
+                return self._add_version(name, version, beside, staging, sign)
         except OSError as error:
             raise RepositoryError(f"cannot publish {name} into {self.root}: {error}; nothing was changed") from error
 
-    def _rename_in(
+    def _add_version(
         self,
         name: str,
         version: dict[str, bytes],
@@ -131,80 +137,81 @@ class ModelRepository:
         staging: Path,
         sign: Callable[[Path], bytes] | None,
     ) -> int:
-        for _ in range(_TRIES):
+        for _ in range(_MOST_ATTEMPTS):
             number = max(self._numbers(name), default=0) + 1
-            if number > _MOST_VERSIONS:
-                raise OSError(f"{name} has version {number - 1:,} already, and no number is left above it")
-            whole = staging / name
+            if number > _LAST_VERSION:
+                raise OSError(f"{name} already has version {number - 1:,}, the highest number possible")
+            staged = staging / name
             files = {f"{number}/{file}": content for file, content in version.items()} | beside
             for file, content in files.items():
-                _write(whole / file, content)
+                write_durably(staged / file, content)
             if sign is not None:
-                _write(whole / str(number) / SIGNATURE_FILE, sign(whole / str(number)))
-            if self._renamed(whole, number):
+                write_durably(staged / str(number) / SIGNATURE_FILE, sign(staged / str(number)))
+            if self._rename_into_place(staged, number):
                 return number
-            shutil.rmtree(whole)
-        raise OSError(f"{_TRIES} other publications came in between")
+            shutil.rmtree(staged)
+        raise OSError(f"other processes published {_MOST_ATTEMPTS} versions at the same time; try again")
 
-    def _renamed(self, whole: Path, version: int) -> bool:
-        model, numbered = self.root / whole.name, str(version)
+    def _rename_into_place(self, staged: Path, version: int) -> bool:
+        """Rename a staged version; return False if another process took its number."""
+        model, numbered = self.root / staged.name, str(version)
         try:
             if model.is_dir():
-                (whole / numbered).rename(model / numbered)
+                (staged / numbered).rename(model / numbered)
             else:
-                whole.rename(model)
+                staged.rename(model)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else published in between
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return False
             raise
         try:
-            for file in whole.iterdir() if whole.is_dir() else ():
-                if file.is_file() and not _is_somebodys(model / file.name):
+            for file in staged.iterdir() if staged.is_dir() else ():
+                if file.is_file() and not _was_edited(model / file.name):
                     file.replace(model / file.name)
-            _flush(model)
-            _flush(self.root)
+            flush_folder(model)
+            flush_folder(self.root)
         except OSError as error:
             raise RepositoryError(
-                f"{model.name} version {version} is published, but what lies beside it could not be written: {error}"
+                f"{model.name} version {version} is published, but the files beside it could not be written: {error}"
             ) from error
         return True
 
 
 def find_model(path: Path) -> Path:
-    """Find the `model.onnx` that somebody means: a file, a version's folder, or a model's with its newest version.
+    """Find a `model.onnx` by its own path, its version's folder, or its model's folder, which means the newest version.
 
     Args:
-        path: what was named.
+        path: of a file or a folder.
 
     Raises:
         ModelError: there is none.
     """
     if path.is_file():
         return path
-    path = path if path.name not in ("", "..") else path.resolve()  # "." is a folder with a name
+    path = path if path.name not in ("", "..") else path.resolve()  # "." has no name, and the folder has
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     repository = ModelRepository(path.parent)
     versions = repository.versions(path.name) if _is_name(path.name) else ()
     if not versions:
-        raise ModelError(f"{path} is neither a model's file nor a folder that holds one; `unfreeze export` makes it")
+        raise ModelError(f"{path} is neither a model file nor a folder with one; `unfreeze export` makes one")
     return repository.path(path.name, versions[-1])
 
 
 def read_published(path: Path) -> bytes:
-    """Read a version's file, and hold it against the `SHA256SUMS` beside it, where there is one.
+    """Read a version's file, and check it against the `SHA256SUMS` beside it, if there is one.
 
     Args:
         path: of the file.
 
     Raises:
-        ModelError: there is no such file, or it is not the one that was published.
+        ModelError: there is no such file, it is too large, or it has changed since it was published.
     """
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ModelError(f"{path} has {path.stat().st_size:,} bytes; at most {_MOST_BYTES:,} are read")
+            raise ModelError(f"{path} has {path.stat().st_size:,} bytes; at most {_MOST_BYTES:,} are allowed")
         content = path.read_bytes()
         index = path.with_name(INDEX_FILE)
         listed = index.read_text(errors="replace") if index.is_file() else None
@@ -212,46 +219,45 @@ def read_published(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     if listed is not None and f"{_sha256(content)}  {path.name}" not in listed.splitlines():
         raise ModelError(
-            f"{path} is not the file that was published: its SHA-256, {_sha256(content)}, is not the one in "
-            f"{INDEX_FILE}"
+            f"{path} is not the file that was published: its SHA-256, {_sha256(content)}, is not in {INDEX_FILE}"
         )
     return content
 
 
 def check_beside(path: Path, labels: tuple[str, ...]) -> None:
-    """Hold what lies beside a model against what was published: what `SHA256SUMS` lists, and the labels for Triton.
+    """Check the files beside a model: those that `SHA256SUMS` lists, and the labels for Triton.
 
     Args:
         path: of a `model.onnx`.
         labels: of its manifest.
 
     Raises:
-        ModelError: a file is gone or another one, or `labels.txt`, which is the newest version's, names others.
+        ModelError: a file is missing or was changed, or `labels.txt`, which belongs to the newest version, has other
+            labels.
     """
-    index, listed = path.with_name(INDEX_FILE), path.parent.parent / "labels.txt"
+    index, labels_file = path.with_name(INDEX_FILE), path.parent.parent / "labels.txt"
     for line in index.read_text(errors="replace").splitlines() if index.is_file() else ():
         read_published(path.with_name(Path(line.partition("  ")[2]).name))
-    if not index.is_file() or not listed.is_file():
+    if not index.is_file() or not labels_file.is_file():
         return
-    newest = path == find_model(path.parent.parent)
-    if newest and listed.read_text(errors="replace") != "".join(f"{label}\n" for label in labels):
-        raise ModelError(f"{listed} does not name the labels of {path}: NVIDIA Triton would answer with wrong ones")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    is_newest = path == find_model(path.parent.parent)
+    if is_newest and labels_file.read_text(errors="replace") != "".join(f"{label}\n" for label in labels):
+        raise ModelError(f"{labels_file} does not have the labels of {path}: NVIDIA Triton would return wrong ones")
 
 
 def check_name(name: str) -> str:
-    """Refuse what is no model's name: anything that could leave the repository, hide in it, or mean something else.
+    """Refuse an invalid model name: it must not leave the repository, be hidden in it, or mean something else.
+
+    Returns:
+        The name.
 
     Raises:
-        RepositoryError: with what a name may be made of.
+        RepositoryError: it is not valid; the message has the rules.
     """
     if not _is_name(name):
         raise RepositoryError(
-            f"{name!r:.200} is no model's name: use 1 to 128 letters, digits, '.', '_' and '-', beginning with a "
-            f"letter or digit, and not ending in {ENCODED_SUFFIX!r}"
+            f"{name!r:.200} is not a valid model name: use 1 to 128 letters, digits, '.', '_' and '-', beginning with "
+            f"a letter or digit, and not ending in {ENCODED_SUFFIX!r}"
         )
     return name
 
@@ -260,61 +266,23 @@ def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and not name.endswith(ENCODED_SUFFIX)
 
 
-def config_pbtxt(name: str, manifest: Manifest) -> str:
-    """Write what NVIDIA Triton needs to serve the model.
-
-    Args:
-        name: the model's.
-        manifest: gives sizes, labels and the largest batch.
-
-    Returns:
-        A `ModelConfig` in protobuf's text format.
-    """
-    height, width, channels = manifest.preprocess.shape
-    return (
-        f'{_OURS}name: "{name}"\n'
-        'backend: "onnxruntime"\n'
-        f"max_batch_size: {manifest.max_batch}\n"
-        f'input [{{ name: "{INPUT}" data_type: TYPE_UINT8 dims: [{height}, {width}, {channels}] }}]\n'
-        f'output [{{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [{len(manifest.labels)}] '
-        'label_filename: "labels.txt" }]\n'
-        "dynamic_batching { }\n"
-        "instance_group [{ count: 1 kind: KIND_AUTO }]\n"
-        'model_warmup [{ name: "first" batch_size: 1 '
-        f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8 dims: [{height}, {width}, {channels}] '
-        "zero_data: true } } }]\n"
-    )
+def _was_edited(path: Path) -> bool:
+    """Tell whether a configuration was edited or written by hand: it is then kept."""
+    if path.suffix not in (".pbtxt", ".yaml") or not path.is_file():
+        return False
+    return not path.read_text(errors="replace").startswith((_GENERATED, _GENERATED_BEFORE))
 
 
-def _is_somebodys(path: Path) -> bool:
-    """Tell whether a configuration was written by hand: that one is kept."""
-    return (
-        path.suffix in (".pbtxt", ".yaml") and path.is_file() and not path.read_text(errors="replace").startswith(_OURS)
-    )
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
+    """Make a hidden folder, which is removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=root))
     folder.chmod(0o755)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _flush(path.parent)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

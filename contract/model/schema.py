@@ -1,6 +1,6 @@
-"""Read JSON into frozen dataclasses, with errors that name the place.
+"""Parse JSON into frozen dataclasses, with errors that end with the path of the wrong value.
 
-Own code, where a library would do, because a device has numpy, Pillow and ONNX Runtime alone.
+No library does it, because a device has only numpy, Pillow and ONNX Runtime.
 """
 
 import dataclasses
@@ -30,43 +30,43 @@ _WORDS = {
 
 
 def loads(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Parse JSON of bounded size and depth.
+    """Parse JSON of limited size and depth.
 
     Args:
         text: UTF-8 JSON.
-        max_bytes: more are refused.
+        max_bytes: the largest size allowed.
 
     Returns:
-        What the JSON says, as Python's own types.
+        The parsed value, in Python's own types.
 
     Raises:
-        ManifestError: it is too large, too deep, or no JSON.
+        ManifestError: it is too large, nested too deeply, or not valid JSON.
     """
     if len(text) > max_bytes:
-        raise ManifestError(f"the JSON has {len(text):,} bytes; at most {max_bytes:,} are read")
+        raise ManifestError(f"the JSON has {len(text):,} bytes; at most {max_bytes:,} are allowed")
     try:
         return json.loads(text)
     except RecursionError:
-        raise ManifestError("the JSON is nested too deeply to be one of ours") from None
+        raise ManifestError("the JSON is nested too deeply") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise ManifestError(f"this is no JSON: {error}") from None
+        raise ManifestError(f"not valid JSON: {error}") from None
 
 
 def decode(kind: type[T], value: Any, path: str = "$", *, ignore_unknown: bool = False) -> T:
-    """Build a dataclass (and what it is made of) from parsed JSON.
+    """Build a dataclass, with the dataclasses inside of it, from parsed JSON.
 
     Args:
         kind: a dataclass whose fields are dataclasses, str, int, float, bool, Literal, `X | None`,
             `tuple[X, ...]` or `dict[str, X]`.
-        value: what `json.loads` gave.
-        path: where in the document `value` stands; used in messages.
-        ignore_unknown: skip fields that `kind` does not have, as a later minor version may add some.
+        value: parsed JSON.
+        path: of `value` in the document, for messages.
+        ignore_unknown: skip fields that `kind` does not have: a later minor version may add some.
 
     Returns:
         An instance of `kind`, validated by its own `__post_init__` too.
 
     Raises:
-        ManifestError: a field is missing, unknown or of another type; the message ends in its path.
+        ManifestError: a field is missing, unknown or of another type; the message ends with its path.
     """
     return typing.cast("T", _Decoder(ignore_unknown=ignore_unknown).read(kind, value, path))
 
@@ -117,7 +117,7 @@ class _Decoder:
     def _one_of(self, allowed: tuple[Any, ...], value: Any, path: str) -> Any:
         if value not in allowed or isinstance(value, (list, dict)):
             expected = ", ".join(repr(item) for item in allowed)
-            raise ManifestError(f"expected one of {expected}, found {reprlib.repr(value)} @ {path}")
+            raise ManifestError(f"expected one of {expected}, got {reprlib.repr(value)} @ {path}")
         return value
 
 
@@ -126,9 +126,9 @@ def _of_type(kind: Any, value: Any, path: str) -> Any:
         return float(value)
     if type(value) is not kind:
         found = "null" if value is None else _WORDS.get(type(value), type(value).__name__)
-        raise ManifestError(f"expected {_WORDS[kind]}, found {found} ({reprlib.repr(value)}) @ {path}")
+        raise ManifestError(f"expected {_WORDS[kind]}, got {found} ({reprlib.repr(value)}) @ {path}")
     if kind is str and _SURROGATES.search(value):
-        raise ManifestError(f"expected text in UTF-8, found {reprlib.repr(value)} @ {path}")
+        raise ManifestError(f"expected text in UTF-8, got {reprlib.repr(value)} @ {path}")
     if kind is float and not math.isfinite(value):
-        raise ManifestError(f"expected a finite number, found {value!r} @ {path}")
+        raise ManifestError(f"expected a finite number, got {value!r} @ {path}")
     return value

@@ -1,7 +1,7 @@
-"""The seal: a model file carries its own SHA-256 in its manifest, so that any device can tell whether it was changed.
+"""The seal: a model file holds its own SHA-256 in its manifest, so that any device can detect whether it was changed.
 
-The digest is of the whole file with zeros in the digest's own place. It tells damage and careless changes; who may have
-made a change on purpose is what signatures are for.
+The digest is that of the whole file with zeros in the digest's place. It detects damage and accidental changes;
+signatures protect against deliberate ones.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ _DIGEST = re.compile(rb'([0-9a-f]{64})"')
 
 
 def sealed(model: bytes) -> bytes:
-    """Put its digest into a model.
+    """Write a model's digest into it.
 
     Args:
         model: the content of a `model.onnx` whose manifest's `sha256` is `UNSEALED`.
     """
-    at = _place(model)
+    at = _position(model)
     return model[:at] + hashlib.sha256(model).hexdigest().encode() + model[at + len(UNSEALED) :]
 
 
 def check_seal(model: bytes) -> str:
-    """Refuse a model that is not what was sealed.
+    """Refuse a model that has changed since it was sealed.
 
     Args:
         model: the content of a `model.onnx`.
@@ -34,24 +34,25 @@ def check_seal(model: bytes) -> str:
         Its digest.
 
     Raises:
-        ModelError: it carries no seal, or was changed.
+        ModelError: it has no seal, or was changed; the message continues a sentence about the file.
     """
-    at = _place(model)
+    at = _position(model)
     end = at + len(UNSEALED)
-    said = model[at:end].decode()
+    expected = model[at:end].decode()
     digest, view = hashlib.sha256(), memoryview(model)
-    for part in (view[:at], UNSEALED.encode(), view[end:]):  # a server copies no model to check it
-        digest.update(part)
-    if said != digest.hexdigest():
+    for section in (view[:at], UNSEALED.encode(), view[end:]):  # without a copy of the model
+        digest.update(section)
+    if expected != digest.hexdigest():
         raise ModelError(
-            f"is not what was exported: its SHA-256 is {digest.hexdigest()}, its manifest says {said}; copy it anew"
+            f"is not the file that was exported: its SHA-256 is {digest.hexdigest()}, and its manifest has {expected}; "
+            "copy the file again"
         )
-    return said
+    return expected
 
 
-def _place(model: bytes) -> int:
-    """Find the digest: the last in the file, as the manifest comes last in it, and this key of it after all others."""
+def _position(model: bytes) -> int:
+    """Find the digest: the last one in the file, because the manifest is last in it, and this key is last in that."""
     at = model.rfind(_KEY) + len(_KEY)
     if at < len(_KEY) or _DIGEST.match(model, at) is None:
-        raise ModelError("carries no manifest with a seal: it is cut off, or not what `unfreeze export` wrote")
+        raise ModelError("has no manifest with a seal: it is truncated, or `unfreeze export` did not write it")
     return at

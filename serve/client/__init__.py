@@ -1,1 +1,1 @@
-"""Clients: blocking, asynchronous, and in-process without a server."""
+"""Clients: blocking, asyncio, and in-process without a server."""

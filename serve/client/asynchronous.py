@@ -1,4 +1,4 @@
-"""Ask a server from asyncio: what `unfreeze.serve.client.blocking` does, without blocking the event loop."""
+"""Asyncio client of `unfreeze.v1.Classifier`, with the same methods as `unfreeze.serve.client.blocking`."""
 
 import asyncio
 from collections import deque
@@ -13,78 +13,76 @@ from unfreeze.contract.errors import ServingError
 from unfreeze.contract.prediction import Prediction
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
-from unfreeze.serve.client.channel import Connection, ConnectionKeywords
+from unfreeze.serve.client.channel import ClientKeywords, ClientOptions
+from unfreeze.serve.client.images import ImageEntry, ImageSource, InputImage, expand_images, read_batches
 from unfreeze.serve.client.messages import (
     Classification,
     ModelDescription,
     ModelVersion,
-    Question,
-    description_of,
-    error_of,
-    models_of,
+    PredictParameters,
+    parse_description,
+    parse_models,
+    to_serving_error,
 )
-from unfreeze.serve.client.request_batching import Encoded, LabeledImage, Reply, Rounds, batches, listed, rounds
+from unfreeze.serve.client.request_batching import BatchExchange, Outcome, batch_exchange
 
 
 class AsyncClient:
-    """A connection to a server; an async context manager. Make it in the event loop that uses it.
+    """Asyncio client; an async context manager. Create it in the event loop that uses it.
 
-    As with `Client`, the first call fails soon where no server answers, and later ones wait for it to come back.
+    Unreachable servers are handled as by `Client`.
 
     Args:
-        target: "host:port".
-        options: as `Connection` takes them: `timeout_s`, `attempts`, `in_flight`, `tls`, `tls_ca`, `token` and more.
+        target: address of the server, "host:port".
+        options: keyword arguments of `ClientOptions`: `timeout_s`, `max_attempts`, `max_in_flight`, `tls`, `tls_ca`,
+            `token` and others.
 
     Raises:
-        OptionsError: see `Connection`.
+        OptionsError: an option is invalid; see `ClientOptions`.
     """
 
-    def __init__(self, target: str, **options: Unpack[ConnectionKeywords]) -> None:
-        self._connection = how = Connection(target=target, **options)
-        self._channel = (
-            grpc.aio.secure_channel(target, how.credentials(), options=how.channel_options())
-            if how.secure
-            else grpc.aio.insecure_channel(target, options=how.channel_options())
-        )
+    def __init__(self, target: str, **options: Unpack[ClientKeywords]) -> None:
+        self._options = ClientOptions(target=target, **options)
+        self._channel = self._options.open_channel(grpc.aio)
         self._stub = ClassifierStub(self._channel)
-        self._met = False
+        self._has_connected = False
 
     async def predict(
-        self, images: Encoded | Iterable[Encoded], *, model: str = "", version: str = "", top: int = 5
+        self, images: ImageSource | Iterable[ImageEntry], *, model: str = "", version: str = "", top_k: int = 5
     ) -> list[tuple[Prediction, ...]]:
-        """Name the most probable labels of each image, all or none; see `Client.predict`."""
-        answers = self.classify(images, model=model, version=version, top=top, strict=True)
-        return [answer.predictions async for answer in answers]
+        """Classify images; raises if one of them cannot be classified. See `Client.predict`."""
+        results = self.classify(images, model=model, version=version, top_k=top_k, strict=True)
+        return [result.predictions async for result in results]
 
     def classify(
         self,
-        images: Encoded | Iterable[Encoded],
+        images: ImageSource | Iterable[ImageEntry],
         *,
         model: str = "",
         version: str = "",
-        top: int = 5,
+        top_k: int = 5,
         strict: bool = False,
         progress: Callable[[int], object] = lambda _: None,
     ) -> AsyncIterator[Classification]:
-        """Name the most probable labels of many images, in their order; see `Client.classify`.
+        """Classify any number of images lazily, in order. See `Client.classify`.
 
-        Files are read in a thread, as their turn comes; so is the iterable, if it is one.
+        Files are read in a thread; an iterator of images is also advanced in that thread.
         """
-        question = Question(model=model, version=version, top=top)
-        begin = partial(rounds, question=question, attempts=self._connection.attempts, strict=strict)
+        parameters = PredictParameters(model=model, version=version, top_k=top_k)
+        begin = partial(batch_exchange, parameters=parameters, max_attempts=self._options.max_attempts, strict=strict)
         return self._classify(images, begin, progress)
 
     async def list_models(self) -> tuple[ModelVersion, ...]:
-        """Name the models of the server; see `Client.list_models`."""
-        return models_of(await self._call(self._stub.ListModels, pb.ListModelsRequest()))
+        """List the models and versions of the server. See `Client.list_models`."""
+        return parse_models(await self._call(self._stub.ListModels, pb.ListModelsRequest()))
 
     async def describe_model(self, model: str = "", version: str = "") -> ModelDescription:
-        """Tell what the server knows of one model; see `Client.describe_model`."""
+        """Return the metadata of a model. See `Client.describe_model`."""
         request = pb.DescribeModelRequest(model=model, version=version)
-        return description_of(await self._call(self._stub.DescribeModel, request))
+        return parse_description(await self._call(self._stub.DescribeModel, request))
 
     async def close(self) -> None:
-        """Hang up; what is at work is cancelled."""
+        """Close the channel; pending calls are cancelled."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -97,61 +95,58 @@ class AsyncClient:
 
     async def _classify(
         self,
-        images: Encoded | Iterable[Encoded],
-        begin: Callable[[list[LabeledImage]], Rounds],
+        images: ImageSource | Iterable[ImageEntry],
+        begin: Callable[[list[InputImage]], BatchExchange],
         progress: Callable[[int], object],
     ) -> AsyncIterator[Classification]:
-        how, at_work = self._connection, deque[asyncio.Task[list[Classification]]]()
-        reading = batches(await asyncio.to_thread(listed, images), how.max_message_bytes)
+        in_flight = deque[asyncio.Task[list[Classification]]]()
+        batches = read_batches(await asyncio.to_thread(expand_images, images), self._options.max_message_bytes)
         try:
-            while batch := await asyncio.to_thread(next, reading, None):
-                at_work.append(asyncio.create_task(self._finished(begin(batch))))
-                if len(at_work) == how.in_flight:
-                    for answer in await _first(at_work, progress):
-                        yield answer
-            while at_work:
-                for answer in await _first(at_work, progress):
-                    yield answer
+            while batch := await asyncio.to_thread(next, batches, None):
+                in_flight.append(asyncio.create_task(self._complete(begin(batch))))
+                if len(in_flight) == self._options.max_in_flight:
+                    for result in await _oldest(in_flight, progress):
+                        yield result
+            while in_flight:
+                for result in await _oldest(in_flight, progress):
+                    yield result
         finally:
-            for task in at_work:
+            for task in in_flight:
                 task.cancel()
-            await asyncio.gather(*at_work, return_exceptions=True)
+            await asyncio.gather(*in_flight, return_exceptions=True)
 
-    async def _finished(self, steps: Rounds) -> list[Classification]:
-        """Go on until all images of a request have their answers."""
-        following = next(steps)
+    async def _complete(self, exchange: BatchExchange) -> list[Classification]:
+        """Send requests until all images of a batch have a result."""
+        pending = next(exchange)
         while True:
-            await asyncio.sleep(following.pause_s)
-            replies = await asyncio.gather(*(self._reply(request) for request in following.requests))
+            await asyncio.sleep(pending.delay_s)
+            outcomes = await asyncio.gather(*(self._outcome(request) for request in pending.requests))
             try:
-                following = steps.send(replies)
+                pending = exchange.send(outcomes)
             except StopIteration as done:
-                answers: list[Classification] = done.value
-                return answers
+                results: list[Classification] = done.value
+                return results
 
-    async def _reply(self, request: pb.PredictRequest) -> Reply:
+    async def _outcome(self, request: pb.PredictRequest) -> Outcome:
         try:
-            reply: Reply = await self._call(self._stub.Predict, request)
+            outcome: Outcome = await self._call(self._stub.Predict, request)
         except ServingError as error:
             return error
-        return reply
+        return outcome
 
     async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable, request: Any) -> Any:
-        how = self._connection
         try:
-            response = await method(
-                request, timeout=how.timeout_s, metadata=how.metadata, wait_for_ready=self._met or None
-            )
+            response = await method(request, **self._options.call_arguments(wait_for_ready=self._has_connected))
         except grpc.aio.AioRpcError as error:
-            raise error_of(error, how) from error
-        self._met = True
+            raise to_serving_error(error, self._options) from error
+        self._has_connected = True
         return response
 
 
-async def _first(
-    at_work: deque[asyncio.Task[list[Classification]]], progress: Callable[[int], object]
+async def _oldest(
+    in_flight: deque[asyncio.Task[list[Classification]]], progress: Callable[[int], object]
 ) -> list[Classification]:
-    """Wait for the request that was asked first."""
-    answers = await at_work.popleft()
-    progress(len(answers))
-    return answers
+    """Wait for the oldest request."""
+    results = await in_flight.popleft()
+    progress(len(results))
+    return results

@@ -12,206 +12,201 @@ from unfreeze.contract.closing import Closing
 from unfreeze.contract.prediction import Prediction
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
-from unfreeze.serve.client.channel import Connection, ConnectionKeywords
+from unfreeze.serve.client.channel import ClientKeywords, ClientOptions
+from unfreeze.serve.client.images import (
+    MAX_IMAGES_PER_REQUEST,
+    ImageEntry,
+    ImageSource,
+    InputImage,
+    expand_images,
+    read_batches,
+)
 from unfreeze.serve.client.messages import (
     Classification,
     ModelDescription,
     ModelVersion,
-    Question,
-    description_of,
-    error_of,
-    models_of,
+    PredictParameters,
+    parse_description,
+    parse_models,
+    to_serving_error,
 )
-from unfreeze.serve.client.request_batching import (
-    IMAGES_A_REQUEST,
-    Encoded,
-    LabeledImage,
-    Reply,
-    Round,
-    Rounds,
-    batches,
-    listed,
-    rounds,
-)
+from unfreeze.serve.client.request_batching import BatchExchange, Outcome, PendingRequests, batch_exchange
 
-_Asked: TypeAlias = pb.PredictRequest | grpc.Future
+_Call: TypeAlias = pb.PredictRequest | grpc.Future  # not started yet, or in flight
 
 
 class Client(Closing):
-    """A connection to a server; a context manager. Threads may share it.
+    """Blocking client; thread-safe, and a context manager.
 
-    The first call fails soon where no server answers. Once one has answered, calls wait for it to come back, as long as
-    their deadline allows.
+    If the server is not reachable, the first call fails soon. After the first successful call, calls wait for an
+    unreachable server until their deadline, for example while it restarts.
 
     Args:
-        target: "host:port".
-        options: as `Connection` takes them: `timeout_s`, `attempts`, `in_flight`, `tls`, `tls_ca`, `token` and more.
+        target: address of the server, "host:port".
+        options: keyword arguments of `ClientOptions`: `timeout_s`, `max_attempts`, `max_in_flight`, `tls`, `tls_ca`,
+            `token` and others.
 
     Raises:
-        OptionsError: see `Connection`.
+        OptionsError: an option is invalid; see `ClientOptions`.
     """
 
-    def __init__(self, target: str, **options: Unpack[ConnectionKeywords]) -> None:
-        self._connection = how = Connection(target=target, **options)
-        self._channel = (
-            grpc.secure_channel(target, how.credentials(), options=how.channel_options())
-            if how.secure
-            else grpc.insecure_channel(target, options=how.channel_options())
-        )
+    def __init__(self, target: str, **options: Unpack[ClientKeywords]) -> None:
+        self._options = ClientOptions(target=target, **options)
+        self._channel = self._options.open_channel(grpc)
         self._stub = ClassifierStub(self._channel)
-        self._met = False
+        self._has_connected = False
 
     def predict(
-        self, images: Encoded | Iterable[Encoded], *, model: str = "", version: str = "", top: int = 5
+        self, images: ImageSource | Iterable[ImageEntry], *, model: str = "", version: str = "", top_k: int = 5
     ) -> list[tuple[Prediction, ...]]:
-        """Name the most probable labels of each image, all or none.
+        """Classify images; raises if one of them cannot be classified.
 
         Args:
-            images: encoded ones (bytes), or files' paths; or one of them, or a folder.
-            model: its name; may be empty where the server has only one.
-            version: of the model; empty for the newest.
-            top: how many labels to name, at least 1.
+            images: encoded images (bytes) or paths of files; also a single one, or the path of a folder.
+            model: name of the model; may be empty if the server has only one.
+            version: version of the model; empty for the newest.
+            top_k: number of labels to return for each image, at least 1.
 
         Returns:
-            For each image its labels, the most probable first.
+            The labels of each image, ordered by score, the highest first.
 
         Raises:
             ImageError: a file cannot be read.
-            InvalidRequestError: an image cannot be used; the message says which and why.
-            UnknownModelError: there is no such model.
-            ServingError: the server refused, or there is none.
+            InvalidRequestError: an image cannot be decoded, and the message names it; or `top_k` is out of range.
+            UnknownModelError: the server has no such model or version.
+            ServingError: the call failed, for example because the server is not reachable.
         """
-        answers = self.classify(images, model=model, version=version, top=top, strict=True)
-        return [answer.predictions for answer in answers]
+        results = self.classify(images, model=model, version=version, top_k=top_k, strict=True)
+        return [result.predictions for result in results]
 
     def classify(
         self,
-        images: Encoded | Iterable[Encoded],
+        images: ImageSource | Iterable[ImageEntry],
         *,
         model: str = "",
         version: str = "",
-        top: int = 5,
+        top_k: int = 5,
         strict: bool = False,
         progress: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Classification]:
-        """Name the most probable labels of many images, in their order; one that cannot be used harms no other.
+        """Classify any number of images lazily; an image that cannot be classified does not affect the others.
 
-        Files are read as their turn comes, and several requests are at work at a time.
+        Files are read lazily, and up to `max_in_flight` requests are sent concurrently.
 
         Args:
-            images: as in `predict`.
-            model: likewise.
-            version: likewise.
-            top: likewise.
-            strict: raise where an image cannot be used, in place of an answer that says so.
-            progress: told how many images are done since it was told last.
+            images: as for `predict`; also an iterator.
+            model: as for `predict`.
+            version: as for `predict`.
+            top_k: as for `predict`.
+            strict: raise if an image cannot be classified, instead of yielding a result with an error.
+            progress: called with the number of images completed since the last call.
 
         Yields:
-            An answer for each image.
+            One result per image, in the order of the images.
 
         Raises:
             ImageError: a file cannot be read, and `strict`.
-            InvalidRequestError: an image cannot be used, and `strict`; or `top` is out of its range.
-            UnknownModelError: there is no such model.
-            ServingError: the server refused, or there is none.
+            InvalidRequestError: an image cannot be decoded, and `strict`; or `top_k` is out of range.
+            UnknownModelError: the server has no such model or version.
+            ServingError: the call failed, for example because the server is not reachable.
         """
-        question = Question(model=model, version=version, top=top)
-        begin = partial(rounds, question=question, attempts=self._connection.attempts, strict=strict)
-        return self._classify(listed(images), begin, progress)
+        parameters = PredictParameters(model=model, version=version, top_k=top_k)
+        begin = partial(batch_exchange, parameters=parameters, max_attempts=self._options.max_attempts, strict=strict)
+        return self._classify(expand_images(images), begin, progress)
 
     def list_models(self) -> tuple[ModelVersion, ...]:
-        """Name the models of the server, and say in what state each version is.
+        """List the models and versions of the server with their state.
 
         Raises:
-            ServingError: the server refused, or there is none.
+            ServingError: the call failed, for example because the server is not reachable.
         """
-        return models_of(self._call(self._stub.ListModels, pb.ListModelsRequest()))
+        return parse_models(self._call(self._stub.ListModels, pb.ListModelsRequest()))
 
     def describe_model(self, model: str = "", version: str = "") -> ModelDescription:
-        """Tell what the server knows of one model.
+        """Return the metadata of a model.
 
         Args:
-            model: its name; may be empty where the server has only one.
-            version: empty for the newest.
+            model: name of the model; may be empty if the server has only one.
+            version: version of the model; empty for the newest.
 
         Raises:
-            UnknownModelError: there is no such model.
-            ServingError: the server refused, or there is none.
+            UnknownModelError: the server has no such model or version.
+            ServingError: the call failed, for example because the server is not reachable.
         """
-        return description_of(
-            self._call(self._stub.DescribeModel, pb.DescribeModelRequest(model=model, version=version))
-        )
+        request = pb.DescribeModelRequest(model=model, version=version)
+        return parse_description(self._call(self._stub.DescribeModel, request))
 
     def close(self) -> None:
-        """Hang up; what is at work is cancelled."""
+        """Close the channel; pending calls are cancelled."""
         self._channel.close()
 
     def _classify(
         self,
-        images: Iterable[Encoded],
-        begin: Callable[[list[LabeledImage]], Rounds],
+        images: Iterable[ImageEntry],
+        begin: Callable[[list[InputImage]], BatchExchange],
         progress: Callable[[int], object],
     ) -> Iterator[Classification]:
-        how, at_work = self._connection, deque[tuple[Rounds, list[_Asked]]]()
-        few = isinstance(images, Sized) and len(images) <= IMAGES_A_REQUEST
-        most = 1 if few else how.in_flight
+        in_flight = deque[tuple[BatchExchange, list[_Call]]]()
+        single_request = isinstance(images, Sized) and len(images) <= MAX_IMAGES_PER_REQUEST
+        max_in_flight = 1 if single_request else self._options.max_in_flight
         try:
-            for batch in batches(images, how.max_message_bytes):
-                steps = begin(batch)
-                at_work.append((steps, self._ask(next(steps), wait=most == 1)))
-                if len(at_work) == most:
-                    yield from self._finished(*at_work.popleft(), progress)
-            while at_work:
-                yield from self._finished(*at_work.popleft(), progress)
+            for batch in read_batches(images, self._options.max_message_bytes):
+                exchange = begin(batch)
+                in_flight.append((exchange, self._send(next(exchange), blocking=max_in_flight == 1)))
+                if len(in_flight) == max_in_flight:
+                    yield from self._complete(*in_flight.popleft(), progress)
+            while in_flight:
+                yield from self._complete(*in_flight.popleft(), progress)
         finally:
-            for _, asked in at_work:
-                _cancel(asked)
+            for _, calls in in_flight:
+                _cancel(calls)
 
-    def _finished(self, steps: Rounds, asked: list[_Asked], progress: Callable[[int], object]) -> list[Classification]:
-        """Go on until all images of a request have their answers."""
+    def _complete(
+        self, exchange: BatchExchange, calls: list[_Call], progress: Callable[[int], object]
+    ) -> list[Classification]:
+        """Receive outcomes and send further requests until all images of a batch have a result."""
         while True:
             try:
-                following = steps.send([self._reply(one) for one in asked])
+                pending = exchange.send([self._outcome(call) for call in calls])
             except StopIteration as done:
-                answers: list[Classification] = done.value
-                progress(len(answers))
-                return answers
+                results: list[Classification] = done.value
+                progress(len(results))
+                return results
             finally:
-                _cancel(asked)
-            time.sleep(following.pause_s)
-            asked = self._ask(following, wait=len(following.requests) == 1)
+                _cancel(calls)
+            time.sleep(pending.delay_s)
+            calls = self._send(pending, blocking=len(pending.requests) == 1)
 
-    def _ask(self, what: Round, *, wait: bool) -> list[_Asked]:
-        """Send requests; where there is nothing to do meanwhile, they wait for `_reply`: that takes half the time."""
-        if wait:
-            return [*what.requests]
-        return [self._stub.Predict.future(request, **self._call_options()) for request in what.requests]
+    def _send(self, pending: PendingRequests, *, blocking: bool) -> list[_Call]:
+        """Send requests; blocking ones are sent by `_outcome`, as grpcio's blocking calls have half the overhead."""
+        if blocking:
+            return [*pending.requests]
+        return [self._stub.Predict.future(request, **self._call_arguments()) for request in pending.requests]
 
-    def _reply(self, asked: _Asked) -> Reply:
+    def _outcome(self, call: _Call) -> Outcome:
         try:
-            if isinstance(asked, pb.PredictRequest):
-                reply: Reply = self._stub.Predict(asked, **self._call_options())
+            if isinstance(call, pb.PredictRequest):
+                outcome: Outcome = self._stub.Predict(call, **self._call_arguments())
             else:
-                reply = asked.result()
+                outcome = call.result()
         except grpc.RpcError as error:
-            return error_of(error, self._connection)
-        self._met = True
-        return reply
+            return to_serving_error(error, self._options)
+        self._has_connected = True
+        return outcome
 
     def _call(self, method: grpc.UnaryUnaryMultiCallable, request: Any) -> Any:
         try:
-            response = method(request, **self._call_options())
+            response = method(request, **self._call_arguments())
         except grpc.RpcError as error:
-            raise error_of(error, self._connection) from error
-        self._met = True
+            raise to_serving_error(error, self._options) from error
+        self._has_connected = True
         return response
 
-    def _call_options(self) -> dict[str, Any]:
-        how = self._connection
-        return {"timeout": how.timeout_s, "metadata": how.metadata, "wait_for_ready": self._met or None}
+    def _call_arguments(self) -> dict[str, Any]:
+        return self._options.call_arguments(wait_for_ready=self._has_connected)
 
 
-def _cancel(asked: list[_Asked]) -> None:
-    for one in asked:
-        if isinstance(one, grpc.Future):
-            one.cancel()
+def _cancel(calls: list[_Call]) -> None:
+    for call in calls:
+        if isinstance(call, grpc.Future):
+            call.cancel()

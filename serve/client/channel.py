@@ -1,4 +1,4 @@
-"""How a client reaches a server: deadlines, retries, sizes, TLS and tokens; the same for both clients."""
+"""Client options and the gRPC channel: timeouts, retries, message sizes, TLS and tokens, for both clients."""
 
 import json
 import os
@@ -6,158 +6,175 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from types import ModuleType
+from typing import Any, TypeAlias, TypedDict
 
 import grpc
 
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.options import check_ranges
-from unfreeze.serve.security.binding import is_this_machine_alone
+from unfreeze.serve.security.binding import is_loopback
 
 _SERVICE = "unfreeze.v1.Classifier"
-_GRPC_ATTEMPTS = 5  # gRPC itself makes no more, whatever it is told
+_GRPC_MAX_ATTEMPTS = 5  # gRPC's own limit for retry policies
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_File = str | os.PathLike[str] | None
+_Path: TypeAlias = str | os.PathLike[str] | None
 
 
-class ConnectionKeywords(TypedDict, total=False):
-    """What `Client` and `AsyncClient` take beside their target: see `Connection`."""
+class ClientKeywords(TypedDict, total=False):
+    """Keyword arguments of `Client` and `AsyncClient`; see `ClientOptions`."""
 
     timeout_s: float
-    attempts: int
-    in_flight: int
+    max_attempts: int
+    max_in_flight: int
     max_message_mib: int
     tls: bool
-    tls_ca: _File
-    tls_cert: _File
-    tls_key: _File
+    tls_ca: _Path
+    tls_cert: _Path
+    tls_key: _Path
     token: str | None
     insecure: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection:
-    """Where a server is, and how to ask it.
+class ClientOptions:
+    """Options of a client.
 
     Args:
-        target: "host:port".
-        timeout_s: for each call, with all that gRPC does to have it answered, in seconds.
-        attempts: how often a call is made that a server refuses for the moment; 1 to make it once.
-        in_flight: requests of one folder that are at work at the same time.
-        max_message_mib: the largest request, in MiB, as the server's `--max-message-mib`; larger images are not read.
-        tls: encrypt, and trust this machine's root certificates; `tls_ca` and `tls_cert` imply it.
-        tls_ca: PEM file of root certificates to trust in their place.
-        tls_cert: PEM file of this client's certificate, for servers that ask for one.
-        tls_key: PEM file of its key.
-        token: sent as `authorization: Bearer TOKEN`.
-        insecure: send the token to another machine without TLS, where something else encrypts.
+        target: address of the server, "host:port".
+        timeout_s: deadline of each call including its retries by gRPC, in seconds.
+        max_attempts: maximum number of attempts of a call while the server is overloaded or unavailable; 1 disables
+            retries.
+        max_in_flight: maximum number of concurrent requests of one `classify`.
+        max_message_mib: maximum size of a request, in MiB, as the server's `--max-message-mib`; larger images are not
+            sent.
+        tls: use TLS with the root certificates of the system; implied by `tls_ca` and `tls_cert`.
+        tls_ca: PEM file of root certificates to use instead of the system's.
+        tls_cert: PEM file of the client certificate, for mutual TLS.
+        tls_key: PEM file of the private key of `tls_cert`.
+        token: bearer token, sent as `authorization: Bearer TOKEN`.
+        insecure: allow sending the token to another machine without TLS, for networks that are encrypted otherwise.
 
     Raises:
-        OptionsError: a value is out of its range, a file cannot be read, or others could read the token.
+        OptionsError: a value is out of range, a file cannot be read, or the token would be sent unencrypted.
     """
 
     target: str
     timeout_s: float = 30.0
-    attempts: int = 10
-    in_flight: int = 4
+    max_attempts: int = 10
+    max_in_flight: int = 4
     max_message_mib: int = 64
     tls: bool = False
-    tls_ca: _File = None
-    tls_cert: _File = None
-    tls_key: _File = None
+    tls_ca: _Path = None
+    tls_cert: _Path = None
+    tls_key: _Path = None
     token: str | None = field(default=None, repr=False)
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
+        """Validate the options."""
         ranges = {
             "timeout_s": (0.001, 86_400),
-            "attempts": (1, 1000),
-            "in_flight": (1, 256),
+            "max_attempts": (1, 1000),
+            "max_in_flight": (1, 256),
             "max_message_mib": (1, 2047),
         }
         check_ranges(vars(self), ranges)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise OptionsError("a client's certificate and its key go together: give both --tls-cert and --tls-key")
+            raise OptionsError("a client certificate requires its private key: give both --tls-cert and --tls-key")
         if self.token is None:
             return
-        if not _TOKEN.fullmatch(self.token):  # the message must not show it
+        if not _TOKEN.fullmatch(self.token):  # the message must not contain it
             raise OptionsError(
-                "the token is empty, or holds characters that no token has: spaces, or others than ASCII"
+                "invalid token: it must not be empty and must consist of ASCII characters without spaces"
             )
-        if not (self.secure or self.insecure or is_this_machine_alone(_host(self.target))):
+        if not (self.uses_tls or self.insecure or is_loopback(_host(self.target))):
             raise OptionsError(
-                f"others could read the token on its way to {self.target}: use TLS (--tls, --tls-ca), or say "
-                "--insecure where something else encrypts"
+                f"the token would be sent to {self.target} unencrypted: use TLS (--tls, --tls-ca), or give --insecure "
+                "if the network is encrypted otherwise"
             )
 
     @property
-    def secure(self) -> bool:
-        """Whether calls travel over TLS."""
+    def uses_tls(self) -> bool:
+        """Whether the channel uses TLS."""
         return self.tls or self.tls_ca is not None or self.tls_cert is not None
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What each call carries; over TLS the token is gRPC's own matter, which never sends it in the clear."""
-        return () if self.token is None or self.secure else (("authorization", f"Bearer {self.token}"),)
-
-    @property
     def max_message_bytes(self) -> int:
-        """The largest request."""
+        """Maximum size of a request, in bytes."""
         return self.max_message_mib * 2**20
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files and give what TLS needs, with the token where there is one.
+    def open_channel(self, api: ModuleType) -> Any:
+        """Open a channel to the server.
+
+        Args:
+            api: `grpc` or `grpc.aio`.
+
+        Returns:
+            A `grpc.Channel` or `grpc.aio.Channel`.
 
         Raises:
-            OptionsError: a file cannot be read.
+            OptionsError: a certificate file cannot be read.
         """
+        if self.uses_tls:
+            return api.secure_channel(self.target, self._credentials(), options=self._channel_arguments())
+        return api.insecure_channel(self.target, options=self._channel_arguments())
+
+    def call_arguments(self, *, wait_for_ready: bool) -> dict[str, Any]:
+        """Return the keyword arguments of a call.
+
+        Args:
+            wait_for_ready: wait for an unavailable server until the deadline; otherwise fail soon.
+        """
+        # With TLS, the token is part of the channel's credentials, which gRPC never sends unencrypted.
+        has_metadata = self.token is not None and not self.uses_tls
+        metadata = (("authorization", f"Bearer {self.token}"),) if has_metadata else ()
+        return {"timeout": self.timeout_s, "metadata": metadata, "wait_for_ready": wait_for_ready or None}
+
+    def _credentials(self) -> grpc.ChannelCredentials:
         roots = _system_roots() if self.tls_ca is None else _read("--tls-ca", self.tls_ca)
         cert, key = _read("--tls-cert", self.tls_cert), _read("--tls-key", self.tls_key)
-        channel = grpc.ssl_channel_credentials(roots, key, cert)
+        credentials = grpc.ssl_channel_credentials(roots, key, cert)
         if self.token is None:
-            return channel
-        return grpc.composite_channel_credentials(channel, grpc.access_token_call_credentials(self.token))
+            return credentials
+        return grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(self.token))
 
-    def channel_options(self) -> list[tuple[str, int | str]]:
-        """Give gRPC's channel arguments.
-
-        A call is retried only while gRPC keeps its request, by default no more than 256 KiB of it.
-        """
+    def _channel_arguments(self) -> list[tuple[str, int | str]]:
         return [
             ("grpc.service_config", json.dumps({"methodConfig": [self._method_config()]})),
+            # gRPC retries a request only if it fits this buffer, 256 KiB by default.
             ("grpc.per_rpc_retry_buffer_size", 2 * self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_receive_message_length", -1),  # labels, as many as were asked for
+            ("grpc.max_receive_message_length", -1),  # the size depends on the number of requested labels
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
 
     def _method_config(self) -> dict[str, object]:
-        """Let gRPC retry what may reach another server, or the same one started anew; all calls may be repeated."""
+        """Let gRPC retry calls to an unavailable server; all methods are idempotent."""
         policy = {
-            "maxAttempts": min(self.attempts, _GRPC_ATTEMPTS),
+            "maxAttempts": min(self.max_attempts, _GRPC_MAX_ATTEMPTS),
             "initialBackoff": "0.1s",
             "maxBackoff": "2s",
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         }
-        return {"name": [{"service": _SERVICE}]} | ({"retryPolicy": policy} if self.attempts > 1 else {})
+        return {"name": [{"service": _SERVICE}]} | ({"retryPolicy": policy} if self.max_attempts > 1 else {})
 
 
 def _host(target: str) -> str:
-    """Take the host out of HOST:PORT or [HOST]:PORT; other forms are no host."""
+    """Return the host of HOST:PORT or [HOST]:PORT."""
     return target.rpartition(":")[0] or target
 
 
-def _read(option: str, path: _File) -> bytes | None:
+def _read(option: str, path: _Path) -> bytes | None:
     try:
         return None if path is None else Path(path).read_bytes()
     except OSError as error:
-        raise OptionsError(f"{option} {path} cannot be read: {error.strerror}") from None
+        raise OptionsError(f"cannot read {option} {path}: {error.strerror}") from None
 
 
 def _system_roots() -> bytes | None:
-    """Give the certificates that this machine trusts; where none are found, None stands for those that gRPC carries."""
+    """Return the system's root certificates; None, which selects gRPC's own, if there are none."""
     found = ssl.create_default_context().get_ca_certs(binary_form=True)
     return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode() or None

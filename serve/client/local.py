@@ -1,4 +1,4 @@
-"""Predict in-process from one model file: what a device runs. Needs numpy, Pillow and ONNX Runtime alone."""
+"""In-process inference from a model file, without a server; requires only numpy, Pillow and ONNX Runtime."""
 
 import os
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ import numpy as np
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.closing import Closing
 from unfreeze.contract.errors import ImageError, InvalidRequestError
-from unfreeze.contract.images.preprocess import MAX_PIXELS, prepare
+from unfreeze.contract.images.opening import MAX_PIXELS
+from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.prediction import Prediction, is_unsure, top_predictions
+from unfreeze.serve.client.images import ImageSource
 from unfreeze.serve.runtimes import RuntimeName, open_runtime
-
-Encoded = bytes | str | os.PathLike[str]
 
 
 class LocalClassifier(Closing):
     """A model in this process; a context manager.
 
     Args:
-        path: of a `model.onnx` that `unfreeze export` wrote.
-        device: "cpu", "cuda", or "tensorrt" for the engine beside the model.
-        max_pixels: larger images are refused.
+        path: path of a `model.onnx` written by `unfreeze export`.
+        device: "cpu", "cuda", or "tensorrt" for the TensorRT engine next to the model.
+        max_pixels: maximum number of pixels of an image.
 
     Raises:
-        ModelError: the file is no model of ours, or the device cannot be had.
+        ModelError: the file is not an exported model, or the device is not available.
     """
 
     def __init__(
@@ -37,20 +37,21 @@ class LocalClassifier(Closing):
 
     @property
     def manifest(self) -> Manifest:
-        """What the model says of itself."""
+        """The model's metadata."""
         return self._runtime.manifest
 
-    def probabilities(self, images: Sequence[Encoded]) -> Float32[np.ndarray, "n c"]:
-        """Classify images.
+    def probabilities(self, images: Sequence[ImageSource]) -> Float32[np.ndarray, "n c"]:
+        """Compute class probabilities.
 
         Args:
-            images: encoded ones (bytes), or files' paths.
+            images: encoded images (bytes) or paths of files.
 
         Returns:
-            One probability per label, in the order of `manifest.labels`.
+            Probabilities of each image, in the order of `manifest.labels`; each row sums to 1.
 
         Raises:
-            ImageError: one of them cannot be used; the message says which and why.
+            ImageError: an image cannot be read or decoded; the message names it.
+            ModelError: the classifier is closed.
         """
         if not images:
             return np.empty((0, len(self.manifest.labels)), np.float32)
@@ -59,34 +60,39 @@ class LocalClassifier(Closing):
         batches = (np.stack(prepared[start : start + size]) for start in range(0, len(prepared), size))
         return np.concatenate([self._runtime.run(batch) for batch in batches])
 
-    def predict(self, images: Sequence[Encoded], *, top: int = 5) -> list[tuple[Prediction, ...]]:
-        """Name the most probable labels of each image.
+    def predict(self, images: Sequence[ImageSource], *, top_k: int = 5) -> list[tuple[Prediction, ...]]:
+        """Classify images.
 
         Args:
-            images: encoded ones (bytes), or files' paths.
-            top: how many labels to name, at least 1.
+            images: encoded images (bytes) or paths of files.
+            top_k: number of labels to return for each image, at least 1.
 
         Returns:
-            For each image its labels, the most probable first.
+            The labels of each image, ordered by score, the highest first.
 
         Raises:
-            InvalidRequestError: `top` is below 1.
-            ImageError: one of them cannot be used; the message says which and why.
+            InvalidRequestError: `top_k` is less than 1.
+            ImageError: an image cannot be read or decoded; the message names it.
+            ModelError: the classifier is closed.
         """
-        if top < 1:
-            raise InvalidRequestError(f"top is at least 1, found {top}")
+        if top_k < 1:
+            raise InvalidRequestError(f"top_k must be at least 1, got {top_k}")
         labels = self.manifest.labels
-        return [top_predictions(row, labels, top) for row in self.probabilities(images)]
+        return [top_predictions(row, labels, top_k) for row in self.probabilities(images)]
 
     def is_unsure(self, predictions: Sequence[Prediction]) -> bool:
-        """Tell whether an answer of `predict` is below the confidence that the model was tuned to answer at."""
+        """Check whether the top score of an image is below the model's confidence threshold.
+
+        Args:
+            predictions: predictions of one image, as returned by `predict`.
+        """
         return is_unsure(predictions, self.manifest.abstain_below)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model; may be called repeatedly."""
         self._runtime.close()
 
-    def _prepare(self, number: int, image: Encoded) -> np.ndarray:
+    def _prepare(self, number: int, image: ImageSource) -> np.ndarray:
         name = f"image {number}" if isinstance(image, bytes) else str(image)
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
@@ -94,4 +100,4 @@ class LocalClassifier(Closing):
         except ImageError as error:
             raise type(error)(f"{name}: {error}") from error
         except OSError as error:
-            raise ImageError(f"{name} cannot be read: {error.strerror}") from error
+            raise ImageError(f"cannot read {name}: {error.strerror}") from error

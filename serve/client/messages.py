@@ -1,4 +1,4 @@
-"""What clients ask `unfreeze.v1.Classifier` and what it answers, without the asking."""
+"""Conversion between the messages of `unfreeze.v1.Classifier` and the classes that clients return."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from unfreeze.contract.errors import (
 )
 from unfreeze.contract.prediction import MOST_LABELS, Prediction
 from unfreeze.protos import unfreeze_pb2 as pb
-from unfreeze.serve.client.channel import Connection
+from unfreeze.serve.client.channel import ClientOptions
 from unfreeze.serve.status import STATUS
 
 _ERRORS = {code: kind for kind, code in STATUS.items() if issubclass(kind, ServingError)}
@@ -25,12 +25,12 @@ _TOO_LARGE = re.compile(r"message larger than max")
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """What is known of one image: its labels, or why there are none.
+    """The result for one image: its labels, or an error.
 
     Args:
-        name: the file's path; "image 3" where encoded images were given.
-        predictions: the most probable first; empty where there is an error.
-        error: names the image and says why it cannot be used; None where it could.
+        name: path of the file; "image 3" for the third of encoded images.
+        predictions: ordered by score, the highest first; empty if there is an error.
+        error: name of the image and why it cannot be classified; None if it was classified.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Classification:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """One version of a model that a server has.
+    """A model version of a server.
 
     Args:
-        name: the model's.
-        version: its number.
+        name: name of the model.
+        version: version number.
         state: "READY", "LOADING", "UNLOADING" or "UNAVAILABLE".
-        reason: why it is in that state.
+        reason: why the version is in this state; empty for "READY".
     """
 
     name: str
@@ -57,117 +57,122 @@ class ModelVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """What a server tells of one version of a model.
+    """Metadata of a model version.
 
     Args:
-        name: the model's.
-        version: its number.
-        labels: in the order of `Prediction.index`.
-        height: of the images that the network takes, in pixels.
-        width: likewise.
+        name: name of the model.
+        version: version number.
+        labels: class labels, in the order of `Prediction.index`.
+        input_height: height of the network's input image, in pixels.
+        input_width: width of the network's input image, in pixels.
         precision: "fp32", "fp16" or "int8".
-        sha256: of the model file.
-        metrics: measured on the validation images, by name.
-        abstain_below: an answer whose first score is below this is unsure; None where no answer is.
-        max_batch: the largest batch.
-        plan: how the server executes it.
+        sha256: SHA-256 of the model file, in hexadecimal.
+        metrics: metrics on the validation images, by name.
+        abstain_below: predictions with a top score below this threshold are uncertain; None without a threshold.
+        max_batch_size: maximum batch size.
+        execution_plan: how the server executes the model.
     """
 
     name: str
     version: str
     labels: tuple[str, ...]
-    height: int
-    width: int
+    input_height: int
+    input_width: int
     precision: str
     sha256: str
     metrics: Mapping[str, float]
     abstain_below: float | None
-    max_batch: int
-    plan: str
+    max_batch_size: int
+    execution_plan: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked of every image.
+class PredictParameters:
+    """The parameters that all requests of a call have in common.
 
     Args:
-        model: its name; may be empty where the server has only one.
-        version: of the model; empty for the newest.
-        top: how many labels to name.
+        model: name of the model; may be empty if the server has only one.
+        version: version of the model; empty for the newest.
+        top_k: number of labels to return for each image.
 
     Raises:
-        InvalidRequestError: `top` is out of its range.
+        InvalidRequestError: `top_k` is out of range.
     """
 
     model: str
     version: str
-    top: int
+    top_k: int
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
-        if not 1 <= self.top <= MOST_LABELS:
-            raise InvalidRequestError(f"top goes from 1 to {MOST_LABELS:,}, found {self.top}")
+        """Validate the parameters."""
+        if not 1 <= self.top_k <= MOST_LABELS:
+            raise InvalidRequestError(f"top_k must be between 1 and {MOST_LABELS:,}, got {self.top_k}")
 
-    def of(self, images: list[bytes]) -> pb.PredictRequest:
-        """Ask it of some encoded images."""
-        return pb.PredictRequest(model=self.model, version=self.version, images=images, top=self.top)
+    def to_request(self, images: list[bytes]) -> pb.PredictRequest:
+        """Build a request for encoded images."""
+        return pb.PredictRequest(model=self.model, version=self.version, images=images, top_k=self.top_k)
 
 
-def predictions_of(prediction: pb.Prediction) -> tuple[Prediction, ...]:
-    """Read the labels of one image."""
+def parse_prediction(prediction: pb.Prediction) -> tuple[Prediction, ...]:
+    """Convert the labels of one image."""
     return tuple(Prediction(label=one.label, score=one.score, index=one.index) for one in prediction.labels)
 
 
-def models_of(response: pb.ListModelsResponse) -> tuple[ModelVersion, ...]:
-    """Read what a server has."""
+def parse_models(response: pb.ListModelsResponse) -> tuple[ModelVersion, ...]:
+    """Convert the response of ListModels."""
     return tuple(
         ModelVersion(name=one.name, version=one.version, state=one.state, reason=one.reason) for one in response.models
     )
 
 
-def description_of(response: pb.DescribeModelResponse) -> ModelDescription:
-    """Read what a server tells of a model."""
+def parse_description(response: pb.DescribeModelResponse) -> ModelDescription:
+    """Convert the response of DescribeModel."""
     return ModelDescription(
         name=response.name,
         version=response.version,
         labels=tuple(response.labels),
-        height=response.height,
-        width=response.width,
+        input_height=response.input_height,
+        input_width=response.input_width,
         precision=response.precision,
         sha256=response.sha256,
         metrics=dict(response.metrics),
         abstain_below=response.abstain_below if response.HasField("abstain_below") else None,
-        max_batch=response.max_batch,
-        plan=response.plan,
+        max_batch_size=response.max_batch_size,
+        execution_plan=response.execution_plan,
     )
 
 
-def error_of(error: grpc.RpcError, connection: Connection) -> ServingError:
-    """Make an error of ours of gRPC's.
+def to_serving_error(error: grpc.RpcError, options: ClientOptions) -> ServingError:
+    """Convert a failed call to the error class of its status.
 
     Args:
-        error: what a call ended with.
-        connection: how it was made.
+        error: error of the call.
+        options: options of the client, for the message.
+
+    Returns:
+        The error, with the retry delay that the server requested if its queue is full.
     """
-    found = _error_of(error.code(), error.details() or "", connection)
-    if isinstance(found, QueueFullError):
+    converted = _from_status(error.code(), error.details() or "", options)
+    if isinstance(converted, QueueFullError):
         hints = [value for key, value in error.trailing_metadata() or () if key == "grpc-retry-pushback-ms"]
-        found.retry_s = int(hints[0]) / 1000 if hints and str(hints[0]).isdecimal() else 0.0
-    found.__cause__ = error
-    return found
+        converted.retry_s = int(hints[0]) / 1000 if hints and str(hints[0]).isdecimal() else 0.0
+    converted.__cause__ = error
+    return converted
 
 
-def _error_of(code: grpc.StatusCode, details: str, connection: Connection) -> ServingError:
+def _from_status(code: grpc.StatusCode, details: str, options: ClientOptions) -> ServingError:
     if code == grpc.StatusCode.UNAVAILABLE:
-        how = "with TLS" if connection.secure else "without TLS"
-        return DrainingError(f"no server answers at {connection.target} {how}; `unfreeze serve` starts one ({details})")
+        tls = "with TLS" if options.uses_tls else "without TLS"
+        return DrainingError(
+            f"cannot connect to a server at {options.target} {tls}; start one with `unfreeze serve` ({details})"
+        )
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"{connection.target} did not answer within {connection.timeout_s:g} s ({details})")
+        return DeadlineError(f"{options.target} did not respond within {options.timeout_s:g} s ({details})")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(details):
         return InvalidRequestError(
-            f"the server takes no message of this size: send smaller images, or start it with a higher "
-            f"--max-message-mib and ask with the same max_message_mib ({details})"
+            f"the request exceeds the server's message size limit: send smaller images, or raise --max-message-mib of "
+            f"the server and max_message_mib of the client ({details})"
         )
     if code == grpc.StatusCode.UNAUTHENTICATED:
-        return ForbiddenError(f"{connection.target} wants to know who asks, and does not take this: {details}")
+        return ForbiddenError(f"{options.target} rejected the authentication: {details}")
     return _ERRORS.get(code, ServingError)(details)

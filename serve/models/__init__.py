@@ -1,1 +1,1 @@
-"""The models that a server holds: loading, verification, replacement."""
+"""The models of a server: loading, verification, lookup and replacement."""

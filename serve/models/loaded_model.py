@@ -1,4 +1,4 @@
-"""One version of a model, loaded: the way of an image through it."""
+"""A loaded version of a model: admission, batching and the runtime behind one call."""
 
 import asyncio
 import math
@@ -16,7 +16,7 @@ from unfreeze.contract.errors import UnfreezeError
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.options import ServeOptions
-from unfreeze.serve.runtimes import Runtime
+from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.scheduling.admission import Admission
 from unfreeze.serve.scheduling.batcher import Batcher
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
@@ -25,15 +25,15 @@ from unfreeze.serve.scheduling.statistics import Statistics
 
 
 class LoadedModel:
-    """One version of a model, ready to answer.
+    """A version of a model that is ready to classify images.
 
     Args:
-        name: in the repository.
-        version: its number.
-        runtime: executes it; closed with this.
-        plan: how.
-        decoders: decode images where the plan does not let instances do that.
-        options: sizes and limits.
+        name: name in the repository.
+        version: version number.
+        runtime: executes the model; closed with this object.
+        plan: instances, threads and batch size.
+        decoders: thread pool that decodes images if the plan is not fused.
+        options: batch size and limits.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class LoadedModel:
         self.name, self.plan = name, plan
         self.version = str(version)
         self.max_batch = min(options.max_batch or runtime.manifest.max_batch, options.max_queue)
-        # NAME and NAME.encoded are two models to those who ask for statistics.
+        # Statistics are reported separately for NAME (False) and NAME.encoded (True).
         self.statistics = {False: Statistics(), True: Statistics()}
         self._runtime = runtime
         self._classes = len(self.manifest.labels)
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._batcher = Batcher(
             runtime.run,
             partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels),
@@ -66,64 +66,64 @@ class LoadedModel:
             on_batch=self._add_batch,
         )
         self._admission = Admission(
-            name, options.max_queue, options.max_queue_mib * 2**20, lambda: self._batcher.seconds_until(0)
+            name, options.max_queue, options.max_queue_mib * 2**20, lambda: self._batcher.estimate_s(0)
         )
 
     @property
     def manifest(self) -> Manifest:
-        """What the model says of itself."""
+        """The model's metadata."""
         return self._runtime.manifest
 
     @property
     def pending(self) -> int:
-        """How many images are inside."""
+        """Number of images of accepted requests."""
         return self._admission.images
 
     def start(self) -> None:
-        """Begin to take work."""
+        """Start the instances."""
         self._batcher.start()
 
     @contextmanager
-    def used(self) -> Iterator["LoadedModel"]:
-        """Keep it loaded for as long as the body runs."""
+    def in_use(self) -> Iterator["LoadedModel"]:
+        """Keep the model loaded while the body runs."""
         self._users += 1
-        self._unused.clear()
+        self._idle.clear()
         try:
             yield self
         finally:
             self._users -= 1
             if self._users == 0:
-                self._unused.set()
+                self._idle.set()
 
     async def close(self) -> None:
-        """Wait for those who use it, finish what is waiting and let go of the runtime."""
-        await self._unused.wait()
+        """Wait for its users, execute the queued requests and close the runtime."""
+        await self._idle.wait()
         await asyncio.to_thread(self._batcher.close)
         self._runtime.close()
 
     def check_size(self, images: int) -> None:
-        """Refuse a request that can never be taken, however empty the queue is.
+        """Check that a request could be accepted by an empty queue.
 
         Args:
-            images: how many the request says that it holds.
+            images: number of images in the request.
 
         Raises:
-            InvalidRequestError: more than may wait.
+            InvalidRequestError: the request has more images than the queue may hold.
         """
-        self._admission.check(images)
+        self._admission.check_size(images)
 
-    def check_room(self, deadline: float | None) -> None:
-        """Refuse a request of which nothing is known but that it would add an image.
+    def check_capacity(self, deadline: float | None) -> None:
+        """Check that a request of a single image can be accepted now.
 
         Args:
-            deadline: on `time.monotonic`'s clock, if there is one.
+            deadline: on the clock of `time.monotonic`; None for none.
 
         Raises:
-            QueueFullError: too much is waiting.
-            DeadlineError: the answer would come too late.
+            QueueFullError: the queue is full.
+            DeadlineError: the estimated completion is after the deadline.
         """
-        self._admission.check_room(1, self._image_bytes)
-        self._batcher.check_time(1, deadline)
+        self._admission.check_capacity(1, self._image_bytes)
+        self._batcher.check_deadline(1, deadline)
 
     async def classify(
         self,
@@ -134,23 +134,23 @@ class LoadedModel:
         """Classify images.
 
         Args:
-            images: encoded ones, of any size, or prepared ones, of the manifest's crop size.
-            deadline: on `time.monotonic`'s clock, if there is one.
-            priority: lower numbers go first.
+            images: encoded images of any size, or preprocessed ones of the manifest's crop size.
+            deadline: on the clock of `time.monotonic`; None for none.
+            priority: requests with lower numbers are executed first.
 
         Returns:
             Probabilities, in the order of the manifest's labels.
 
         Raises:
-            InvalidRequestError: an image cannot be used; the message says which and why.
-            ServingError: the queue is full, the deadline passed, or the server is going down.
+            InvalidRequestError: an image cannot be decoded; the message says which one and why.
+            ServingError: the queue is full, the deadline cannot be met, or the server is shutting down.
         """
         arrived = time.monotonic()
         statistics = self.statistics[not isinstance(images, np.ndarray)]
         try:
-            with self._admission.admit(len(images), self._size(images)):
-                work = InferenceRequest(images, self._classes, deadline=deadline, priority=priority)
-                answers = await self._batcher.submit(work)
+            with self._admission.admit(len(images), self._memory(images)):
+                request = InferenceRequest(images, self._classes, deadline=deadline, priority=priority)
+                probabilities = await self._batcher.submit(request)
         except asyncio.CancelledError:
             statistics.add_failure("CANCELED", time.monotonic() - arrived)
             raise
@@ -160,13 +160,14 @@ class LoadedModel:
         except Exception:
             statistics.add_failure("BACKEND", time.monotonic() - arrived)
             raise
-        statistics.add_success(work)
-        return answers
+        statistics.add_success(request)
+        return probabilities
 
     def _add_batch(self, kinds: AbstractSet[bool], images: int, seconds: float) -> None:
         for encoded in kinds:
             self.statistics[encoded].add_batch(images, seconds)
 
-    def _size(self, images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"]) -> int:
-        prepared = len(images) * self._image_bytes
-        return prepared if isinstance(images, np.ndarray) else prepared + sum(map(len, images))
+    def _memory(self, images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"]) -> int:
+        """Compute the bytes that a request's images need, encoded and preprocessed."""
+        preprocessed = len(images) * self._image_bytes
+        return preprocessed if isinstance(images, np.ndarray) else preprocessed + sum(map(len, images))

@@ -1,6 +1,7 @@
-"""Load a version of a model: see that it is what was exported and answers so here, and find out how to execute it."""
+"""Load a version of a model: open it, choose an execution plan, verify it and warm it up."""
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.verification import verify_answers
 from unfreeze.serve.options import ServeOptions
-from unfreeze.serve.runtimes import Runtime, open_runtime
-from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions, read_checked
-from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, images_per_second, possible_plans
+from unfreeze.serve.runtimes.base import Runtime, RuntimeOptions
+from unfreeze.serve.runtimes.model_file import read_model
+from unfreeze.serve.runtimes.registry import open_runtime
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, candidate_plans, images_per_second
 
-_BETTER = 1.2  # a plan that decodes in a pool has to be this much faster in the runtime
+_FIRST_PLAN_BONUS = 1.2  # a plan that decodes in a thread pool must be this much faster to be chosen
 _ROUNDS = 3
 _log = logging.getLogger(__name__)
 
@@ -27,60 +29,64 @@ def load(
     options: ServeOptions,
     plan: ExecutionPlan | None = None,
 ) -> LoadedModel:
-    """Load a version of a model and warm it up; blocks, so keep it off the event loop.
+    """Load a version of a model and warm it up; blocks, so call it off the event loop.
 
     Args:
-        name: in the repository.
-        version: its number.
-        path: of its `model.onnx`.
-        decoders: decode images.
-        options: the runtime, and sizes and limits.
-        plan: of the version before; measuring anew would take the cores from those who ask it.
+        name: name in the repository.
+        version: version number.
+        path: the version's `model.onnx`.
+        decoders: thread pool that decodes images.
+        options: the runtime, batch size and limits.
+        plan: execution plan of the previous version, if it is being served: measuring plans again would take the cores
+            from its requests.
 
     Raises:
-        ModelError: it cannot be loaded, was changed, or does not answer here what it was exported with.
+        ModelError: the file is damaged or cannot be executed here, or its golden images are classified differently.
     """
-    runtime, plan = (
-        _planned(path, options) if plan is None else (open_runtime(path, options.device, _told(options, plan)), plan)
-    )
+    started = time.monotonic()
+    if plan is None:
+        runtime, plan = _open_fastest(path, options)
+    else:
+        runtime = open_runtime(path, options.device, _runtime_options(options, plan))
     try:
         if runtime.manifest.golden:
             verify_answers(runtime, str(path))
-        runtime.run(np.zeros((plan.batch, *runtime.manifest.preprocess.shape), np.uint8))
+        runtime.run(np.zeros((plan.max_batch, *runtime.manifest.preprocess.shape), np.uint8))
     except BaseException:
         runtime.close()
         raise
-    _log.info("loaded %s version %d on %s: %s", name, version, options.device, plan)
+    seconds = time.monotonic() - started
+    _log.info("loaded model %s version %d on %s in %.1f s: %s", name, version, options.device, seconds, plan)
     return LoadedModel(name, version, runtime, plan, decoders, options)
 
 
-def _planned(path: Path, options: ServeOptions) -> tuple[Runtime, ExecutionPlan]:
-    """Open the runtime as it was asked to be executed, or else as is fastest here."""
-    checked = read_checked(path)  # once, for all
-    plans = possible_plans(options, checked[1].max_batch)
-    runtimes = [open_runtime(path, options.device, _told(options, plan), checked=checked) for plan in plans]
+def _open_fastest(path: Path, options: ServeOptions) -> tuple[Runtime, ExecutionPlan]:
+    """Open a model with the plan that is fastest on this machine, or with the only one that the options allow."""
+    model = read_model(path)
+    plans = candidate_plans(options, model.manifest.max_batch)
+    runtimes = [open_runtime(model, options.device, _runtime_options(options, plan)) for plan in plans]
     if len(plans) == 1:
         return runtimes[0], plans[0]
-    # In turn, and the best of several: what else the machine does meanwhile only slows down.
-    shape = checked[1].preprocess.shape
+    # Plans are measured in turn, and the best of several rounds counts: other load can only slow a plan down.
+    shape = model.manifest.preprocess.shape
     rounds = [
         [images_per_second(runtime.run, plan, shape) for runtime, plan in zip(runtimes, plans, strict=True)]
         for _ in range(_ROUNDS)
     ]
     speeds = [max(measured) for measured in zip(*rounds, strict=True)]
-    chosen = max(range(len(plans)), key=lambda number: speeds[number] * (_BETTER if number == 0 else 1))
+    fastest = max(range(len(plans)), key=lambda index: speeds[index] * (_FIRST_PLAN_BONUS if index == 0 else 1))
     for runtime in runtimes:
-        if runtime is not runtimes[chosen]:
+        if runtime is not runtimes[fastest]:
             runtime.close()
-    return runtimes[chosen], replace(plans[chosen], image_s=plans[chosen].instances / speeds[chosen])
+    return runtimes[fastest], replace(plans[fastest], image_s=plans[fastest].instances / speeds[fastest])
 
 
-def _told(options: ServeOptions, plan: ExecutionPlan) -> RuntimeOptions:
+def _runtime_options(options: ServeOptions, plan: ExecutionPlan) -> RuntimeOptions:
     return RuntimeOptions(
         threads=plan.threads,
         instances=plan.instances,
-        max_batch=plan.batch,
-        memory_mib=options.gpu_memory_mib,
-        graphs=options.cuda_graphs,
-        search=options.cudnn_search,
+        max_batch=plan.max_batch,
+        gpu_memory_mib=options.gpu_memory_mib,
+        cuda_graphs=options.cuda_graphs,
+        cudnn_search=options.cudnn_search,
     )

@@ -1,1 +1,1 @@
-"""Logs, metrics, traces, request ids, and the notifications that systemd expects."""
+"""Logs, metrics, traces, request IDs, and notifications to systemd."""

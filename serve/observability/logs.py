@@ -1,4 +1,4 @@
-"""Logs: one line an event on standard error, for people or as JSON, with the request's id wherever one is concerned."""
+"""Logging to standard error, one line per event, as text or JSON, with the request ID in lines about a request."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from unfreeze.serve.observability.request_ids import request_id
 
 LogFormat = Literal["human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-_OURS = "unfreeze"
+_PACKAGE = "unfreeze"
 _HUMAN = logging.Formatter("%(asctime)s %(levelname)-7s %(line)s")
 _JSON = JsonFormatter(
     ["levelname", "name", "message"], timestamp="time", rename_fields={"levelname": "level", "name": "logger"}
@@ -21,11 +21,11 @@ _JSON = JsonFormatter(
 
 @dataclass(frozen=True, kw_only=True)
 class LogOptions:
-    """What is logged, and how.
+    """Log format and level.
 
     Args:
-        log_format: "human", or "json" for one object a line.
-        log_level: the least that is logged; "debug" has a line for every request.
+        log_format: "human" for text, or "json" for one JSON object per line.
+        log_level: minimum level; "debug" logs every request.
     """
 
     log_format: LogFormat = "human"
@@ -33,16 +33,16 @@ class LogOptions:
 
 
 def start_logging(options: LogOptions) -> None:
-    """Log to standard error from now on.
+    """Configure logging to standard error.
 
-    Other packages' lines below `info` are left out: Pillow's tell what is in an image.
+    Other packages are never logged below `info`, because Pillow's debug messages contain image metadata.
 
     Args:
-        options: what, and how.
+        options: format and level.
     """
     level = logging.getLevelNamesMapping()[options.log_level.upper()]
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_add_request)
+    handler.addFilter(_add_request_id)
     if options.log_format == "json":
         handler.setFormatter(_JSON)
     else:
@@ -50,20 +50,21 @@ def start_logging(options: LogOptions) -> None:
         handler.setFormatter(_HUMAN)
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    warnings.filterwarnings("ignore", module="PIL")  # each text that a hostile image provokes would be kept for ever
-    logging.getLogger(_OURS).setLevel(level)
+    # Python remembers every distinct warning text, so texts that depend on the image would leak memory.
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger(_PACKAGE).setLevel(level)
 
 
-def _add_request(record: logging.LogRecord) -> bool:
-    """Add the id of the request that is being answered, if there is one."""
-    name = request_id.get()
-    if name:
-        record.request_id = name
+def _add_request_id(record: logging.LogRecord) -> bool:
+    """Add the ID of the current request, if any."""
+    current = request_id.get()
+    if current:
+        record.request_id = current
     return True
 
 
 def _add_line(record: logging.LogRecord) -> bool:
-    """Add the message in one line, and the request's id behind it: callers cannot write lines of their own."""
-    name = getattr(record, "request_id", "")
-    record.line = " ".join(record.getMessage().splitlines()) + f" [{name}]" * bool(name)
+    """Add the message as a single line followed by the request ID, so that clients cannot inject log lines."""
+    current = getattr(record, "request_id", "")
+    record.line = " ".join(record.getMessage().splitlines()) + f" [{current}]" * bool(current)
     return True

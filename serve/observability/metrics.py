@@ -1,4 +1,8 @@
-"""Prometheus metrics over HTTP: NVIDIA Triton's names where it has one, so that its dashboards work, and histograms."""
+"""Prometheus metrics over HTTP.
+
+Counters that NVIDIA Triton has too use its names, so that dashboards for Triton work unchanged. All other metrics are
+named `unfreeze_*`.
+"""
 
 import logging
 import threading
@@ -7,76 +11,82 @@ from typing import TypeVar
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from unfreeze.contract.errors import ServingError
 from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.registry import ModelRegistry
-from unfreeze.serve.protocol.model_statistics import shown_name
+from unfreeze.serve.protocol.model_statistics import protocol_name
 from unfreeze.serve.scheduling.statistics import BUCKETS, STAGES, Histogram, Statistics
-from unfreeze.serve.status import REFUSED
+from unfreeze.serve.status import ERRORS_BY_STATUS
 
+_LabeledStatistics = tuple[tuple[str, str], Statistics]  # of a model name and version
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_TYPE = "unknown"  # the client library writes counters with a suffix that Triton's do not have
+_LABELS = ("model", "version")
+_UNTYPED = "unknown"  # prometheus_client adds the suffix _total to counters, which Triton's names do not have
 _COUNTERS: dict[str, tuple[str, Callable[[Statistics], float]]] = {
-    "nv_inference_request_success": ("Requests that were answered", lambda told: told.success.count),
-    "nv_inference_count": ("Images that were classified", lambda told: told.images),
-    "nv_inference_exec_count": ("Batches that were executed", lambda told: told.executions),
-    "nv_inference_request_duration_us": ("Requests, from arrival to answer", lambda told: 1e6 * told.success.seconds),
-    "nv_inference_queue_duration_us": ("Requests, waiting", lambda told: 1e6 * told.queue.seconds),
-    "nv_inference_compute_input_duration_us": ("Requests, decoding", lambda told: 1e6 * told.decode.seconds),
-    "nv_inference_compute_infer_duration_us": ("Requests, in the runtime", lambda told: 1e6 * told.infer.seconds),
+    "nv_inference_request_success": ("Number of successful requests", lambda s: s.success.count),
+    "nv_inference_count": ("Number of classified images", lambda s: s.images),
+    "nv_inference_exec_count": ("Number of executed batches", lambda s: s.executions),
+    "nv_inference_request_duration_us": ("Cumulative request duration", lambda s: 1e6 * s.success.seconds),
+    "nv_inference_queue_duration_us": ("Cumulative queuing duration", lambda s: 1e6 * s.queue.seconds),
+    "nv_inference_compute_input_duration_us": ("Cumulative decoding duration", lambda s: 1e6 * s.decode.seconds),
+    "nv_inference_compute_infer_duration_us": ("Cumulative inference duration", lambda s: 1e6 * s.infer.seconds),
+}
+_STAGE_HELP = {
+    "queue": "Time that requests wait in the queue",
+    "decode": "Time to decode the images of a request",
+    "infer": "Time that the runtime takes for the batches of a request",
+    "request": "Time from the arrival of a request to its response",
 }
 
 
 class ModelCollector(Collector):
-    """Tells Prometheus what the models have done, at the moment that it asks.
+    """Collects the metrics of all models at the time of a scrape.
 
     Args:
-        models: what is served.
+        models: the served models.
     """
 
     def __init__(self, models: ModelRegistry) -> None:
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Give every metric of every version that is served or was, as long as its counts are known."""
-        served = _seen(lambda: tuple(self._models))
-        models = [(_of(model, encoded=encoded), told) for model in served for encoded, told in model.statistics.items()]
-        for name, (text, value) in _COUNTERS.items():
-            counter = Metric(name, text, _TYPE)
-            for labels, told in models:
-                counter.add_sample(name, labels, value(told))
-            yield counter
-        yield _failures(models)
-        refused = Metric("unfreeze_refused", "Requests that were refused, for whatever model, also unread", _TYPE)
-        for status, count in _seen(REFUSED.copy).items():
-            refused.add_sample(refused.name, {"status": status}, count)
-        yield refused
-        pending = Metric("nv_inference_pending_request_count", "Images that wait", "gauge")
-        for model in served:
-            pending.add_sample(pending.name, _of(model, encoded=False), model.pending)
-        yield pending
-        ready = Metric("unfreeze_model_ready", "1 for a version that can be asked, 0 for one that cannot", "gauge")
-        for state in _seen(self._models.states):
-            ready.add_sample(ready.name, {"model": state.name, "version": state.version}, state.state == "READY")
-        yield ready
+        """Yield the metrics of all loaded model versions."""
+        loaded = _retry_if_modified(lambda: tuple(self._models))
+        statistics = [
+            (_labels(model, encoded=encoded), counts)
+            for model in loaded
+            for encoded, counts in model.statistics.items()
+        ]
+        yield from _counters(statistics)
+        yield _failures(statistics)
+        yield _errors_by_status()
+        yield _pending(loaded)
+        yield self._readiness()
         for stage in STAGES:
-            yield _histogram(stage, models)
+            yield _histogram(stage, statistics)
+
+    def _readiness(self) -> Metric:
+        ready = GaugeMetricFamily("unfreeze_model_ready", "1 if the model version is ready, else 0", labels=_LABELS)
+        for version in _retry_if_modified(self._models.states):
+            ready.add_metric((version.name, version.version), version.state == "READY")
+        return ready
 
 
 def start_metrics(models: ModelRegistry, host: str, port: int) -> "MetricsServer":
-    """Answer `GET /metrics` from a thread of its own.
+    """Serve `GET /metrics` from a separate thread.
 
     Args:
-        models: what is served.
-        host: the address to listen on.
-        port: to listen on; 0 for any free one.
+        models: the served models.
+        host: address to listen on.
+        port: port to listen on; 0 for any free port.
 
     Raises:
-        ServingError: the address cannot be listened on.
+        ServingError: the address is not available.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ModelCollector(models))
@@ -86,19 +96,19 @@ def start_metrics(models: ModelRegistry, host: str, port: int) -> "MetricsServer
         server = MetricsServer(*start_http_server(port, host, registry))
     except OSError as error:
         raise ServingError(
-            f"cannot listen for metrics on {host}:{port}: {error.strerror}; choose another --metrics-port or "
-            "--metrics-host, or --no-metrics"
+            f"cannot listen for metrics on {host}:{port}: {error.strerror}; change --metrics-port or --metrics-host, "
+            "or disable metrics with --no-metrics"
         ) from None
     _log.info("metrics on http://%s:%d/metrics", f"[{host}]" if ":" in host else host, server.port)
     return server
 
 
 class MetricsServer:
-    """A running HTTP server of metrics.
+    """A running HTTP server for metrics.
 
     Args:
-        server: that answers.
-        thread: that it runs in.
+        server: HTTP server.
+        thread: thread that runs it.
     """
 
     def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
@@ -106,46 +116,71 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that the server listens on."""
         return int(self._server.server_port)
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the server and its thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
-_Told = tuple[dict[str, str], Statistics]
-_T = TypeVar("_T")
-
-
-def _seen(look: Callable[[], _T]) -> _T:
-    """Look at what the event loop's thread may change meanwhile; then look again."""
+def _retry_if_modified(read: Callable[[], _T]) -> _T:
+    """Read a dictionary that the event loop's thread may modify meanwhile."""
     while True:
         try:
-            return look()
-        except RuntimeError:  # a dictionary changed its size
+            return read()
+        except RuntimeError:  # dictionary changed size during iteration
             continue
 
 
-def _of(model: LoadedModel, *, encoded: bool) -> dict[str, str]:
-    return {"model": shown_name(model, encoded=encoded), "version": model.version}
+def _labels(model: LoadedModel, *, encoded: bool) -> tuple[str, str]:
+    return protocol_name(model, encoded=encoded), model.version
 
 
-def _failures(models: Iterable[_Told]) -> Metric:
-    failures = Metric("nv_inference_request_failure", "Requests that were refused or failed", _TYPE)
-    for labels, told in models:
-        for reason, duration in told.failures.copy().items():
-            failures.add_sample(failures.name, {**labels, "reason": reason}, duration.count)
+def _counters(statistics: Iterable[_LabeledStatistics]) -> Iterator[Metric]:
+    for name, (text, value) in _COUNTERS.items():
+        counter = Metric(name, text, _UNTYPED)
+        for labels, counts in statistics:
+            counter.add_sample(name, dict(zip(_LABELS, labels, strict=True)), value(counts))
+        yield counter
+
+
+def _failures(statistics: Iterable[_LabeledStatistics]) -> Metric:
+    failures = Metric("nv_inference_request_failure", "Number of failed requests, by reason", _UNTYPED)
+    for labels, counts in statistics:
+        for reason, duration in counts.failures.copy().items():
+            sample_labels = dict(zip(_LABELS, labels, strict=True)) | {"reason": reason}
+            failures.add_sample(failures.name, sample_labels, duration.count)
     return failures
 
 
-def _histogram(stage: str, models: Iterable[_Told]) -> Metric:
-    family = HistogramMetricFamily(f"unfreeze_{stage}_seconds", f"Requests: {stage}", labels=("model", "version"))
-    for labels, told in models:
-        histogram = told.stages[stage]
-        family.add_metric(tuple(labels.values()), list(_cumulative(histogram)), histogram.seconds)
+def _errors_by_status() -> Metric:
+    errors = CounterMetricFamily(
+        "unfreeze_request_errors",
+        "Number of failed requests to any model, by gRPC status; includes requests rejected before they were read",
+        labels=("status",),
+    )
+    for status, count in _retry_if_modified(ERRORS_BY_STATUS.copy).items():
+        errors.add_metric((status,), count)
+    return errors
+
+
+def _pending(models: Iterable[LoadedModel]) -> Metric:
+    pending = GaugeMetricFamily(
+        "nv_inference_pending_request_count", "Number of images in the queue or in a batch", labels=_LABELS
+    )
+    for model in models:
+        pending.add_metric(_labels(model, encoded=False), model.pending)
+    return pending
+
+
+def _histogram(stage: str, statistics: Iterable[_LabeledStatistics]) -> Metric:
+    family = HistogramMetricFamily(f"unfreeze_{stage}_duration_seconds", _STAGE_HELP[stage], labels=_LABELS)
+    for labels, counts in statistics:
+        histogram = counts.stages[stage]
+        family.add_metric(labels, list(_cumulative(histogram)), histogram.seconds)
     return family
 
 

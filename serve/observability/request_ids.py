@@ -1,4 +1,4 @@
-"""A name for every request, by which its log lines are found: the caller's own, or one made here."""
+"""Request IDs: each request has an ID, sent by the client or generated, that is added to its log lines."""
 
 import logging
 import random
@@ -11,21 +11,21 @@ from typing import Any
 
 import grpc
 
-from unfreeze.serve.protocol.handlers import Behavior, wrapped
+from unfreeze.serve.protocol.handlers import Method, wrap_handler
 
 HEADER = "x-request-id"
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-_MOST = 128
-_STRANGE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
+_MAX_LENGTH = 128
+_DISALLOWED = re.compile(r"[^A-Za-z0-9._:/+=@-]")
 _log = logging.getLogger(__name__)
 
 
 class RequestIdInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Names every request, tells its caller the name in the trailing metadata, and logs it at the level debug.
+    """Assigns an ID to each request, returns it in the trailing metadata, and logs each request at level debug.
 
-    The name is the metadata's `x-request-id`, else the `id` of the Open Inference Protocol's message, else a new one.
-    In a stream, messages that have an `id` are logged under it.
+    The ID is the metadata `x-request-id`, else the `id` of an Open Inference Protocol message, else a random one. In a
+    stream, log lines about a message with its own `id` have that ID.
     """
 
     async def intercept_service(
@@ -33,99 +33,110 @@ class RequestIdInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """Wrap the method that was called.
+        """Wrap the handler of a call.
 
         Args:
-            continuation: finds it.
-            handler_call_details: its name, and the caller's metadata.
+            continuation: looks up the handler.
+            handler_call_details: method name and metadata of the call.
 
         Returns:
-            What answers the call; None where there is no such method.
+            The wrapped handler, or None if the method does not exist.
         """
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method, given = handler_call_details.method, given_id(handler_call_details.invocation_metadata)
-        one, many = partial(_one, method=method, given=given), partial(_many, method=method, given=given)
-        return wrapped(handler, one, many, handler.request_deserializer)
+        method_name = handler_call_details.method
+        client_id = id_from_metadata(handler_call_details.invocation_metadata)
+        return wrap_handler(
+            handler,
+            partial(_wrap_unary, method_name=method_name, client_id=client_id),
+            partial(_wrap_stream, method_name=method_name, client_id=client_id),
+            handler.request_deserializer,
+        )
 
 
-def given_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Find the name that a caller gave to a request.
+def id_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Read the request ID from the metadata of a call.
 
     Args:
-        metadata: of the call.
+        metadata: metadata of the call.
 
     Returns:
-        At most 128 characters, each a letter, a digit or one of `._:/+=@-`; others are replaced. Empty where there is
-        none.
+        At most 128 characters, each a letter, a digit or one of `._:/+=@-`; other characters are replaced by `_`.
+        Empty if the metadata has no request ID.
     """
     for key, value in metadata:
         if key == HEADER and isinstance(value, str):
-            return _cleaned(value)
+            return _sanitize(value)
     return ""
 
 
-def _one(behave: Behavior, method: str, given: str) -> Behavior:
-    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+def _wrap_unary(method: Method, method_name: str, client_id: str) -> Method:
+    async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
         started = time.monotonic()
-        named = _name(request, context, given, single=True)
+        request = _assign_id(request, context, client_id, returns_stream=False)
         try:
-            return await behave(named, context)
+            return await method(request, context)
         finally:
-            _tell(method, context, started)
+            _log_request(method_name, context, started)
 
-    return answer
+    return handle
 
 
-def _many(behave: Behavior, method: str, given: str) -> Behavior:
-    async def answer(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+def _wrap_stream(method: Method, method_name: str, client_id: str) -> Method:
+    async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         started = time.monotonic()
-        named = _name(request, context, given, single=False)
+        request = _assign_id(request, context, client_id, returns_stream=True)
         try:
-            answering = behave(named, context)
-            if not hasattr(answering, "__aiter__"):  # it writes by itself, or refuses
-                await answering
+            responses = method(request, context)
+            if not hasattr(responses, "__aiter__"):  # a coroutine that writes to the context, or rejects the call
+                await responses
                 return
-            async for response in answering:
+            async for response in responses:
                 yield response
         finally:
-            _tell(method, context, started)
+            _log_request(method_name, context, started)
 
-    return answer
+    return handle
 
 
-def _name(request: Any, context: grpc.aio.ServicerContext, given: str, *, single: bool) -> Any:
-    """Name a request; gives it back, and a stream so that each of its messages is named as it is read."""
-    streamed = hasattr(request, "__aiter__")
-    name = given or ("" if streamed else _own_id(request)) or f"{random.getrandbits(64):016x}"
-    request_id.set(name)
-    context.set_trailing_metadata(((HEADER, name),))
-    if not streamed:
+def _assign_id(request: Any, context: grpc.aio.ServicerContext, client_id: str, *, returns_stream: bool) -> Any:
+    """Set the ID of a call; returns the request, with a stream wrapped so that it sets the ID of each message."""
+    is_stream = hasattr(request, "__aiter__")
+    assigned = client_id or ("" if is_stream else _message_id(request)) or f"{random.getrandbits(64):016x}"
+    request_id.set(assigned)
+    _return_id(context, assigned)
+    if not is_stream:
         return request
-    if single and not given:  # a call of one message, which is read later
-        return _each_named(request, name, lambda own: context.set_trailing_metadata(((HEADER, own),)))
-    return _each_named(request, name, lambda _own: None)
+    if returns_stream or client_id:
+        return _with_message_ids(request, assigned, lambda _id: None)
+    return _with_message_ids(request, assigned, partial(_return_id, context))  # a unary call that is read late
 
 
-async def _each_named(requests: AsyncIterator[Any], name: str, tell: Callable[[str], None]) -> AsyncIterator[Any]:
+def _return_id(context: grpc.aio.ServicerContext, assigned: str) -> None:
+    context.set_trailing_metadata(((HEADER, assigned),))
+
+
+async def _with_message_ids(
+    requests: AsyncIterator[Any], stream_id: str, on_message_id: Callable[[str], None]
+) -> AsyncIterator[Any]:
     async for request in requests:
-        if own := _own_id(request):
-            tell(own)
-        request_id.set(own or name)  # of the task that reads the stream, and of those that it starts next
+        if message_id := _message_id(request):
+            on_message_id(message_id)
+        request_id.set(message_id or stream_id)  # for the task that reads the stream and the tasks it starts next
         yield request
 
 
-def _own_id(message: object) -> str:
-    own = getattr(message, "id", "")
-    return _cleaned(own) if own and isinstance(own, str) else ""
+def _message_id(message: object) -> str:
+    message_id = getattr(message, "id", "")
+    return _sanitize(message_id) if message_id and isinstance(message_id, str) else ""
 
 
-def _cleaned(text: str) -> str:
-    return _STRANGE.sub("_", text[:_MOST])
+def _sanitize(text: str) -> str:
+    return _DISALLOWED.sub("_", text[:_MAX_LENGTH])
 
 
-def _tell(method: str, context: grpc.aio.ServicerContext, started: float) -> None:
+def _log_request(method_name: str, context: grpc.aio.ServicerContext, started: float) -> None:
     if not _log.isEnabledFor(logging.DEBUG):
         return
     code = grpc.StatusCode.CANCELLED if context.cancelled() else context.code()
@@ -133,8 +144,8 @@ def _tell(method: str, context: grpc.aio.ServicerContext, started: float) -> Non
     duration_ms = round(1000 * (time.monotonic() - started), 3)
     _log.debug(
         "%s: %s in %.1f ms",
-        method,
+        method_name,
         status,
         duration_ms,
-        extra={"method": method, "status": status, "duration_ms": duration_ms},
+        extra={"method": method_name, "status": status, "duration_ms": duration_ms},
     )

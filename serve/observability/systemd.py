@@ -1,4 +1,4 @@
-"""Tell a service manager how the server is: systemd's protocol, datagrams to the socket that it names."""
+"""Notifications to systemd: the sd_notify protocol, which sends datagrams to the socket named by `NOTIFY_SOCKET`."""
 
 import asyncio
 import os
@@ -6,54 +6,55 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
-_PER_PERIOD = 2
+_PINGS_PER_TIMEOUT = 2
 
 
-class Notifier:
-    """Sends a server's states to its service manager; does nothing where there is none.
+class SystemdNotifier:
+    """Sends state changes and watchdog pings to the service manager; does nothing if there is none.
 
     Args:
-        environment: says where it listens, `NOTIFY_SOCKET`, and how long it waits for a sign of life, `WATCHDOG_USEC`.
+        environment: environment variables: `NOTIFY_SOCKET`, the socket's address, and `WATCHDOG_USEC`, the watchdog
+            timeout in microseconds.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
-        # In the abstract namespace an address begins with a zero byte, which no variable can hold.
+        # "@" stands for the zero byte at the start of an address in Linux's abstract namespace.
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._watchdog_s = _watchdog_s(environment)
+        self._watchdog_s = _watchdog_timeout_s(environment)
 
-    def tell(self, *states: str) -> None:
-        """Send states, such as `READY=1`; what cannot be sent is left unsaid, for the server is more important.
+    def notify(self, *states: str) -> None:
+        """Send states; errors are ignored, because they must not stop the server.
 
         Args:
-            states: each a name and a value.
+            states: assignments such as `READY=1`.
         """
         if not self._address:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.settimeout(0)  # a manager that does not read must not hold the loop
+            sender.settimeout(0)  # a full socket buffer must not block the event loop
             sender.sendto("\n".join(states).encode(), self._address)
 
     @asynccontextmanager
-    async def alive(self) -> AsyncIterator[None]:
-        """Give a sign of life twice in a period for as long as the body runs, from its event loop.
+    async def watchdog(self) -> AsyncIterator[None]:
+        """Send two pings per watchdog timeout from the event loop while the body runs.
 
-        A loop that is stuck gives none, and is started anew.
+        If the event loop is blocked, pings stop, and systemd restarts the server.
         """
-        watchdog = asyncio.create_task(self._watch(), name="watchdog")
+        pings = asyncio.create_task(self._send_pings(), name="watchdog")
         try:
             yield
         finally:
-            watchdog.cancel()
+            pings.cancel()
 
-    async def _watch(self) -> None:
+    async def _send_pings(self) -> None:
         while self._watchdog_s:
-            self.tell("WATCHDOG=1")
-            await asyncio.sleep(self._watchdog_s / _PER_PERIOD)
+            self.notify("WATCHDOG=1")
+            await asyncio.sleep(self._watchdog_s / _PINGS_PER_TIMEOUT)
 
 
-def _watchdog_s(environment: Mapping[str, str]) -> float:
-    """Say how long the manager waits for a sign of life; 0 where it waits for none, or for another process's."""
-    period = environment.get("WATCHDOG_USEC", "")
-    of_us = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
-    return int(period) / 1e6 if of_us and period.isdecimal() else 0.0
+def _watchdog_timeout_s(environment: Mapping[str, str]) -> float:
+    """Return the watchdog timeout in seconds; 0 if there is none or it is for another process."""
+    timeout_us = environment.get("WATCHDOG_USEC", "")
+    for_this_process = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    return int(timeout_us) / 1e6 if for_this_process and timeout_us.isdecimal() else 0.0

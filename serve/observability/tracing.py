@@ -1,4 +1,4 @@
-"""OpenTelemetry traces of requests: a span for each, below the caller's, sent as the OTEL_* variables say."""
+"""OpenTelemetry tracing: one span per request, exported with OTLP as configured by the OTEL_* environment variables."""
 
 from typing import TYPE_CHECKING
 
@@ -9,38 +9,38 @@ from unfreeze.contract.errors import ServingError, first_line
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-_NAME = "unfreeze"
+_DEFAULT_SERVICE_NAME = "unfreeze"
 
 
 class Tracing:
-    """Spans for every request, in batches to an OTLP collector; `close` sends those that are left.
+    """Creates a span for each request and exports spans in batches; `close` exports the remaining ones.
 
     Raises:
-        ServingError: OpenTelemetry is not installed, or its variables ask for what it does not know.
+        ServingError: OpenTelemetry is not installed, or an OTEL_* variable has an unsupported value.
     """
 
     def __init__(self) -> None:
         try:
             from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
-            self._provider = _provider()
+            self._provider = _tracer_provider()
         except ImportError as error:
             raise ServingError(
-                f"--tracing needs OpenTelemetry ({first_line(error)}): pip install 'unfreeze[tracing]'"
+                f"--tracing requires OpenTelemetry ({first_line(error)}): pip install 'unfreeze[tracing]'"
             ) from error
         except ValueError as error:
             raise ServingError(
-                f"OpenTelemetry cannot be started; see its OTEL_* variables: {first_line(error)}"
+                f"cannot start OpenTelemetry; check the OTEL_* environment variables: {first_line(error)}"
             ) from error
         self.interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(tracer_provider=self._provider)
 
     def close(self) -> None:
-        """Send what is left; blocks, for as long as OTEL_EXPORTER_OTLP_TIMEOUT says at most."""
+        """Export the remaining spans; blocks for at most OTEL_EXPORTER_OTLP_TIMEOUT."""
         self._provider.shutdown()
 
 
-def _provider() -> "TracerProvider":
-    """Make what collects spans and sends them, by gRPC."""
+def _tracer_provider() -> "TracerProvider":
+    """Create a tracer provider that exports spans over gRPC."""
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -48,7 +48,7 @@ def _provider() -> "TracerProvider":
 
     resource = Resource.create()
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        resource = resource.merge(Resource({SERVICE_NAME: _NAME}))
+        resource = resource.merge(Resource({SERVICE_NAME: _DEFAULT_SERVICE_NAME}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

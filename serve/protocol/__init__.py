@@ -1,1 +1,1 @@
-"""The gRPC services: they translate between messages and models, and refuse what cannot be read."""
+"""gRPC services and interceptors: they translate between protocol messages and models, and validate requests."""

@@ -1,4 +1,7 @@
-"""The service `unfreeze.v1.Classifier`: encoded images in, labels out. The error interceptor answers what it raises."""
+"""The service `unfreeze.v1.Classifier`: encoded images in, labels out.
+
+Its methods raise errors; `ErrorInterceptor` maps them to a gRPC status.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -11,17 +14,17 @@ from unfreeze.contract.prediction import top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
 from unfreeze.serve.models.registry import ModelRegistry
-from unfreeze.serve.protocol.streams import in_order
-from unfreeze.serve.status import deadline_of, refusal_of
+from unfreeze.serve.protocol.streams import map_in_order
+from unfreeze.serve.status import deadline_of, status_of
 
-_DEFAULT_TOP = 5
+_DEFAULT_TOP_K = 5
 
 
 class ClassifierService(ClassifierServicer):
-    """Answers `unfreeze.v1.Classifier`.
+    """Implements `unfreeze.v1.Classifier`.
 
     Args:
-        models: what is served.
+        models: the served models.
     """
 
     def __init__(self, models: ModelRegistry) -> None:
@@ -35,14 +38,14 @@ class ClassifierService(ClassifierServicer):
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         deadline = deadline_of(context)
 
-        async def answer(request: pb.PredictRequest) -> pb.PredictStreamResponse:
+        async def handle(request: pb.PredictRequest) -> pb.PredictStreamResponse:
             try:
                 return pb.PredictStreamResponse(response=await self._predict(request, deadline))
-            except Exception as error:  # noqa: BLE001 - one request's error does not end the stream
-                refusal = refusal_of(error)
-                return pb.PredictStreamResponse(error=pb.Refusal(code=refusal.code, message=refusal.message))
+            except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
+                status = status_of(error)
+                return pb.PredictStreamResponse(error=pb.Error(code=status.number, message=status.message))
 
-        async for response in in_order(requests, answer):
+        async for response in map_in_order(requests, handle):
             yield response
 
     async def ListModels(
@@ -50,47 +53,51 @@ class ClassifierService(ClassifierServicer):
     ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
             models=[
-                pb.ModelVersion(name=one.name, version=one.version, state=one.state, reason=one.reason)
-                for one in self._models.states()
+                pb.ModelVersion(name=version.name, version=version.version, state=version.state, reason=version.reason)
+                for version in self._models.states()
             ]
         )
 
     async def DescribeModel(
         self, request: pb.DescribeModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.DescribeModelResponse:
-        model = self._models.find(self._named(request.model), request.version)
+        model = self._models.find(self._model_name(request.model), request.version)
         manifest = model.manifest
         height, width, _ = manifest.preprocess.shape
         return pb.DescribeModelResponse(
             name=model.name,
             version=model.version,
             labels=manifest.labels,
-            height=height,
-            width=width,
+            input_height=height,
+            input_width=width,
             precision=manifest.precision,
             sha256=manifest.sha256,
             metrics=manifest.metrics,
             abstain_below=manifest.abstain_below,
-            max_batch=model.max_batch,
-            plan=str(model.plan),
+            max_batch_size=model.max_batch,
+            execution_plan=str(model.plan),
         )
 
     async def _predict(self, request: pb.PredictRequest, deadline: float | None) -> pb.PredictResponse:
-        with self._models.use(self._named(request.model), request.version) as model:
-            answers = await model.classify(request.images, deadline)
-            top = request.top or _DEFAULT_TOP
+        with self._models.use(self._model_name(request.model), request.version) as model:
+            probabilities = await model.classify(request.images, deadline)
+            top_k = request.top_k or _DEFAULT_TOP_K
             return pb.PredictResponse(
                 model=model.name,
                 version=model.version,
-                predictions=[_prediction(row, model.manifest.labels, top) for row in answers],
+                predictions=[_prediction(row, model.manifest.labels, top_k) for row in probabilities],
             )
 
-    def _named(self, name: str) -> str:
+    def _model_name(self, name: str) -> str:
         if not name and len(self._models.names) > 1:
-            raise InvalidRequestError("the request names no model, and there are several")
+            raise InvalidRequestError(
+                "the request has no model name; it is required because the server has several models"
+            )
         return name
 
 
-def _prediction(row: Float32[np.ndarray, " c"], labels: tuple[str, ...], top: int) -> pb.Prediction:
-    named = top_predictions(row, labels, top)
-    return pb.Prediction(labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in named])
+def _prediction(probabilities: Float32[np.ndarray, " c"], labels: tuple[str, ...], top_k: int) -> pb.Prediction:
+    predictions = top_predictions(probabilities, labels, top_k)
+    return pb.Prediction(
+        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in predictions]
+    )

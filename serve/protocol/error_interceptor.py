@@ -1,6 +1,7 @@
-"""What stands between the wire and every service: messages that cannot be read, and failures that no service has met.
+"""Error handling for every service: malformed messages, and exceptions that a service does not handle.
 
-gRPC itself would answer both with UNKNOWN and Python's own words, and log a trace for every broken message.
+Without it, gRPC would respond to both with UNKNOWN and the text of the Python exception, and would log a traceback for
+every malformed message.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,21 +11,21 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from unfreeze.contract.errors import InvalidRequestError
-from unfreeze.serve.protocol.handlers import Behavior, wrapped
-from unfreeze.serve.status import refuse
+from unfreeze.serve.protocol.handlers import Method, wrap_handler
+from unfreeze.serve.status import abort
 
-_UNREADABLE = "the message cannot be read; it is no serialized message of the type that this method takes"
-_MOST_FIELDS = 100_000
-_TOO_MANY = f"the message holds more than {_MOST_FIELDS:,} fields; send fewer images at a time"
-_LEAST_BYTES = 2  # of a field
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_VARINT = 10
+_MALFORMED = "the request cannot be parsed: it is not a valid protobuf message of this method's request type"
+_MAX_FIELDS = 100_000
+_TOO_MANY_FIELDS = f"the request message has more than {_MAX_FIELDS:,} fields; send fewer images per request"
+_MIN_FIELD_BYTES = 2
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Lets services see only messages that can be read; refuses others, and whatever a service let through.
+    """Rejects malformed messages, and maps exceptions of the services to a gRPC status.
 
-    Every method of the services is a coroutine function or, where it answers a stream, an asynchronous generator.
+    Every service method must be a coroutine function or, if it returns a stream, an asynchronous generator.
     """
 
     async def intercept_service(
@@ -32,95 +33,105 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """Wrap the method that was called.
+        """Wrap the handler of a call.
 
         Args:
-            continuation: finds it.
-            handler_call_details: its name.
+            continuation: looks up the handler.
+            handler_call_details: method name and metadata of the call.
 
         Returns:
-            What answers the call; None where there is no such method.
+            The wrapped handler, or None if the method does not exist.
         """
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return wrapped(handler, _one, _many, _reader(handler.request_deserializer))
+        return wrap_handler(handler, _wrap_unary, _wrap_stream, _safe_deserializer(handler.request_deserializer))
 
 
-def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Read a message, or give the error in its place: gRPC would answer what is raised here by itself."""
+def _safe_deserializer(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return the error instead of raising it, because gRPC would respond to an exception raised here itself."""
 
-    def read(data: bytes) -> Any:
+    def deserialize_or_error(data: bytes) -> Any:
         try:
-            # Two bytes of an empty field become some hundred in memory: a message of 64 MiB would take gigabytes.
-            if len(data) > _LEAST_BYTES * _MOST_FIELDS and _has_too_many_fields(data):
-                return InvalidRequestError(_TOO_MANY)
+            # An empty field takes 2 bytes in a message and some hundred bytes in memory, so a message of 64 MiB could
+            # take gigabytes.
+            if len(data) > _MIN_FIELD_BYTES * _MAX_FIELDS and _has_too_many_fields(data):
+                return InvalidRequestError(_TOO_MANY_FIELDS)
             return deserialize(data)
         except (DecodeError, IndexError):
-            return InvalidRequestError(_UNREADABLE)
+            return InvalidRequestError(_MALFORMED)
 
-    return read
+    return deserialize_or_error
 
 
 def _has_too_many_fields(data: bytes) -> bool:
-    """Count a message's own fields, not those of what it holds; DecodeError or IndexError where it cannot be."""
-    at = 0
-    for _ in range(_MOST_FIELDS):
-        if at >= len(data):
+    """Check the number of top-level fields of a serialized message; nested fields are not counted.
+
+    Raises:
+        DecodeError: a varint is longer than 10 bytes.
+        IndexError: the message is truncated.
+    """
+    offset = 0
+    for _ in range(_MAX_FIELDS):
+        if offset >= len(data):
             return False
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind in (_VARINT, _LENGTH):
-            value, at = _varint(data, at)
-            at += value if kind == _LENGTH else 0
+        tag, offset = _read_varint(data, offset)
+        wire_type = tag & 7
+        if wire_type in (_VARINT, _LENGTH_DELIMITED):
+            value, offset = _read_varint(data, offset)
+            offset += value if wire_type == _LENGTH_DELIMITED else 0
         else:
-            at += {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(kind, 0)  # a group's begin and end have no content
-    return at < len(data)
+            offset += {_FIXED64: 8, _FIXED32: 4}.get(wire_type, 0)  # group start and end tags have no payload
+    return offset < len(data)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number, seven bits a byte, the lowest first; gives where the next byte stands."""
+def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Decode a base-128 varint; returns its value and the offset of the next byte."""
     value = 0
-    for shift in range(0, 7 * _LONGEST_VARINT, 7):
-        value |= (data[at] & 0x7F) << shift
-        at += 1
-        if data[at - 1] < 0x80:  # noqa: PLR2004 - the last one has no eighth bit
-            return value, at
-    raise DecodeError("a number that does not end")
+    for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+        value |= (data[offset] & 0x7F) << shift
+        offset += 1
+        if data[offset - 1] < 0x80:  # noqa: PLR2004 - the last byte has no continuation bit
+            return value, offset
+    raise DecodeError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
 
 
-def _readable(request: Any) -> Any:
-    """Give a message, or each of a stream's; raises where it cannot be read."""
+def _checked(request: Any) -> Any:
+    """Return a request, or a stream that checks each of its messages.
+
+    Raises:
+        InvalidRequestError: the message is malformed.
+    """
     if isinstance(request, InvalidRequestError):
         raise request
-    return _each_readable(request) if hasattr(request, "__aiter__") else request
+    return _checked_stream(request) if hasattr(request, "__aiter__") else request
 
 
-async def _each_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _readable(request)
+        yield _checked(request)
 
 
-def _one(behave: Behavior) -> Behavior:
-    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+def _wrap_unary(method: Method) -> Method:
+    async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
-            return await behave(_readable(request), context)
-        except (grpc.aio.AbortError, grpc.aio.InternalError):  # gRPC has ended the call itself
+            return await method(_checked(request), context)
+        except (grpc.aio.AbortError, grpc.aio.InternalError):  # gRPC has already ended the call
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets no trace of it
-            await refuse(context, error)
+        except Exception as error:  # noqa: BLE001 - no exception may reach the caller as a traceback
+            await abort(context, error)
 
-    return answer
+    return handle
 
 
-def _many(behave: Behavior) -> Behavior:
-    async def answer(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+def _wrap_stream(method: Method) -> Method:
+    async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         try:
-            async for response in behave(_readable(request), context):
+            async for response in method(_checked(request), context):
                 yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            await refuse(context, error)
+            await abort(context, error)
 
-    return answer
+    return handle

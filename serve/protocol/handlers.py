@@ -1,30 +1,36 @@
-"""Wrap a method of gRPC, whatever of it is a stream."""
+"""Wrap RPC method handlers, whether requests and responses are single messages or streams."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import grpc
 
-Behavior: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Any]
-_Wrap: TypeAlias = Callable[[Behavior], Behavior]
+Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Any]
+_Wrapper: TypeAlias = Callable[[Method], Method]
 
 
-def wrapped(
-    handler: grpc.RpcMethodHandler, one: _Wrap, many: _Wrap, read: Callable[[bytes], Any] | None
+def wrap_handler(
+    handler: grpc.RpcMethodHandler,
+    wrap_unary: _Wrapper,
+    wrap_stream: _Wrapper,
+    deserializer: Callable[[bytes], Any] | None,
 ) -> grpc.RpcMethodHandler:
-    """Put something around a method.
+    """Replace the method of a handler with a wrapped one.
 
     Args:
-        handler: the method.
-        one: wraps what answers with one message.
-        many: wraps what answers with a stream.
-        read: reads a message.
+        handler: handler to wrap.
+        wrap_unary: wraps a method that returns one response.
+        wrap_stream: wraps a method that returns a stream of responses.
+        deserializer: parses request messages.
+
+    Returns:
+        A handler of the same cardinality.
     """
-    write = handler.response_serializer
+    serializer = handler.response_serializer
     if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(one(handler.unary_unary), read, write)
+        return grpc.unary_unary_rpc_method_handler(wrap_unary(handler.unary_unary), deserializer, serializer)
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(many(handler.unary_stream), read, write)
+        return grpc.unary_stream_rpc_method_handler(wrap_stream(handler.unary_stream), deserializer, serializer)
     if handler.stream_unary:
-        return grpc.stream_unary_rpc_method_handler(one(handler.stream_unary), read, write)
-    return grpc.stream_stream_rpc_method_handler(many(handler.stream_stream), read, write)
+        return grpc.stream_unary_rpc_method_handler(wrap_unary(handler.stream_unary), deserializer, serializer)
+    return grpc.stream_stream_rpc_method_handler(wrap_stream(handler.stream_stream), deserializer, serializer)

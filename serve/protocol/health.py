@@ -1,7 +1,7 @@
-"""`grpc.health.v1`: Check and Watch, for the server and for each service and model.
+"""The gRPC health checking protocol `grpc.health.v1`: Check and Watch for the server and for each service and model.
 
-grpcio's own servicer never ends a watch, so that one watcher holds a server that is going down until its grace is
-over, and it forgets the other watchers of a service when one of them leaves.
+It replaces grpcio's own servicer, which never ends a watch, so that one watching client delays the shutdown until the
+drain timeout; and which forgets all other watchers of a service when one of them disconnects.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class HealthService(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
-    """Answers `grpc.health.v1.Health`; use it in the event loop that it serves in."""
+    """Implements `grpc.health.v1.Health`; not thread-safe, use it in the server's event loop only."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {}
@@ -25,37 +25,41 @@ class HealthService(HealthServicer):  # type: ignore[misc]  # grpcio-health-chec
         self._closing = False
 
     def set_serving(self, services: Iterable[str]) -> None:
-        """Say SERVING of these, and NOT_SERVING of those before them; the empty name stands for the server."""
+        """Set these services to SERVING and all others to NOT_SERVING.
+
+        Args:
+            services: names of services and models; the empty name stands for the whole server.
+        """
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING) | dict.fromkeys(services, SERVING)
-        self._tell()
+        self._notify_watchers()
 
     def close(self) -> None:
-        """Say NOT_SERVING of everything, then end all watches."""
+        """Set all services to NOT_SERVING, then end all watches."""
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         self._closing = True
-        self._tell()
+        self._notify_watchers()
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
         status = self._statuses.get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service or model {request.service!r:.200}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service or model {request.service!r:.200}")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        told: int | None = None
+        last_sent: int | None = None
         while True:
             changed, status = self._changed, self._statuses.get(request.service, UNKNOWN)
-            if status != told:
+            if status != last_sent:
                 yield health_pb2.HealthCheckResponse(status=status)
-                told = status
+                last_sent = status
             if self._closing:
                 return
             await changed.wait()
 
-    def _tell(self) -> None:
+    def _notify_watchers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

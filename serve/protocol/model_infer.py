@@ -1,4 +1,4 @@
-"""ModelInfer: a request of the Open Inference Protocol in, its response out."""
+"""ModelInfer of the Open Inference Protocol: parse the request, run the model, build the response."""
 
 import asyncio
 import struct
@@ -20,8 +20,8 @@ from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
 ENCODED_INPUT = "image"
-_LARGE = 2**20
-_LENGTH = struct.Struct("<I")
+_LARGE_BYTES = 2**20
+_ELEMENT_LENGTH = struct.Struct("<I")
 _OUTPUT_PARAMETERS = {"binary_data", "classification"}
 _T = TypeVar("_T")
 
@@ -29,39 +29,49 @@ _T = TypeVar("_T")
 async def infer(
     models: ModelRegistry, request: pb.ModelInferRequest, deadline: Callable[[int], float | None]
 ) -> pb.ModelInferResponse:
-    """Answer a request.
+    """Process a ModelInfer request.
 
     Args:
-        models: what is served.
-        request: its input holds prepared images, or for the model NAME.encoded encoded ones.
-        deadline: from the request's own timeout, in microseconds or 0, to when its caller stops waiting.
+        models: the served models.
+        request: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
+        deadline: maps the timeout of the request, in microseconds or 0 for none, to the deadline on the clock of
+            `time.monotonic`.
+
+    Returns:
+        Class probabilities, or class strings if the request asks for a classification output.
 
     Raises:
-        InvalidRequestError: the request does not fit the model, or an image cannot be used.
-        ServingError: it is refused.
+        InvalidRequestError: the request does not match the model, or an image cannot be decoded.
+        ServingError: the request is rejected, for example because the queue is full.
     """
-    name, encoded = model_named(request.model_name)
+    name, encoded = split_model_name(request.model_name)
     with models.use(name, request.model_version) as model:
-        classes = _classes_asked_for(request)
-        timeout_us = _whole_number(request.parameters, "timeout")
-        priority = _whole_number(request.parameters, "priority") or DEFAULT_PRIORITY
+        class_count = _requested_class_count(request)
+        timeout_us = _nonnegative_integer(request.parameters, "timeout")
+        priority = _nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
         model.check_size(request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0)
-        images = await _off_the_loop(request, partial(_read, encoded=encoded, model=model))
-        answers = await model.classify(images, deadline(timeout_us), priority)
-        return _response(request, model, answers, classes)
+        images = await _read_in_thread_if_large(request, partial(_read, encoded=encoded, model=model))
+        probabilities = await model.classify(images, deadline(timeout_us), priority)
+        return _response(request, model, probabilities, class_count)
 
 
-def model_named(name: str) -> tuple[str, bool]:
-    """Tell a model's name, and whether it was asked for by its name for encoded images.
+def split_model_name(name: str) -> tuple[str, bool]:
+    """Split a model name of the protocol.
+
+    Args:
+        name: NAME, or NAME.encoded for encoded images.
+
+    Returns:
+        The name of the model in the repository, and whether its input is encoded images.
 
     Raises:
-        InvalidRequestError: there is no name.
-        UnknownModelError: it is the suffix alone.
+        InvalidRequestError: the name is empty.
+        UnknownModelError: the name is only the suffix.
     """
     if not name:
-        raise InvalidRequestError("the request names no model")
+        raise InvalidRequestError("the request has no model name")
     if name == ENCODED_SUFFIX:
-        raise UnknownModelError(f"there is no model {name!r}")
+        raise UnknownModelError(f"unknown model {name!r}")
     return name.removesuffix(ENCODED_SUFFIX), name.endswith(ENCODED_SUFFIX)
 
 
@@ -71,48 +81,49 @@ def _read(request: pb.ModelInferRequest, *, encoded: bool, model: LoadedModel) -
     return read_pixels(request, INPUT, model.manifest.preprocess.shape)
 
 
-async def _off_the_loop(request: pb.ModelInferRequest, read: Callable[[pb.ModelInferRequest], _T]) -> _T:
-    """Read a large request in a thread, so that other callers are not kept waiting."""
+async def _read_in_thread_if_large(request: pb.ModelInferRequest, read: Callable[[pb.ModelInferRequest], _T]) -> _T:
+    """Parse a large request in a thread, so that the event loop is not blocked."""
     size = len(request.raw_input_contents[0]) if request.raw_input_contents else 0
-    return read(request) if 0 < size < _LARGE else await asyncio.to_thread(read, request)
+    return read(request) if 0 < size < _LARGE_BYTES else await asyncio.to_thread(read, request)
 
 
-def _classes_asked_for(request: pb.ModelInferRequest) -> int:
-    """Say how many labels are wanted instead of probabilities; 0 for probabilities."""
+def _requested_class_count(request: pb.ModelInferRequest) -> int:
+    """Return the number of classes of Triton's classification extension; 0 if probabilities are requested."""
     if len(request.outputs) > 1:
-        raise InvalidRequestError(f"there is one output, {OUTPUT!r}; the request asks for {len(request.outputs):,}")
-    classes = 0
+        raise InvalidRequestError(f"the model has one output, {OUTPUT!r}; {len(request.outputs):,} were requested")
+    class_count = 0
     for output in request.outputs:
         if output.name != OUTPUT:
-            raise InvalidRequestError(f"the one output is {OUTPUT!r}, found {output.name!r:.200}")
-        few = islice(output.parameters, len(_OUTPUT_PARAMETERS) + 1)  # enough to find one that is unknown
-        unknown = sorted(set(few) - _OUTPUT_PARAMETERS)
+            raise InvalidRequestError(f"the output of the model is {OUTPUT!r}; {output.name!r:.200} was requested")
+        sample = islice(output.parameters, len(_OUTPUT_PARAMETERS) + 1)  # enough to include an unknown one, if any
+        unknown = sorted(set(sample) - _OUTPUT_PARAMETERS)
         if unknown:
-            raise InvalidRequestError(f"this server does not know the output parameters {unknown!r:.200}")
-        classes = _whole_number(output.parameters, "classification")
-    return classes
+            raise InvalidRequestError(f"unsupported output parameters {unknown!r:.200}")
+        class_count = _nonnegative_integer(output.parameters, "classification")
+    return class_count
 
 
-def _whole_number(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
-    """Read a parameter that counts something; 0 where it is not there. Clients send it as either kind of integer."""
+def _nonnegative_integer(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
+    """Read an integer parameter; 0 if absent. Clients send signed and unsigned integers."""
     if name not in parameters:
         return 0
     kind = parameters[name].WhichOneof("parameter_choice")
     value: object = getattr(parameters[name], kind) if kind else None
     if kind not in ("int64_param", "uint64_param") or not isinstance(value, int) or value < 0:
-        raise InvalidRequestError(f"the parameter {name!r} is a whole number from 0 on, found {value!r:.50}")
+        raise InvalidRequestError(f"parameter {name!r} must be a nonnegative integer, got {value!r:.50}")
     return value
 
 
 def _response(
-    request: pb.ModelInferRequest, model: LoadedModel, answers: Float32[np.ndarray, "n c"], classes: int
+    request: pb.ModelInferRequest, model: LoadedModel, probabilities: Float32[np.ndarray, "n c"], class_count: int
 ) -> pb.ModelInferResponse:
-    if classes:
-        classes = min(classes, answers.shape[1])
-        datatype, shape = "BYTES", (len(answers), classes)
-        raw = b"".join(_class_strings(answers, classes, model.manifest.labels))
+    if class_count:
+        class_count = min(class_count, probabilities.shape[1])
+        datatype, shape = "BYTES", (len(probabilities), class_count)
+        raw = b"".join(_class_strings(probabilities, class_count, model.manifest.labels))
     else:
-        datatype, shape, raw = "FP32", answers.shape, np.ascontiguousarray(answers, "<f4").tobytes()
+        datatype, shape = "FP32", probabilities.shape
+        raw = np.ascontiguousarray(probabilities, "<f4").tobytes()
     output = pb.ModelInferResponse.InferOutputTensor(name=OUTPUT, datatype=datatype, shape=shape)
     return pb.ModelInferResponse(
         model_name=request.model_name,
@@ -123,11 +134,11 @@ def _response(
     )
 
 
-def _class_strings(answers: Float32[np.ndarray, "n c"], classes: int, labels: tuple[str, ...]) -> list[bytes]:
-    """Write the most probable labels as Triton does: `value:index:label`, each after its length."""
+def _class_strings(probabilities: Float32[np.ndarray, "n c"], class_count: int, labels: tuple[str, ...]) -> list[bytes]:
+    """Format the top classes as Triton does: `value:index:label`, each with a length prefix."""
     strings = []
-    for row in answers:
-        for index in np.argsort(-row, kind="stable")[:classes]:
+    for row in probabilities:
+        for index in np.argsort(-row, kind="stable")[:class_count]:
             text = f"{row[index]:f}:{index}:{labels[index]}".encode()
-            strings.append(_LENGTH.pack(len(text)) + text)
+            strings.append(_ELEMENT_LENGTH.pack(len(text)) + text)
     return strings

@@ -1,4 +1,4 @@
-"""What a model has done, in Triton's words."""
+"""ModelStatistics of the Open Inference Protocol."""
 
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
@@ -7,41 +7,42 @@ from unfreeze.serve.scheduling.statistics import Duration
 
 
 def model_statistics(model: LoadedModel, *, encoded: bool) -> pb.ModelStatistics:
-    """Tell what one version of a model has done since it was loaded.
+    """Convert the statistics of a model version to the protocol's message.
 
     Args:
-        model: the version.
-        encoded: tell of encoded images, else of prepared ones; a batch that held both counts for both.
+        model: model version; its statistics start when it is loaded.
+        encoded: return the statistics of requests with encoded images; False for preprocessed images. A batch that
+            contains both is counted in both.
     """
-    told = model.statistics[encoded]
-    fail = Duration()
-    for duration in told.failures.copy().values():
-        fail.count += duration.count
-        fail.seconds += duration.seconds
-    nothing = pb.StatisticDuration(count=told.success.count)
+    statistics = model.statistics[encoded]
+    failures = Duration()
+    for duration in statistics.failures.copy().values():
+        failures.count += duration.count
+        failures.seconds += duration.seconds
+    not_measured = pb.StatisticDuration(count=statistics.success.count)
     return pb.ModelStatistics(
-        name=shown_name(model, encoded=encoded),
+        name=protocol_name(model, encoded=encoded),
         version=model.version,
-        last_inference=told.last_ms,
-        inference_count=told.images,
-        execution_count=told.executions,
+        last_inference=statistics.last_ms,
+        inference_count=statistics.images,
+        execution_count=statistics.executions,
         inference_stats=pb.InferStatistics(
-            success=_duration(told.success),
-            fail=_duration(fail),
-            queue=_duration(told.queue),
-            compute_input=_duration(told.decode),
-            compute_infer=_duration(told.infer),
-            compute_output=nothing,
+            success=_duration(statistics.success),
+            fail=_duration(failures),
+            queue=_duration(statistics.queue),
+            compute_input=_duration(statistics.decode),
+            compute_infer=_duration(statistics.infer),
+            compute_output=not_measured,
         ),
         batch_stats=[
             pb.InferBatchStatistics(batch_size=size, compute_infer=_duration(duration))
-            for size, duration in sorted(told.batches.copy().items())
+            for size, duration in sorted(statistics.batches.copy().items())
         ],
     )
 
 
-def shown_name(model: LoadedModel, *, encoded: bool) -> str:
-    """Give the name by which encoded or prepared images are sent to a model."""
+def protocol_name(model: LoadedModel, *, encoded: bool) -> str:
+    """Return the model name that the protocol uses for encoded or preprocessed images."""
     return model.name + ENCODED_SUFFIX * encoded
 
 

@@ -1,10 +1,11 @@
-"""The Open Inference Protocol, translated.
+"""The service `inference.GRPCInferenceService` of the Open Inference Protocol.
 
-Each model of the repository appears twice: `NAME` takes prepared images, exactly as NVIDIA Triton shows the same
-folder, and `NAME.encoded` takes encoded images of any size. The error interceptor answers what is raised here.
+Each model of the repository is available under two names: `NAME` accepts preprocessed images, with the same inputs and
+outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size. The methods
+raise errors; `ErrorInterceptor` maps them to a gRPC status.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 from typing import TypeAlias
 
@@ -16,10 +17,10 @@ from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.registry import ModelRegistry
-from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, model_named
-from unfreeze.serve.protocol.model_statistics import model_statistics, shown_name
-from unfreeze.serve.protocol.streams import in_order
-from unfreeze.serve.status import deadline_of, refusal_of
+from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
+from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
+from unfreeze.serve.protocol.streams import map_in_order
+from unfreeze.serve.status import deadline_of, status_of
 
 _PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
 _EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
@@ -27,11 +28,11 @@ _Context: TypeAlias = grpc.aio.ServicerContext
 
 
 class InferenceService(GRPCInferenceServiceServicer):
-    """Answers `inference.GRPCInferenceService`.
+    """Implements `inference.GRPCInferenceService`.
 
     Args:
-        models: what is served.
-        admin: whether callers may load and unload models.
+        models: the served models.
+        admin: whether clients may load and unload models.
     """
 
     def __init__(self, models: ModelRegistry, *, admin: bool) -> None:
@@ -41,7 +42,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: _Context) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=bool(self._models.names))  # the port opens only when models are warm
+        return pb.ServerReadyResponse(ready=bool(self._models.names))  # the port is opened after warm-up
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: _Context) -> pb.ModelReadyResponse:
         try:
@@ -56,27 +57,32 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: _Context) -> pb.ModelMetadataResponse:
         model, encoded = self._find(request.name, request.version)
         tensor = pb.ModelMetadataResponse.TensorMetadata
-        takes = (
+        input_ = (
             tensor(name=ENCODED_INPUT, datatype="BYTES", shape=[-1, 1])
             if encoded
             else tensor(name=INPUT, datatype="UINT8", shape=[-1, *model.manifest.preprocess.shape])
         )
         return pb.ModelMetadataResponse(
             name=request.name,
-            versions=[one for one in self._models.versions(model.name) if request.version in ("", one)],
+            versions=[number for number in self._models.versions(model.name) if request.version in ("", number)],
             platform=_PLATFORM,
-            inputs=[takes],
+            inputs=[input_],
             outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: _Context) -> pb.ModelConfigResponse:
         model, encoded = self._find(request.name, request.version)
-        takes = (
+        input_ = (
             pb.ModelInput(name=ENCODED_INPUT, data_type=pb.TYPE_STRING, dims=[1])
             if encoded
-            else pb.ModelInput(name=INPUT, data_type=pb.TYPE_UINT8, dims=model.manifest.preprocess.shape)
+            else pb.ModelInput(
+                name=INPUT,
+                data_type=pb.TYPE_UINT8,
+                format=pb.ModelInput.FORMAT_NHWC,
+                dims=model.manifest.preprocess.shape,
+            )
         )
-        gives = pb.ModelOutput(
+        output = pb.ModelOutput(
             name=OUTPUT, data_type=pb.TYPE_FP32, dims=[len(model.manifest.labels)], label_filename="labels.txt"
         )
         config = pb.ModelConfig(
@@ -84,8 +90,8 @@ class InferenceService(GRPCInferenceServiceServicer):
             platform=_PLATFORM,
             backend=_BACKEND,
             max_batch_size=model.max_batch,
-            input=[takes],
-            output=[gives],
+            input=[input_],
+            output=[output],
             dynamic_batching=pb.ModelDynamicBatching(),
         )
         return pb.ModelConfigResponse(config=config)
@@ -96,18 +102,18 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: _Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def handle(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
                 response = await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
                 return pb.ModelStreamInferResponse(infer_response=response)
-            except Exception as error:  # noqa: BLE001 - one request's error does not end the stream
-                # A response without outputs, beside the message, tells which request it belongs to.
+            except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
+                # The response without outputs identifies the request that failed.
                 return pb.ModelStreamInferResponse(
-                    error_message=refusal_of(error).message,
+                    error_message=status_of(error).message,
                     infer_response=pb.ModelInferResponse(model_name=request.model_name, id=request.id),
                 )
 
-        async for response in in_order(requests, answer):
+        async for response in map_in_order(requests, handle):
             yield response
 
     async def ModelStatistics(
@@ -119,7 +125,7 @@ class InferenceService(GRPCInferenceServiceServicer):
             (model, encoded)
             for model in self._models
             for encoded in model.statistics
-            if request.name in ("", shown_name(model, encoded=encoded)) and request.version in ("", model.version)
+            if request.name in ("", protocol_name(model, encoded=encoded)) and request.version in ("", model.version)
         ]
         return pb.ModelStatisticsResponse(
             model_stats=[model_statistics(model, encoded=encoded) for model, encoded in models]
@@ -131,9 +137,9 @@ class InferenceService(GRPCInferenceServiceServicer):
         entry = pb.RepositoryIndexResponse.ModelIndex
         return pb.RepositoryIndexResponse(
             models=[
-                entry(name=one.name, version=one.version, state=one.state, reason=one.reason)
-                for one in self._models.states()
-                if one.state == "READY" or not request.ready
+                entry(name=version.name, version=version.version, state=version.state, reason=version.reason)
+                for version in self._models.states()
+                if version.state == "READY" or not request.ready
             ]
         )
 
@@ -151,13 +157,15 @@ class InferenceService(GRPCInferenceServiceServicer):
         await self._models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    def _check_admin(self, parameters: object) -> None:
+    def _check_admin(self, unsupported_parameters: Iterable[str]) -> None:
         if not self._admin:
-            raise ForbiddenError("this server loads and unloads no models for its callers; it was started so")
-        if parameters:
-            raise InvalidRequestError(f"this server takes models from its repository alone, found {parameters!r:.200}")
+            raise ForbiddenError("clients may not load or unload models on this server (it runs with --no-admin)")
+        if unsupported := sorted(unsupported_parameters):
+            raise InvalidRequestError(
+                f"models are loaded from the server's repository only; unsupported parameters {unsupported!r:.200}"
+            )
 
-    def _find(self, name: str, wanted: str) -> tuple[LoadedModel, bool]:
-        """Find a model and whether it was asked for by its name for encoded images."""
-        plain, encoded = model_named(name)
-        return self._models.find(plain, wanted), encoded
+    def _find(self, name: str, version_number: str) -> tuple[LoadedModel, bool]:
+        """Find a model; also returns whether the name is the one for encoded images."""
+        repository_name, encoded = split_model_name(name)
+        return self._models.find(repository_name, version_number), encoded

@@ -1,47 +1,47 @@
-"""Streams: several requests of one caller at work, answered in their order."""
+"""Bidirectional streams: process several requests of one stream concurrently and respond in order."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-_MOST_AT_WORK = 64
+_MAX_CONCURRENT = 64
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
-async def in_order(
-    requests: AsyncIterator[_Request], answer: Callable[[_Request], Awaitable[_Response]]
+async def map_in_order(
+    requests: AsyncIterator[_Request], handle: Callable[[_Request], Awaitable[_Response]]
 ) -> AsyncIterator[_Response]:
-    """Answer a stream's requests, up to 64 at a time, in the order in which they came.
+    """Handle the requests of a stream, up to 64 at a time, and yield the responses in the order of the requests.
 
-    When the stream ends early, what is still at work is cancelled.
+    If the stream ends early, pending requests are cancelled.
 
     Args:
-        requests: as they come.
-        answer: gives a response to each, and never fails.
+        requests: incoming requests.
+        handle: returns the response to a request; must not raise.
     """
     tasks: asyncio.Queue[asyncio.Task[_Response] | None] = asyncio.Queue()
-    room = asyncio.Semaphore(_MOST_AT_WORK)
-    begun: set[asyncio.Task[_Response]] = set()
+    slots = asyncio.Semaphore(_MAX_CONCURRENT)
+    pending: set[asyncio.Task[_Response]] = set()
 
     async def read() -> None:
         try:
             async for request in requests:
-                await room.acquire()
-                task = asyncio.ensure_future(answer(request))
-                begun.add(task)
-                task.add_done_callback(begun.discard)
+                await slots.acquire()
+                task = asyncio.ensure_future(handle(request))
+                pending.add(task)
+                task.add_done_callback(pending.discard)
                 tasks.put_nowait(task)
         finally:
             tasks.put_nowait(None)
 
     reader = asyncio.create_task(read())
     try:
-        while (first := await tasks.get()) is not None:
-            yield await first
-            room.release()
+        while (task := await tasks.get()) is not None:
+            yield await task
+            slots.release()
         await reader
     finally:
         reader.cancel()
-        for task in begun:
+        for task in pending:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Read the input of a ModelInfer request: raw or typed contents, both checked against what the request says."""
+"""Parse the input tensor of a ModelInfer request: raw or typed contents, validated against the declared shape."""
 
 import math
 import struct
@@ -9,54 +9,56 @@ from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.protos import open_inference_pb2 as pb
 
-_LENGTH = struct.Struct("<I")
+_ELEMENT_LENGTH = struct.Struct("<I")
 _SHARED_MEMORY = "shared_memory_region"
-_FEW = 8  # of what may come in millions, only these are looked at and shown
+_MAX_SHOWN = 8  # a request can have millions of inputs or dimensions; no more than these are read into a message
 
 
-def the_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.ModelInferRequest.InferInputTensor:
-    """Find the one input that a model takes.
+def single_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.ModelInferRequest.InferInputTensor:
+    """Return the only input of a request.
 
     Args:
-        request: of ModelInfer.
-        name: the input's.
-        datatype: what it must be.
+        request: ModelInfer request.
+        name: expected name of the input.
+        datatype: expected datatype.
 
     Raises:
-        InvalidRequestError: another number of inputs, another name or type, raw contents that do not match the inputs,
-            or contents in shared memory.
+        InvalidRequestError: the number of inputs, the name or the datatype is wrong, the contents are given both raw
+            and typed, the number of raw contents is wrong, or the contents are in shared memory.
     """
     if len(request.inputs) != 1 or request.inputs[0].name != name:
-        found = [tensor.name for tensor in request.inputs[:_FEW]]
-        raise InvalidRequestError(f"{request.model_name} takes one input, {name!r}, found {found!r:.200}")
+        found = [tensor.name for tensor in request.inputs[:_MAX_SHOWN]]
+        raise InvalidRequestError(f"{request.model_name} expects one input named {name!r}, got {found!r:.200}")
     tensor = request.inputs[0]
     if tensor.datatype != datatype:
-        raise InvalidRequestError(f"{name} is of type {datatype}, found {tensor.datatype!r:.50}")
+        raise InvalidRequestError(f"input {name!r} must have datatype {datatype}, got {tensor.datatype!r:.50}")
     if _SHARED_MEMORY in tensor.parameters:
-        raise InvalidRequestError("this server has no shared memory; send the contents in the request")
+        raise InvalidRequestError("shared memory is not supported; send the contents in the request")
     if request.raw_input_contents and (len(request.raw_input_contents) != 1 or tensor.HasField("contents")):
         raise InvalidRequestError(
-            f"contents are either raw, one entry per input, or typed; found {len(request.raw_input_contents)} raw "
-            f"entries and {'' if tensor.HasField('contents') else 'no '}typed contents for one input"
+            f"contents must be either raw, with one entry per input, or typed; got "
+            f"{len(request.raw_input_contents)} raw entries and {'' if tensor.HasField('contents') else 'no '}typed "
+            "contents for one input"
         )
     return tensor
 
 
 def read_pixels(request: pb.ModelInferRequest, name: str, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Read prepared images.
+    """Read preprocessed images.
 
     Args:
-        request: of ModelInfer, whose input is UINT8 [N, H, W, 3].
-        name: the input's.
-        shape: (H, W, 3).
+        request: ModelInfer request whose input is UINT8 of shape [N, H, W, 3].
+        name: expected name of the input.
+        shape: expected (H, W, 3).
 
     Raises:
-        InvalidRequestError: see `the_input`; or the shape is another, or the contents do not fill it.
+        InvalidRequestError: as for `single_input`, or the shape is wrong, or the contents do not match the shape.
     """
-    tensor = the_input(request, name, "UINT8")
-    found = tuple(tensor.shape[:_FEW])
+    tensor = single_input(request, name, "UINT8")
+    found = tuple(tensor.shape[:_MAX_SHOWN])
     if len(found) != 4 or found[1:] != shape or found[0] < 1:  # noqa: PLR2004
-        raise InvalidRequestError(f"{name} has the shape [N, {', '.join(map(str, shape))}], found {list(found)!s:.100}")
+        expected_shape = f"[N, {', '.join(map(str, shape))}]"
+        raise InvalidRequestError(f"input {name!r} must have shape {expected_shape}, got {list(found)!s:.100}")
     expected = math.prod(found)
     if request.raw_input_contents:
         raw = request.raw_input_contents[0]
@@ -66,7 +68,7 @@ def read_pixels(request: pb.ModelInferRequest, name: str, shape: tuple[int, int,
     _check_count(name, "uint_contents", len(values), expected)
     wide = np.array(values, np.uint32)
     if wide.max() > np.iinfo(np.uint8).max:
-        raise InvalidRequestError(f"{name} holds {wide.max()}; UINT8 goes from 0 to 255")
+        raise InvalidRequestError(f"input {name!r} contains {wide.max()}; UINT8 values must be between 0 and 255")
     return wide.astype(np.uint8).reshape(found)
 
 
@@ -74,16 +76,16 @@ def read_encoded(request: pb.ModelInferRequest, name: str) -> list[bytes]:
     """Read encoded images.
 
     Args:
-        request: of ModelInfer, whose input is BYTES [N] or [N, 1].
-        name: the input's.
+        request: ModelInfer request whose input is BYTES of shape [N] or [N, 1].
+        name: expected name of the input.
 
     Raises:
-        InvalidRequestError: see `the_input`; or the shape is another, or the contents do not fill it.
+        InvalidRequestError: as for `single_input`, or the shape is wrong, or the contents do not match the shape.
     """
-    tensor = the_input(request, name, "BYTES")
-    found = tuple(tensor.shape[:_FEW])
+    tensor = single_input(request, name, "BYTES")
+    found = tuple(tensor.shape[:_MAX_SHOWN])
     if len(found) not in (1, 2) or found[0] < 1 or found[1:] not in ((), (1,)):
-        raise InvalidRequestError(f"{name} has the shape [N] or [N, 1], found {list(found)!s:.100}")
+        raise InvalidRequestError(f"input {name!r} must have shape [N] or [N, 1], got {list(found)!s:.100}")
     if request.raw_input_contents:
         elements = _split(name, request.raw_input_contents[0], found[0])
     else:
@@ -92,24 +94,24 @@ def read_encoded(request: pb.ModelInferRequest, name: str) -> list[bytes]:
     return elements
 
 
-def _check_count(name: str, what: str, found: int, expected: int) -> None:
+def _check_count(name: str, unit: str, found: int, expected: int) -> None:
     if found != expected:
-        raise InvalidRequestError(f"{name} holds {found:,} {what}; its shape asks for {expected:,}")
+        raise InvalidRequestError(f"input {name!r} has {found:,} {unit}, but its shape requires {expected:,}")
 
 
-def _split(name: str, raw: bytes, expected: int) -> list[bytes]:
-    """Take apart what is written as u32 lengths, each with as many bytes; one more than expected at most."""
+def _split(name: str, raw: bytes, max_elements: int) -> list[bytes]:
+    """Split raw BYTES contents into elements; stops after one more than `max_elements`."""
     elements: list[bytes] = []
-    at = 0
-    while at < len(raw) and len(elements) <= expected:
-        end = at + _LENGTH.size
+    start = 0
+    while start < len(raw) and len(elements) <= max_elements:
+        end = start + _ELEMENT_LENGTH.size
         if end <= len(raw):
-            end += _LENGTH.unpack_from(raw, at)[0]
-        if end > len(raw) or end < at + _LENGTH.size:
+            end += _ELEMENT_LENGTH.unpack_from(raw, start)[0]
+        if end > len(raw) or end < start + _ELEMENT_LENGTH.size:
             raise InvalidRequestError(
-                f"element {len(elements) + 1} of {name} does not end within the contents; each is a little-endian u32 "
-                "length and then as many bytes"
+                f"element {len(elements) + 1} of input {name!r} is truncated; each element must be a 4-byte "
+                "little-endian length followed by that number of bytes"
             )
-        elements.append(raw[at + _LENGTH.size : end])
-        at = end
+        elements.append(raw[start + _ELEMENT_LENGTH.size : end])
+        start = end
     return elements

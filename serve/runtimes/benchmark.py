@@ -1,4 +1,4 @@
-"""How fast a model runs on this machine, without a server around it."""
+"""Measure a model's latency and throughput on this machine, without a server."""
 
 import resource
 import sys
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unfreeze.serve.runtimes import Runtime
+from unfreeze.serve.runtimes.base import Runtime
 
 _WARM_UP = 3
-_FEWEST, _SECONDS = 10, 3.0
+_MIN_RUNS, _MIN_SECONDS = 10, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How fast batches of one size are.
+    """Latency and throughput of one batch size.
 
     Args:
-        batch: images at once.
-        runs: how many batches were timed.
-        p50_ms: the median time of a batch, in milliseconds.
-        p90_ms: nine of ten took no longer.
-        p99_ms: 99 of 100 took no longer.
-        images_per_second: over all of them.
-        peak_rss_mb: of the process so far, in millions of bytes.
+        batch: images per batch.
+        runs: number of measured batches.
+        p50_ms: median latency of a batch, in milliseconds.
+        p90_ms: 90th percentile of the latency.
+        p99_ms: 99th percentile of the latency.
+        images_per_second: throughput over all batches.
+        peak_rss_mb: peak resident memory of the process, in MB.
     """
 
     batch: int
@@ -38,31 +38,31 @@ class Timing:
 
 
 def time_batches(runtime: Runtime, batch: int, advance: Callable[[int], None] = lambda _: None) -> Timing:
-    """Classify random images for three seconds, or ten batches where those take longer.
+    """Classify random images for at least 3 seconds and 10 batches.
 
     Args:
         runtime: the loaded model.
-        batch: images at once.
-        advance: called with 1 when it is done.
+        batch: images per batch.
+        advance: called with 1 when the measurement is complete.
     """
     shape = runtime.manifest.preprocess.shape
     pixels = np.random.default_rng(batch).integers(0, 256, (batch, *shape), np.uint8)
     for _ in range(_WARM_UP):
         runtime.run(pixels)
-    taken: list[float] = []
-    while len(taken) < _FEWEST or sum(taken) < _SECONDS:
+    latencies: list[float] = []
+    while len(latencies) < _MIN_RUNS or sum(latencies) < _MIN_SECONDS:
         started = time.perf_counter()
         runtime.run(pixels)
-        taken.append(time.perf_counter() - started)
+        latencies.append(time.perf_counter() - started)
     advance(1)
-    p50, p90, p99 = (float(value) for value in 1000 * np.percentile(taken, (50, 90, 99)))
+    p50, p90, p99 = (float(value) for value in 1000 * np.percentile(latencies, (50, 90, 99)))
     return Timing(
         batch=batch,
-        runs=len(taken),
+        runs=len(latencies),
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
-        images_per_second=batch * len(taken) / sum(taken),
+        images_per_second=batch * len(latencies) / sum(latencies),
         peak_rss_mb=_peak_rss_mb(),
     )
 

@@ -1,4 +1,4 @@
-"""CUDA's runtime: its libraries, memory, streams and events; each call is checked."""
+"""The CUDA runtime: libraries, memory, streams and events. The result of every call is checked."""
 
 import ctypes
 import weakref
@@ -14,10 +14,10 @@ _INSTALL = "pip install 'unfreeze[gpu]'"
 
 
 class Cuda:
-    """The first GPU, as `unfreeze.serve.runtimes.device_pipeline` uses one.
+    """The first GPU; implements `unfreeze.serve.runtimes.device.Device`.
 
     Raises:
-        ModelError: there is no GPU, or no driver for it, or cuda-bindings is not installed.
+        ModelError: there is no GPU or no driver, or cuda-bindings is not installed.
     """
 
     name = "cuda"
@@ -26,7 +26,7 @@ class Cuda:
         try:
             from cuda.bindings import runtime
         except ImportError as error:
-            raise ModelError(f"a GPU needs cuda-bindings ({error}): {_INSTALL}") from error
+            raise ModelError(f"cuda-bindings is not installed ({error}): {_INSTALL}") from error
         self._cuda: ModuleType = runtime
         attribute = runtime.cudaDeviceAttr
         major, minor = (
@@ -35,8 +35,8 @@ class Cuda:
         )
         self.target = f"SM{major}{minor}"
 
-    def host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """Allocate memory of this machine that the GPU copies from and to by itself; freed with the array."""
+    def allocate_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """Allocate page-locked host memory, which the GPU copies asynchronously; freed with the array."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         pointer = int(self._call("cudaHostAlloc", size, self._cuda.cudaHostAllocPortable))
         memory = (ctypes.c_byte * size).from_address(pointer)
@@ -44,34 +44,34 @@ class Cuda:
         return np.frombuffer(memoryview(memory).cast("B"), dtype).reshape(shape)
 
     def allocate(self, size: int) -> int:
-        """Allocate bytes on the GPU."""
+        """Allocate bytes on the GPU and return their address."""
         return int(self._call("cudaMalloc", size))
 
-    def stream(self) -> int:
-        """Make a queue of work, done in its order."""
+    def create_stream(self) -> int:
+        """Create a stream, whose operations run in order."""
         return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
 
-    def copy_in(self, pointer: int, array: np.ndarray, stream: int) -> None:
-        """Queue a copy to the GPU; the array must stay as it is until it is done."""
+    def copy_to_device(self, pointer: int, array: np.ndarray, stream: int) -> None:
+        """Queue a copy to the GPU; the array must not change until it has finished."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", pointer, array.ctypes.data, array.nbytes, kind, stream)
 
-    def copy_out(self, array: np.ndarray, pointer: int, stream: int) -> None:
+    def copy_to_host(self, array: np.ndarray, pointer: int, stream: int) -> None:
         """Queue a copy from the GPU."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, pointer, array.nbytes, kind, stream)
 
-    def follow(self, stream: int, other: int) -> None:
-        """Let what is queued in a stream from now on wait for what is queued in another one by now."""
+    def wait_for_stream(self, stream: int, other: int) -> None:
+        """Make a stream's later operations wait for all operations that are queued in another stream now."""
         event = self._event()
         try:
             self._call("cudaEventRecord", event, other)
             self._call("cudaStreamWaitEvent", stream, event, 0)
         finally:
-            self._call("cudaEventDestroy", event)  # CUDA lets go of it once it has come
+            self._call("cudaEventDestroy", event)  # CUDA frees the event after it has occurred
 
-    def wait(self, stream: int) -> None:
-        """Wait until a stream is done, without keeping a core busy: images are decoded meanwhile."""
+    def synchronize(self, stream: int) -> None:
+        """Block until a stream has finished, without spinning: the CPU decodes images in the meantime."""
         event = self._event(self._cuda.cudaEventBlockingSync)
         try:
             self._call("cudaEventRecord", event, stream)
@@ -80,11 +80,11 @@ class Cuda:
             self._call("cudaEventDestroy", event)
 
     def free(self, pointer: int) -> None:
-        """Give memory on the GPU back."""
+        """Free memory on the GPU."""
         self._call("cudaFree", pointer)
 
-    def end(self, stream: int) -> None:
-        """Give a stream back."""
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream."""
         self._call("cudaStreamDestroy", stream)
 
     def _event(self, flags: int = 0) -> Any:
@@ -100,15 +100,15 @@ class Cuda:
 
 
 def load_libraries() -> None:
-    """Load the CUDA libraries that ONNX Runtime's provider needs, from wherever they are installed.
+    """Load the CUDA libraries that ONNX Runtime's provider needs, from pip packages or from the system.
 
     Raises:
-        ModelError: one is missing; the message names it.
+        ModelError: a library is missing; the message names it.
     """
     try:
         from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
     except ImportError as error:
-        raise ModelError(f"a GPU needs cuda-bindings ({error}): {_INSTALL}") from error
+        raise ModelError(f"cuda-bindings is not installed ({error}): {_INSTALL}") from error
     for name in _LIBRARIES:
         try:
             load_nvidia_dynamic_lib(name)

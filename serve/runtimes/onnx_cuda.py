@@ -1,6 +1,7 @@
-"""ONNX Runtime on CUDA: inputs and outputs bound to the device's memory, launched in a stream of ours."""
+"""ONNX Runtime on CUDA, with inputs and outputs bound to device memory and launched in the pipeline's stream."""
 
 import ctypes
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,69 +9,84 @@ import onnxruntime
 
 from unfreeze.contract.errors import ModelError
 from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.cuda import Cuda, load_libraries
-from unfreeze.serve.runtimes.device_pipeline import DevicePipeline, Slot
-from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions, open_session, read_checked
+from unfreeze.serve.runtimes.device import Slot
+from unfreeze.serve.runtimes.device_pipeline import DevicePipeline
+from unfreeze.serve.runtimes.model_file import ModelFile
+from unfreeze.serve.runtimes.onnx_session import open_session
 
 _PROVIDER = "CUDAExecutionProvider"
 _LIBRARY = "libonnxruntime_providers_cuda.so"
 
 
-def open_on_cuda(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manifest] | None = None) -> DevicePipeline:
-    """Load a model on the first GPU, and compute every size of batch once.
+def check_available() -> None:
+    """Check that ONNX Runtime has its CUDA provider.
+
+    Raises:
+        ModelError: this is ONNX Runtime's CPU package.
+    """
+    if _PROVIDER not in onnxruntime.get_available_providers():
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} has no {_PROVIDER}: pip uninstall onnxruntime, then pip install "
+            "'unfreeze[gpu]'"
+        )
+
+
+def open_model(model: ModelFile, options: RuntimeOptions) -> DevicePipeline:
+    """Load a model on the first GPU and compute every batch size once.
 
     Args:
-        path: of its `model.onnx`.
-        options: sizes, memory and graphs.
-        checked: what `read_checked` gave of it, where that was asked before.
+        model: the model file.
+        options: instances, batch size, memory and graphs.
 
     Raises:
         ModelError: there is no GPU, a library is missing, or the model does not fit; never falls back to the CPU.
     """
-    model, manifest = checked or read_checked(path)
-    if _PROVIDER not in onnxruntime.get_available_providers():
-        raise ModelError(
-            f"this ONNX Runtime ({onnxruntime.__version__}) has no {_PROVIDER}: "
-            "pip uninstall onnxruntime, then pip install 'unfreeze[gpu]'"
-        )
-    cuda = Cuda()
+    device = Cuda()
     load_libraries()
     _load_provider()
+    return DevicePipeline(
+        model.manifest,
+        device,
+        max_batch=options.max_batch or model.manifest.max_batch,
+        slots=options.instances,
+        load=partial(_load_graph, model, options, device.name),
+        name=str(model.path),
+    )
 
-    def load(compute: int) -> BoundGraph:
-        session = open_session(model, manifest, path, (_PROVIDER, provider_options(options, compute)))
-        return BoundGraph(session, manifest, cuda.name, graphs=options.graphs)
 
-    most = options.max_batch or manifest.max_batch
-    return DevicePipeline(manifest, cuda, most=most, slots=options.instances, load=load, name=str(path))
+def _load_graph(model: ModelFile, options: RuntimeOptions, device: str, compute: int) -> "BoundGraph":
+    session = open_session(model, (_PROVIDER, provider_options(options, compute)))
+    return BoundGraph(session, model.manifest, device, graphs=options.cuda_graphs)
 
 
 def provider_options(options: RuntimeOptions, compute: int) -> dict[str, str]:
-    """Say how ONNX Runtime's provider is to work.
+    """Translate options into those of the CUDA execution provider.
 
     Args:
         options: memory and graphs.
-        compute: the stream for its kernels.
+        compute: the stream for the kernels.
     """
-    told = {
+    provider = {
         "user_compute_stream": str(compute),
-        # Searching exhaustively would time every algorithm of every convolution for every size, at every swap.
-        "cudnn_conv_algo_search": "EXHAUSTIVE" if options.search else "HEURISTIC",
+        # An exhaustive search times every algorithm of every convolution for every batch size, at every reload.
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if options.cudnn_search else "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
-        "use_tf32": "0",  # float32 answers as a CPU does; who wants the speed exports float16
-        "enable_cuda_graph": "1" if options.graphs else "0",
+        "use_tf32": "0",  # float32 results must match the CPU's; float16 models are for speed
+        "enable_cuda_graph": "1" if options.cuda_graphs else "0",
     }
-    return told | ({"gpu_mem_limit": str(options.memory_mib * 2**20)} if options.memory_mib else {})
+    return provider | ({"gpu_mem_limit": str(options.gpu_memory_mib * 2**20)} if options.gpu_memory_mib else {})
 
 
 class BoundGraph:
-    """Launches a session on batches where they lie; for one thread.
+    """Launches a session on batches in device memory; for use by one thread.
 
     Args:
-        session: of the model.
-        manifest: of the model.
-        device: as ONNX Runtime calls it.
-        graphs: whether each slot's batch of each size is captured as a CUDA graph and replayed, by the same thread.
+        session: the loaded model.
+        manifest: its manifest.
+        device: ONNX Runtime's name of the device.
+        graphs: whether to capture each slot's batch of each size as a CUDA graph and replay it.
     """
 
     def __init__(
@@ -80,7 +96,7 @@ class BoundGraph:
         self._bound: dict[tuple[int, int], tuple[onnxruntime.IOBinding, onnxruntime.RunOptions]] = {}
 
     def __call__(self, slot: Slot, size: int) -> None:
-        """Launch a slot's batch of some size."""
+        """Launch a slot's batch of a given size."""
         key = slot.number, size
         if key not in self._bound:
             self._bound[key] = self._binding(slot, size), self._options()
@@ -90,8 +106,8 @@ class BoundGraph:
         binding = self._session.io_binding()
         shape = (size, *self._manifest.preprocess.shape)
         binding.bind_input(INPUT, self._device, 0, np.uint8, shape, slot.pixels)
-        answers = (size, len(self._manifest.labels))
-        binding.bind_output(OUTPUT, self._device, 0, np.float32, answers, slot.probabilities)
+        output_shape = (size, len(self._manifest.labels))
+        binding.bind_output(OUTPUT, self._device, 0, np.float32, output_shape, slot.probabilities)
         return binding
 
     def _options(self) -> onnxruntime.RunOptions:
@@ -103,12 +119,12 @@ class BoundGraph:
 
 
 def _load_provider() -> None:
-    """Load ONNX Runtime's provider itself: its own error would not come before it had turned to the CPU."""
+    """Load the provider's library first: ONNX Runtime itself would fall back to the CPU instead of raising an error."""
     library = Path(onnxruntime.__file__).with_name("capi") / _LIBRARY
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
-        # It needs symbols of a library that ONNX Runtime loads first; what is missing in a file says so.
+        # Undefined symbols are expected, because ONNX Runtime loads another library first; a missing file is not.
         if "cannot open shared object file" in str(error):
             raise ModelError(
                 f"ONNX Runtime's CUDA provider cannot be loaded: {error}; pip install 'unfreeze[gpu]'"

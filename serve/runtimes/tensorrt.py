@@ -1,4 +1,4 @@
-"""TensorRT: an engine beside a model file, run on the GPU that it was built for."""
+"""TensorRT: executes the engine next to a model file on the GPU that it was built for."""
 
 import hashlib
 from functools import partial
@@ -7,60 +7,77 @@ from types import ModuleType
 from typing import Any
 
 from unfreeze.contract.errors import ManifestError, ModelError
-from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, EngineFacts, check_engine, load_tensorrt
-from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.engine import (
+    ENGINE_FILE,
+    FACTS_FILE,
+    EngineFacts,
+    check_engine,
+    load_tensorrt,
+    read_engine_facts,
+)
+from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.contract.model.repository import read_published
-from unfreeze.contract.model.schema import decode, loads
+from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.cuda import Cuda
-from unfreeze.serve.runtimes.device_pipeline import DevicePipeline, Slot
-from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions, read_checked
+from unfreeze.serve.runtimes.device import Slot
+from unfreeze.serve.runtimes.device_pipeline import DevicePipeline
+from unfreeze.serve.runtimes.model_file import ModelFile
 
 
-def open_engine(path: Path, options: RuntimeOptions, checked: tuple[bytes, Manifest] | None = None) -> DevicePipeline:
-    """Load the engine beside a model.
-
-    Args:
-        path: of the `model.onnx`.
-        options: how many batches at once.
-        checked: what `read_checked` gave of it, where that was asked before.
+def check_available() -> None:
+    """Check that there is a GPU; which TensorRT library is needed depends on the engine.
 
     Raises:
-        ModelError: there is no engine, it cannot be loaded here, or it is not this model's, this library's and this
-            device's; the message says what to do.
+        ModelError: there is no GPU or no driver, or cuda-bindings is not installed.
     """
-    model, manifest = checked or read_checked(path)
-    facts, plan = read_engine(path)
-    trt = load_tensorrt(facts.flavour)
-    cuda = Cuda()
-    check_engine(facts, hashlib.sha256(model).hexdigest(), trt.__version__, cuda.target)
+    Cuda()
+
+
+def open_model(model: ModelFile, options: RuntimeOptions) -> DevicePipeline:
+    """Load the engine next to a model.
+
+    Args:
+        model: the model file.
+        options: number of instances and the largest batch.
+
+    Raises:
+        ModelError: there is no engine, it cannot be loaded here, or it was built from another model, by another
+            version of TensorRT or for another GPU; the message says what to do.
+    """
+    facts, plan = read_engine(model.path)
+    trt = load_tensorrt(facts.flavor)
+    device = Cuda()
+    check_engine(facts, hashlib.sha256(model.content).hexdigest(), trt.__version__, device.target)
     return DevicePipeline(
-        manifest,
-        cuda,
-        most=min(options.max_batch or manifest.max_batch, facts.batches[-1]),
+        model.manifest,
+        device,
+        max_batch=min(options.max_batch or model.manifest.max_batch, facts.batches[-1]),
         slots=options.instances,
-        load=partial(_Engine, trt, plan, path, manifest),
-        name=str(path),
+        load=partial(_Engine, trt, plan, model),
+        name=str(model.path),
     )
 
 
 class _Engine:
-    """Launches an engine on batches where they lie, in a context for each slot.
+    """Launches an engine on batches in device memory, with one execution context per slot.
 
     Args:
-        trt: the library.
-        plan: the engine.
-        path: of the model beside it.
-        manifest: of the model.
+        trt: the TensorRT module.
+        plan: the serialized engine.
+        model: the model file next to it.
         compute: the stream to launch it in.
     """
 
-    def __init__(self, trt: ModuleType, plan: bytes, path: Path, manifest: Manifest, compute: int) -> None:
-        self._path, self._shape, self._compute = path, manifest.preprocess.shape, compute
+    def __init__(self, trt: ModuleType, plan: bytes, model: ModelFile, compute: int) -> None:
+        self._path, self._shape, self._compute = model.path, model.manifest.preprocess.shape, compute
         self._log = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise ModelError(f"{trt.__name__} {trt.__version__} cannot load the engine beside {path}: build it anew")
+            raise ModelError(
+                f"{trt.__name__} {trt.__version__} cannot load the engine next to {model.path}: build it again with "
+                "`unfreeze export --tensorrt`"
+            )
         self._contexts: dict[int, Any] = {}
 
     def __call__(self, slot: Slot, size: int) -> None:
@@ -68,30 +85,33 @@ class _Engine:
         if context is None:
             context = self._contexts[slot.number] = self._engine.create_execution_context()
             if context is None:
-                raise ModelError(f"out of memory for another context of the engine beside {self._path}")
+                raise ModelError(f"out of memory for another execution context of the engine next to {self._path}")
             context.set_tensor_address(INPUT, slot.pixels)
             context.set_tensor_address(OUTPUT, slot.probabilities)
         context.set_input_shape(INPUT, (size, *self._shape))
         if not context.execute_async_v3(self._compute):
-            raise ModelError(f"the engine beside {self._path} failed on a batch of {size}")
+            raise ModelError(f"the engine next to {self._path} failed on a batch of {size}")
 
 
 def read_engine(path: Path) -> tuple[EngineFacts, bytes]:
-    """Read the engine beside a model and its note, and see that they are what was published.
+    """Read the engine next to a model and its metadata file, and check both against their digests.
 
     Args:
-        path: of the `model.onnx`.
+        path: the `model.onnx`.
 
     Raises:
-        ModelError: there is none, it was changed, or its note says what no note can say.
+        ModelError: there is no engine, it was changed, or its metadata is not valid.
     """
-    engine, note = path.with_name(ENGINE_FILE), path.with_name(FACTS_FILE)
-    if not engine.is_file() or not note.is_file():
-        raise ModelError(f"there is no engine beside {path}; build one with `unfreeze export --tensorrt`")
+    engine, metadata = path.with_name(ENGINE_FILE), path.with_name(FACTS_FILE)
+    if not engine.is_file() or not metadata.is_file():
+        raise ModelError(f"no engine next to {path}; build one with `unfreeze export --tensorrt`")
     try:
-        facts, plan = decode(EngineFacts, loads(read_published(note))), read_published(engine)
+        facts, plan = read_engine_facts(read_published(metadata)), read_published(engine)
     except ManifestError as error:
-        raise ModelError(f"{note} cannot be read: {error}") from error
+        raise ModelError(f"{metadata} is not valid: {error}") from error
     if hashlib.sha256(plan).hexdigest() != facts.plan_sha256:
-        raise ModelError(f"{engine} is not the engine that {note.name} tells of; build it anew")
+        raise ModelError(
+            f"{engine} is not the engine that {metadata.name} describes; build it again with "
+            "`unfreeze export --tensorrt`"
+        )
     return facts, plan

@@ -1,1 +1,1 @@
-"""Admission, queues, batches, and the plan by which a model is executed."""
+"""Scheduling: admission control, queues, dynamic batching and execution plans."""

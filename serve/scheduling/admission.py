@@ -1,73 +1,92 @@
-"""Admission: how much may be inside a model at once."""
+"""Admission control: limits how many images and bytes a model holds at once."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from unfreeze.contract.errors import InvalidRequestError, QueueFullError
 
-_AGAIN_S, _LEAST_S, _MOST_S = 0.1, 0.01, 5.0
+_DEFAULT_DRAIN_S, _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 0.01, 5.0
 
 
 class Admission:
-    """Counts the images and the bytes that are inside, from their request's arrival to its answer.
+    """Counts the images and bytes of accepted requests, from arrival to response.
 
     Args:
-        name: of the model, for messages.
-        max_images: more are refused.
-        max_bytes: of encoded images and of prepared ones; more are refused.
-        seconds: estimates when what is inside will be done, as a hint to those who are refused.
+        name: name of the model, for messages.
+        max_images: limit of images.
+        max_bytes: limit of bytes of encoded and preprocessed images.
+        drain_s: estimates the seconds until all accepted images are classified, for the retry hint.
     """
 
     def __init__(
-        self, name: str, max_images: int, max_bytes: int, seconds: Callable[[], float] = lambda: _AGAIN_S
+        self, name: str, max_images: int, max_bytes: int, drain_s: Callable[[], float] = lambda: _DEFAULT_DRAIN_S
     ) -> None:
         self._name = name
-        self._seconds = seconds
+        self._drain_s = drain_s
         self._max_images = max_images
         self._max_bytes = max_bytes
         self._images = 0
         self._bytes = 0
 
-    def check(self, images: int) -> None:
-        """Refuse what can never be taken.
+    @property
+    def images(self) -> int:
+        """Number of images of accepted requests."""
+        return self._images
+
+    def check_size(self, images: int) -> None:
+        """Check that a request could be accepted by an empty queue.
 
         Args:
-            images: of one request.
+            images: number of images in the request.
 
         Raises:
-            InvalidRequestError: more than may wait altogether.
+            InvalidRequestError: the request has more images than the queue may hold.
         """
         if images > self._max_images:
             raise InvalidRequestError(
-                f"the request holds {images:,} images; no more than {self._max_images:,} may wait for "
-                f"{self._name}: send fewer at a time"
+                f"the request has {images:,} images, but at most {self._max_images:,} may wait for model "
+                f"{self._name}; send fewer images per request"
             )
 
-    def _hint(self) -> float:
-        """Say when about a half of what is inside will be done."""
-        return min(max(self._seconds() / 2, _LEAST_S), _MOST_S)
+    def check_capacity(self, images: int, size: int) -> None:
+        """Check that a request can be accepted now.
 
-    @property
-    def images(self) -> int:
-        """How many are inside."""
-        return self._images
+        Args:
+            images: number of images in the request.
+            size: memory that the request needs, in bytes.
+
+        Raises:
+            QueueFullError: a limit would be exceeded.
+        """
+        if self._images + images > self._max_images:
+            raise QueueFullError(
+                f"the queue of model {self._name} is full: {self._images} of at most {self._max_images} images are "
+                "waiting; retry later",
+                self._retry_s(),
+            )
+        if self._images and self._bytes + size > self._max_bytes:
+            raise QueueFullError(
+                f"the queue of model {self._name} is full: {self._bytes / 2**20:.0f} of at most "
+                f"{self._max_bytes / 2**20:.0f} MiB of images are waiting; retry later",
+                self._retry_s(),
+            )
 
     @contextmanager
     def admit(self, images: int, size: int) -> Iterator[None]:
-        """Take a request in for as long as the body runs.
+        """Accept a request and count it while the body runs.
 
         Args:
-            images: of the request, at least one.
-            size: in bytes, of what it keeps in memory.
+            images: number of images in the request, at least 1.
+            size: memory that the request needs, in bytes.
 
         Raises:
-            InvalidRequestError: the request holds no image, or more than can ever be taken.
-            QueueFullError: too much is inside already.
+            InvalidRequestError: the request has no images, or more than the queue may hold.
+            QueueFullError: a limit would be exceeded.
         """
         if images == 0:
-            raise InvalidRequestError("the request holds no image")
-        self.check(images)
-        self.check_room(images, size)
+            raise InvalidRequestError("the request has no images")
+        self.check_size(images)
+        self.check_capacity(images, size)
         self._images += images
         self._bytes += size
         try:
@@ -76,24 +95,6 @@ class Admission:
             self._images -= images
             self._bytes -= size
 
-    def check_room(self, images: int, size: int) -> None:
-        """Refuse what does not fit beside what is inside.
-
-        Args:
-            images: of the request.
-            size: in bytes.
-
-        Raises:
-            QueueFullError: too much is inside already.
-        """
-        if self._images + images > self._max_images:
-            raise QueueFullError(
-                f"{self._images} images are waiting for {self._name}; no more than {self._max_images} may: try later",
-                self._hint(),
-            )
-        if self._images and self._bytes + size > self._max_bytes:
-            raise QueueFullError(
-                f"{self._bytes / 2**20:.0f} MiB of images are waiting for {self._name}; no more than "
-                f"{self._max_bytes / 2**20:.0f} may: try later",
-                self._hint(),
-            )
+    def _retry_s(self) -> float:
+        """Estimate when about half of the accepted images will be classified."""
+        return min(max(self._drain_s() / 2, _MIN_RETRY_S), _MAX_RETRY_S)

@@ -1,66 +1,55 @@
-"""Dynamic batching: batches form while the runtime is busy, and leave the moment that an instance is free."""
+"""Dynamic batching: a batch forms while the runtime is busy and starts as soon as an instance is free."""
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import DeadlineError, DrainingError, ImageError, InvalidRequestError
+from unfreeze.serve.scheduling.batch import Batch
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, Run
 from unfreeze.serve.scheduling.queue import RequestQueue
 from unfreeze.serve.scheduling.request import (
     DEFAULT_PRIORITY,
     InferenceRequest,
     RequestSlice,
-    finish_from_thread,
-    slices_of,
+    complete_from_thread,
+    split_request,
 )
 
-Prepare = Callable[[bytes], np.ndarray]
-_SMOOTHING, _SURPRISE = 0.05, 8.0
-_Taken = tuple[RequestSlice, int, Sequence[bytes] | np.ndarray]
-
-
-@dataclass(eq=False)
-class _Batch:
-    """Images that go through the runtime together."""
-
-    pixels: np.ndarray
-    parts: list[tuple[RequestSlice, int]] = field(default_factory=list)
-    decodes: "list[Future[None]]" = field(default_factory=list)
-    rows: int = 0
-    since: float = 0.0
+Preprocess = Callable[[bytes], np.ndarray]
+_SMOOTHING = 0.05  # weight of the newest batch in the moving average of latency
+_MAX_OUTLIER = 8.0  # a batch counts as at most this many times the average
 
 
 class Batcher:
-    """The instances of one version of a model: threads that take what waits, decode and classify it.
+    """The instances of one model version: threads that take queued images, decode and classify them.
 
-    One instance at a time forms a batch. Where the plan is fused it takes its share of what waits and leaves, and
-    decodes what it took; otherwise a pool decodes each image straight into its row while the other instances are
-    busy, and the batch leaves when one of them is free.
+    One instance at a time forms a batch. If the plan is fused, it takes its share of the queue, starts at once and
+    decodes its images itself. Otherwise a thread pool decodes each image into its row while the other instances are
+    busy, and the batch starts when one of them is free.
 
     Args:
-        run: from images, uint8 [N, H, W, 3], to probabilities, float32 [N, C]; called from several threads.
-        prepare: from an encoded image to uint8 [H, W, 3].
-        buffer: allocates memory for so many prepared images; each instance's batches form in its own.
-        plan: how many instances, and the largest batch.
-        decoders: decode for plans that are not fused.
+        run: maps images, uint8 [N, H, W, 3], to probabilities, float32 [N, C]; called from several threads.
+        preprocess: maps an encoded image to uint8 [H, W, 3].
+        allocate: allocates a buffer for a number of preprocessed images; each instance has its own.
+        plan: number of instances and the largest batch.
+        decoders: thread pool for plans that are not fused.
         max_delay_ms: how long the first image of a batch waits for others.
-        on_batch: told of each batch: whether encoded images, prepared ones or both were in it, how many, and the
-            seconds that the runtime took.
+        on_batch: called after each batch with the kinds of images in it (True for encoded), their number and the
+            seconds in the runtime.
     """
 
     def __init__(
         self,
         run: Run,
-        prepare: Prepare,
-        buffer: Callable[[int], np.ndarray],
+        preprocess: Preprocess,
+        allocate: Callable[[int], np.ndarray],
         plan: ExecutionPlan,
         decoders: ThreadPoolExecutor,
         *,
@@ -68,209 +57,179 @@ class Batcher:
         on_batch: Callable[[AbstractSet[bool], int, float], None] = lambda _kinds, _images, _seconds: None,
     ) -> None:
         self.plan = plan
-        self._run, self._prepare = run, prepare
+        self._run, self._preprocess = run, preprocess
         self._decoders, self._max_delay_s, self._on_batch = decoders, max_delay_ms / 1000, on_batch
-        self._waiting = RequestQueue()
-        # To form a batch. Where instances decode what they take, they need not wait for each other.
-        self._turn: AbstractContextManager[object] = nullcontext() if plan.fused else threading.Lock()
-        self._free = plan.instances
+        self._queue = RequestQueue()
+        # Held while forming a batch. Instances that decode their own images need not wait for each other.
+        self._forming: AbstractContextManager[object] = nullcontext() if plan.fused else threading.Lock()
+        self._free_instances = plan.instances
         self._closing = False
-        self._working = 0  # images in batches
+        self._images_in_batches = 0
         self._image_s = plan.image_s / plan.instances
         count = plan.instances if plan.fused else plan.instances + 1
         self._threads = [
-            threading.Thread(target=self._serve, args=(buffer(plan.batch),), name=f"instance-{number}", daemon=True)
+            threading.Thread(
+                target=self._serve, args=(allocate(plan.max_batch),), name=f"instance-{number}", daemon=True
+            )
             for number in range(count)
         ]
 
     def start(self) -> None:
-        """Begin to take work."""
+        """Start the instances."""
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Finish what waits, then stop; waits for that."""
-        with self._waiting.changed:
+        """Execute what is queued, then stop the instances; blocks until they have stopped."""
+        with self._queue.changed:
             self._closing = True
-            self._waiting.changed.notify_all()
+            self._queue.changed.notify_all()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
 
-    def seconds_until(self, images: int) -> float:
-        """Estimate how long a request of so many images would take, by what is waiting and how long images took."""
-        return (self._waiting.images + self._working + images) * self._image_s
+    def estimate_s(self, images: int) -> float:
+        """Estimate the latency of a request, in seconds, from the queue and the measured time per image."""
+        return (self._queue.images + self._images_in_batches + images) * self._image_s
 
-    def check_time(self, images: int, deadline: float | None, priority: int = DEFAULT_PRIORITY) -> None:
-        """Refuse what cannot be done in time, by what goes before it; where nothing does, it is tried.
+    def check_deadline(self, images: int, deadline: float | None, priority: int = DEFAULT_PRIORITY) -> None:
+        """Check that a request can meet its deadline behind the requests before it; always passes if there are none.
 
         Args:
-            images: of the request.
-            deadline: on `time.monotonic`'s clock, if there is one.
-            priority: lower numbers go first.
+            images: number of images in the request.
+            deadline: on the clock of `time.monotonic`; None for none.
+            priority: requests with lower numbers are executed first.
 
         Raises:
-            DeadlineError: the answer would come too late.
+            DeadlineError: the estimated completion is after the deadline.
         """
-        if deadline is None or not (self._waiting.images or self._working):
+        if deadline is None or not (self._queue.images or self._images_in_batches):
             return
-        with self._waiting.changed:
-            before = self._waiting.before(priority) + self._working
+        with self._queue.changed:
+            before = self._queue.images_before(priority) + self._images_in_batches
         seconds = (before + images) * self._image_s
         if time.monotonic() + seconds > deadline:
-            raise DeadlineError(f"the answer would take about {1000 * seconds:.0f} ms, longer than the deadline leaves")
+            raise DeadlineError(f"the request would take about {1000 * seconds:.0f} ms, which is after its deadline")
 
-    async def submit(self, work: InferenceRequest) -> Float32[np.ndarray, "n c"]:
-        """Classify images, in one batch with others' or, where they are many, in several.
+    async def submit(self, request: InferenceRequest) -> Float32[np.ndarray, "n c"]:
+        """Classify the images of a request, batched with those of other requests.
 
-        A caller that is cancelled leaves the queue, and its batch-mates are not harmed.
+        If the caller is cancelled, the request leaves the queue and the rest of its batch is not affected.
 
         Args:
-            work: the request.
+            request: the request.
 
         Returns:
             Probabilities.
 
         Raises:
-            InvalidRequestError: an image cannot be used; the message says which and why.
-            DeadlineError: the deadline will pass, or passed, before the answer.
+            InvalidRequestError: an image cannot be decoded; the message says which one and why.
+            DeadlineError: the deadline cannot be met, or has passed.
             DrainingError: the batcher is closing.
         """
-        parts = slices_of(work, self.plan.batch)
-        self.check_time(len(work.images), work.deadline, work.priority)
-        with self._waiting.changed:
+        slices = split_request(request, self.plan.max_batch)
+        self.check_deadline(len(request.images), request.deadline, request.priority)
+        with self._queue.changed:
             if self._closing:
-                raise DrainingError("the server is shutting down; ask another one")
-            self._waiting.put(work, parts)
+                raise DrainingError("the server is shutting down; retry on another server")
+            self._queue.put(slices)
         try:
-            return await work.answer
+            return await request.future
         finally:
-            if not work.over:
-                work.give_up()
-                with self._waiting.changed:
-                    self._waiting.forget()
+            if not request.finished:
+                request.cancel()
+                with self._queue.changed:
+                    self._queue.note_cancelled()
 
     def _serve(self, buffer: np.ndarray) -> None:
         while True:
-            with self._turn:
-                batch = self._form(buffer)
+            with self._forming:
+                batch = self._form_batch(buffer)
             if batch is None:
                 return
             try:
                 self._execute(batch)
             finally:
-                with self._waiting.changed:
-                    self._free += 1
-                    self._working -= batch.rows
-                    self._waiting.changed.notify_all()
+                with self._queue.changed:
+                    self._free_instances += 1
+                    self._images_in_batches -= batch.rows
+                    self._queue.changed.notify_all()
 
-    def _form(self, buffer: np.ndarray) -> _Batch | None:
-        """Collect a batch; gives it when an instance is free, and None when there will be no more."""
-        batch, changed = _Batch(pixels=buffer), self._waiting.changed
+    def _form_batch(self, buffer: np.ndarray) -> Batch | None:
+        """Return a batch when an instance is free, or None when the batcher is closed and its queue is empty."""
+        batch, changed = Batch(pixels=buffer), self._queue.changed
         with changed:
             while True:
                 self._fill(batch)
-                left = batch.since + self._max_delay_s - time.monotonic() if batch.rows else 0.0
-                ready = batch.rows == self.plan.batch or left <= 0 or self._closing
-                if batch.rows and self._free and ready:
-                    self._free -= 1
+                delay_s = batch.started + self._max_delay_s - time.monotonic() if batch.rows else 0.0
+                ready = batch.rows == self.plan.max_batch or delay_s <= 0 or self._closing
+                if batch.rows and self._free_instances and ready:
+                    self._free_instances -= 1
                     return batch
-                if self._closing and not batch.rows and not self._waiting:
+                if self._closing and not batch.rows and not self._queue:
                     return None
-                changed.wait(left if batch.rows and self._free else None)
+                changed.wait(delay_s if batch.rows and self._free_instances else None)
 
-    def _fill(self, batch: _Batch) -> None:
-        """Take what waits: in a fused plan this instance's share of it, else all that fits."""
-        most = self.plan.batch
+    def _fill(self, batch: Batch) -> None:
+        """Take slices from the queue: this instance's share if the plan is fused, otherwise all that fit."""
+        target = self.plan.max_batch
         if self.plan.fused and not self._max_delay_s:
-            most = min(most, max(1, -(-len(self._waiting) // self.plan.instances)))
-        early = not self._free  # what is prepared already can wait, and be overtaken
-        while batch.rows < most and (part := self._waiting.take(self.plan.batch - batch.rows, encoded=early)):
-            now = time.monotonic()
-            batch.since = batch.since or now
-            part.work.times.began = part.work.times.began or now
-            batch.parts.append((part, batch.rows))
-            if part.work.encoded and not self.plan.fused:
-                batch.decodes.append(self._decoders.submit(self._decode, part, batch.pixels, batch.rows))
-            batch.rows += len(part)
-            self._working += len(part)
+            target = min(target, max(1, -(-len(self._queue) // self.plan.instances)))
+        # While all instances are busy only encoded images are taken, to be decoded; others can still be overtaken.
+        encoded_only = not self._free_instances
+        while batch.rows < target and (
+            request_slice := self._queue.take(self.plan.max_batch - batch.rows, encoded_only=encoded_only)
+        ):
+            now, request = time.monotonic(), request_slice.request
+            request.timing.started = request.timing.started or now
+            row = batch.add(request_slice, now)
+            if request.encoded and not self.plan.fused:
+                batch.decodes.append(self._decoders.submit(self._decode, request_slice, batch.pixels, row))
+            self._images_in_batches += len(request_slice)
 
-    def _execute(self, batch: _Batch) -> None:
+    def _execute(self, batch: Batch) -> None:
         started = time.monotonic()
         for decode in batch.decodes:
             decode.result()
         if self.plan.fused:
-            for part, row in batch.parts:
-                if part.work.encoded:
-                    self._decode(part, batch.pixels, row)
-        wanted = _wanted(batch)
-        if not wanted:
+            for request_slice, row in batch.slices:
+                if request_slice.request.encoded:
+                    self._decode(request_slice, batch.pixels, row)
+        pending = batch.pending()
+        if not pending:
             return
-        parts = [(part, row) for part, row, _ in wanted]
         try:
-            pixels = _gathered(batch, wanted)
-            before = time.monotonic()
-            answers = self._run(pixels)
+            pixels = batch.assemble(pending)
+            infer_started = time.monotonic()
+            probabilities = self._run(pixels)
             now = time.monotonic()
-            self._on_batch({part.work.encoded for part, _ in parts}, len(pixels), now - before)
-            self._deliver(parts, answers, now - before)
-        except Exception as error:  # noqa: BLE001 - whatever the runtime raises goes to those who wait for it
-            for part, _ in parts:
-                part.work.fail_from_thread(error)
+            infer_s = now - infer_started
+            self._on_batch({request_slice.request.encoded for request_slice, _, _ in pending}, len(pixels), infer_s)
+            with self._queue.changed:
+                complete = batch.deliver(pending, probabilities, infer_s)
+            if complete:
+                complete_from_thread(complete)
+        except Exception as error:  # noqa: BLE001 - any error of the runtime is raised in the callers
+            for request_slice, _, _ in pending:
+                request_slice.request.fail_from_thread(error)
             return
-        self._learn((now - started) / batch.rows / self.plan.instances)
+        self._update_estimate((now - started) / batch.rows / self.plan.instances)
 
-    def _learn(self, image_s: float) -> None:
-        """Remember how long images take; one batch that was held up says little of the next ones."""
-        most = _SURPRISE * self._image_s or image_s
-        self._image_s += _SMOOTHING * (min(image_s, most) - self._image_s)
+    def _update_estimate(self, image_s: float) -> None:
+        """Update the moving average of seconds per image; an outlier counts as a bounded multiple of it."""
+        limit = _MAX_OUTLIER * self._image_s or image_s
+        self._image_s += _SMOOTHING * (min(image_s, limit) - self._image_s)
 
-    def _decode(self, part: RequestSlice, pixels: UInt8[np.ndarray, "n h w 3"], row: int) -> None:
-        """Decode an image into its row; where that cannot be done, its request fails, and only that."""
-        work, number = part.work, part.start
-        if not work.is_wanted():
+    def _decode(self, request_slice: RequestSlice, pixels: UInt8[np.ndarray, "n h w 3"], row: int) -> None:
+        """Decode an image into its row; an error fails its request only."""
+        request, index = request_slice.request, request_slice.start
+        if not request.is_pending():
             return
         started = time.monotonic()
         try:
-            pixels[row] = self._prepare(work.images[number])
+            pixels[row] = self._preprocess(request.images[index])
         except ImageError as error:
-            work.fail_from_thread(InvalidRequestError(f"image {number + 1} of {len(work.images)}: {error}"))
-        except Exception as error:  # noqa: BLE001 - as above
-            work.fail_from_thread(error)
-        work.times.decode_s += time.monotonic() - started
-
-    def _deliver(
-        self, parts: list[tuple[RequestSlice, int]], answers: Float32[np.ndarray, "n c"], infer_s: float
-    ) -> None:
-        """Write answers to their requests, and wake up the callers of those that are complete."""
-        finished = []
-        with self._waiting.changed:
-            for part, row in parts:
-                work = part.work
-                work.answers[part.start : part.stop] = answers[row : row + len(part)]
-                work.times.infer_s += infer_s
-                work.left -= len(part)
-                if work.left == 0:
-                    finished.append(work)
-        if finished:
-            finish_from_thread(finished)
-
-
-def _wanted(batch: _Batch) -> list[_Taken]:
-    """Give the parts that somebody still waits for, each with its row and its request's images.
-
-    Who gives a request up says so before its images go, in another thread. So they are taken first.
-    """
-    taken = [(part, row, part.work.images) for part, row in batch.parts]
-    return [one for one in taken if one[0].work.is_wanted()]
-
-
-def _gathered(batch: _Batch, wanted: list[_Taken]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Put prepared images beside the decoded ones; a part that is alone stays where it is."""
-    if len(batch.parts) == 1 and not wanted[0][0].work.encoded:
-        part, _, images = wanted[0]
-        return np.asarray(images[part.start : part.stop])
-    for part, row, images in wanted:
-        if not part.work.encoded:
-            batch.pixels[row : row + len(part)] = images[part.start : part.stop]
-    return batch.pixels[: batch.rows]
+            request.fail_from_thread(InvalidRequestError(f"image {index + 1} of {len(request.images)}: {error}"))
+        except Exception as error:  # noqa: BLE001 - any other error is raised in the caller as well
+            request.fail_from_thread(error)
+        request.timing.decode_s += time.monotonic() - started

@@ -1,100 +1,99 @@
-"""How a model is executed on this machine: measured once at warm-up, then kept."""
+"""How a model is executed on this machine: instances, threads and batch size, measured at warm-up."""
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from unfreeze.contract.cores import usable_cores
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.runtimes.registry import find_runtime
 
 Run = Callable[[np.ndarray], np.ndarray]
-_SECONDS = 0.06
-_BATCH = 8  # a usual one, at which batches are timed
-_FUSED_BATCH = 4  # more would keep the first image waiting and win nothing
-_ON_GPU = 2  # one batch is copied while another is computed
-_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_MEASURED_S = 0.06
+_MEASURED_BATCH = 8
+_FUSED_BATCH = 4  # larger batches would delay their first image without a gain in throughput
+_DEVICE_INSTANCES = 2  # one batch is copied to the device while another is computed
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionPlan:
-    """How many batches are executed at once, by how many threads each, and how large they may be.
+    """How many batches run at the same time, on how many threads, and how large they may be.
 
     Args:
-        instances: batches that are executed at the same time.
-        threads: of the runtime, for each of them.
-        batch: the most images in one.
-        fused: each instance decodes its images itself, one after the other; else a pool of threads decodes them while
-            the runtime is busy.
-        image_s: seconds that an image took in the runtime when this was measured; 0 where it was not.
+        instances: batches executed at the same time.
+        threads: CPU threads of the runtime per instance.
+        max_batch: images in the largest batch.
+        fused: each instance decodes its own images, one after the other; otherwise a thread pool decodes them while the
+            runtime is busy.
+        image_s: measured seconds per image and instance; 0 if not measured.
     """
 
     instances: int
     threads: int
-    batch: int
+    max_batch: int
     fused: bool
     image_s: float = 0.0
 
     def __str__(self) -> str:
         return (
-            f"{self.instances} instances of {self.threads} threads, batches of up to {self.batch}, "
-            f"{'decoding in each instance' if self.fused else 'decoding in a pool beside them'}"
+            f"{_count(self.instances, 'instance')} with {_count(self.threads, 'thread')} each, batches of up to "
+            f"{self.max_batch}, images decoded {'by the instances' if self.fused else 'in a thread pool'}"
         )
 
 
-def possible_plans(options: ServeOptions, max_batch: int) -> tuple[ExecutionPlan, ...]:
-    """List the plans that are worth measuring: on a CPU, one thread for each image or all of them for a batch.
+def candidate_plans(options: ServeOptions, max_batch: int) -> tuple[ExecutionPlan, ...]:
+    """List the plans to measure: on a CPU, many single-threaded instances or one that uses all cores.
 
     Args:
-        options: may leave nothing to be measured.
-        max_batch: what the model's manifest says.
+        options: server options; explicit ones leave a single plan.
+        max_batch: the manifest's largest batch.
     """
-    batch, count = options.max_batch or max_batch, usable_cores()
-    if options.device != "cpu":
-        return (
-            ExecutionPlan(
-                instances=options.instances or _ON_GPU, threads=options.threads or 1, batch=batch, fused=False
-            ),
-        )
+    max_batch, cores = options.max_batch or max_batch, usable_cores()
+    if not find_runtime(options.device).uses_cpu:
+        instances, threads = options.instances or _DEVICE_INSTANCES, options.threads or 1
+        return (ExecutionPlan(instances=instances, threads=threads, max_batch=max_batch, fused=False),)
     if options.instances or options.threads:
-        instances = options.instances or max(1, count // options.threads)
-        threads = options.threads or max(1, count // instances)
-        return (_on_cpu(instances, threads, batch),)
-    alone, together = _on_cpu(count, 1, batch), _on_cpu(1, count, batch)
-    return (alone,) if count == 1 else (alone, together)
+        instances = options.instances or max(1, cores // options.threads)
+        threads = options.threads or max(1, cores // instances)
+        return (_cpu_plan(instances, threads, max_batch),)
+    throughput, latency = _cpu_plan(cores, 1, max_batch), _cpu_plan(1, cores, max_batch)
+    return (throughput,) if cores == 1 else (throughput, latency)
 
 
-def _on_cpu(instances: int, threads: int, batch: int) -> ExecutionPlan:
+def _cpu_plan(instances: int, threads: int, max_batch: int) -> ExecutionPlan:
     fused = instances >= usable_cores()
-    return ExecutionPlan(
-        instances=instances, threads=threads, batch=min(batch, _FUSED_BATCH) if fused else batch, fused=fused
-    )
+    largest = min(max_batch, _FUSED_BATCH) if fused else max_batch
+    return ExecutionPlan(instances=instances, threads=threads, max_batch=largest, fused=fused)
 
 
 def images_per_second(run: Run, plan: ExecutionPlan, shape: tuple[int, int, int]) -> float:
-    """Time a plan: all of its instances at once, for a few hundredths of a second, and at least twice each.
+    """Measure a plan's throughput with all instances at once: for 60 ms, and at least two batches per instance.
 
     Args:
-        run: the runtime, with as many threads as the plan says.
-        plan: what to time.
-        shape: of a prepared image.
+        run: the runtime, with the plan's number of threads.
+        plan: the plan to measure.
+        shape: height, width and channels of a preprocessed image.
     """
-    size = 1 if plan.fused else min(plan.batch, _BATCH)
+    size = 1 if plan.fused else min(plan.max_batch, _MEASURED_BATCH)
     pixels = np.zeros((size, *shape), np.uint8)
     counts = [0] * plan.instances
     started = time.perf_counter()
 
-    def work(number: int) -> None:
-        while counts[number] < 2 * size or time.perf_counter() - started < _SECONDS:
+    def run_instance(number: int) -> None:
+        while counts[number] < 2 * size or time.perf_counter() - started < _MEASURED_S:
             run(pixels)
             counts[number] += size
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(plan.instances)]
+    threads = [threading.Thread(target=run_instance, args=(number,)) for number in range(plan.instances)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     return sum(counts) / (time.perf_counter() - started)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

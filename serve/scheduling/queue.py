@@ -1,4 +1,4 @@
-"""What waits for one version of a model: by priority, then by arrival, bounded by what admission lets in."""
+"""The queue of one model version: ordered by priority, then by arrival, and bounded by admission."""
 
 import heapq
 import itertools
@@ -7,73 +7,74 @@ from collections import Counter
 
 from unfreeze.serve.scheduling.request import InferenceRequest, RequestSlice
 
-_FEW = 64
+_MAX_CANCELLED = 64
 
 
 class RequestQueue:
-    """Parts of requests that no batch has taken yet.
+    """Slices of requests that are not in a batch yet.
 
-    Not safe by itself: hold `changed` around every call. It is told whenever something is put in.
+    Not thread-safe: hold `changed` around every call. It is notified when slices are added.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self._heap: list[tuple[int, int, RequestSlice]] = []
-        self._numbers = itertools.count()
-        self._given_up = 0
         self.images = 0
-        self._by_priority: Counter[int] = Counter()
+        self._heap: list[tuple[int, int, RequestSlice]] = []
+        self._sequence = itertools.count()
+        self._cancelled = 0
+        self._images_by_priority: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def put(self, work: InferenceRequest, parts: list[RequestSlice]) -> None:
-        """Let a request wait."""
-        for part in parts:
-            heapq.heappush(self._heap, (work.priority, next(self._numbers), part))
-            self._count(part, len(part))
-        self.changed.notify(len(parts))
+    def put(self, slices: list[RequestSlice]) -> None:
+        """Add the slices of a request."""
+        for request_slice in slices:
+            heapq.heappush(self._heap, (request_slice.request.priority, next(self._sequence), request_slice))
+            self._count(request_slice, len(request_slice))
+        self.changed.notify(len(slices))
 
-    def take(self, room: int, *, encoded: bool) -> RequestSlice | None:
-        """Take the first part that is worth its work; what is late is refused on the way.
+    def take(self, max_images: int, *, encoded_only: bool) -> RequestSlice | None:
+        """Remove and return the first slice whose caller still waits.
 
         Args:
-            room: None is given where the first part has more images.
-            encoded: None is given where its images are prepared already.
+            max_images: return None if the slice has more images.
+            encoded_only: return None if the slice's images are preprocessed already.
         """
         while self._heap:
-            part = self._heap[0][2]
-            wanted = part.work.is_wanted()
-            if wanted and (len(part) > room or (encoded and not part.work.encoded)):
+            first = self._heap[0][2]
+            pending = first.request.is_pending()
+            if pending and (len(first) > max_images or (encoded_only and not first.request.encoded)):
                 return None
             heapq.heappop(self._heap)
-            self._count(part, -len(part))
-            if wanted:
-                return part
+            self._count(first, -len(first))
+            if pending:
+                return first
         return None
 
-    def before(self, priority: int) -> int:
-        """Count the images that go before a request of this priority, were it put in now."""
-        return sum(count for urgency, count in self._by_priority.items() if urgency <= priority)
+    def images_before(self, priority: int) -> int:
+        """Count the images that are executed before a new request of this priority."""
+        return sum(count for queued, count in self._images_by_priority.items() if queued <= priority)
 
     def requests(self) -> set[InferenceRequest]:
-        """Give those that wait."""
-        return {entry[2].work for entry in self._heap}
+        """Return the requests that have slices in the queue."""
+        return {entry[2].request for entry in self._heap}
 
-    def forget(self) -> None:
-        """Note that a request was given up; after some, what is left of them is swept out."""
-        self._given_up += 1
-        if self._given_up > _FEW:
-            self._heap = [entry for entry in self._heap if not entry[2].work.over]
+    def note_cancelled(self) -> None:
+        """Count a cancelled request; after several, remove the slices of finished requests."""
+        self._cancelled += 1
+        if self._cancelled > _MAX_CANCELLED:
+            self._heap = [entry for entry in self._heap if not entry[2].request.finished]
             heapq.heapify(self._heap)
             self.images = 0
-            self._by_priority.clear()
+            self._images_by_priority.clear()
             for entry in self._heap:
                 self._count(entry[2], len(entry[2]))
-            self._given_up = 0
+            self._cancelled = 0
 
-    def _count(self, part: RequestSlice, images: int) -> None:
+    def _count(self, request_slice: RequestSlice, images: int) -> None:
+        priority = request_slice.request.priority
         self.images += images
-        self._by_priority[part.work.priority] += images
-        if not self._by_priority[part.work.priority]:
-            del self._by_priority[part.work.priority]
+        self._images_by_priority[priority] += images
+        if not self._images_by_priority[priority]:
+            del self._images_by_priority[priority]

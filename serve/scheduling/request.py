@@ -1,4 +1,4 @@
-"""The images of one request, from their admission to the answer."""
+"""An inference request, from admission to response, and the slices of it that go into batches."""
 
 import asyncio
 import time
@@ -15,15 +15,15 @@ DEFAULT_PRIORITY = 1000
 
 
 class InferenceRequest:
-    """One request's images; it owns the future that its caller waits for.
+    """The images of one request and the future that its caller awaits.
 
-    Make it in the event loop of the caller. Worker threads fill `answers` in and count `left` down.
+    Create it in the caller's event loop. Worker threads write `probabilities` and decrement `remaining`.
 
     Args:
-        images: encoded ones, or prepared ones, uint8 [N, H, W, 3].
-        classes: how many probabilities each image gets.
-        deadline: on `time.monotonic`'s clock; work that is late is not begun.
-        priority: lower numbers go first.
+        images: encoded images, or preprocessed ones, uint8 [N, H, W, 3].
+        classes: number of probabilities per image.
+        deadline: on the clock of `time.monotonic`; the request is dropped if it is still queued then.
+        priority: requests with lower numbers are executed first.
     """
 
     def __init__(
@@ -38,77 +38,77 @@ class InferenceRequest:
         self.encoded = not isinstance(images, np.ndarray)
         self.deadline = deadline
         self.priority = priority
-        self.answers = np.empty((len(images), classes), np.float32)
-        self.left = len(images)
-        self.over = False  # answered, failed or given up: what is left of it is not worth computing
-        self.times = Times()
+        self.probabilities = np.empty((len(images), classes), np.float32)
+        self.remaining = len(images)
+        self.finished = False  # answered, failed or cancelled: its remaining images are skipped
+        self.timing = RequestTiming()
         self.loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[np.ndarray] = self.loop.create_future()
+        self.future: asyncio.Future[np.ndarray] = self.loop.create_future()
 
-    def give_up(self) -> None:
-        """Forget the images: nobody waits for them any more."""
-        self.over = True
+    def cancel(self) -> None:
+        """Skip the remaining images and release their memory, because the caller has stopped waiting."""
+        self.finished = True
         self.images = self.images[:0]
 
-    def is_wanted(self) -> bool:
-        """Tell whether somebody still waits for it; where its deadline has passed meanwhile, it is refused."""
-        if not self.over and self.deadline is not None and time.monotonic() > self.deadline:
+    def is_pending(self) -> bool:
+        """Check whether the caller still waits; fails the request if its deadline has passed."""
+        if not self.finished and self.deadline is not None and time.monotonic() > self.deadline:
             self.fail_from_thread(DeadlineError("the deadline passed while the request was waiting"))
-        return not self.over
+        return not self.finished
 
     def fail_from_thread(self, error: Exception) -> None:
-        """Give an error to the caller; what is left of the request is not begun."""
-        self.over = True
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        """Raise an error in the caller and skip the remaining images."""
+        self.finished = True
+        with suppress(RuntimeError):  # the event loop is closed, so nobody waits
             self.loop.call_soon_threadsafe(self._fail, error)
 
     def _fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
-def finish_from_thread(works: Sequence[InferenceRequest]) -> None:
-    """Give their answers to the callers of complete requests, all in one turn of their event loop."""
-    for work in works:
-        work.over = True
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        works[0].loop.call_soon_threadsafe(_finish, works)
+def complete_from_thread(requests: Sequence[InferenceRequest]) -> None:
+    """Return the probabilities to the callers of complete requests, in one iteration of their event loop."""
+    for request in requests:
+        request.finished = True
+    with suppress(RuntimeError):  # the event loop is closed, so nobody waits
+        requests[0].loop.call_soon_threadsafe(_complete, requests)
 
 
-def _finish(works: Sequence[InferenceRequest]) -> None:
-    for work in works:
-        if not work.answer.done():
-            work.answer.set_result(work.answers)
+def _complete(requests: Sequence[InferenceRequest]) -> None:
+    for request in requests:
+        if not request.future.done():
+            request.future.set_result(request.probabilities)
 
 
 @dataclass
-class Times:
-    """Where a request's time went, in seconds; `time.monotonic`'s clock.
+class RequestTiming:
+    """Durations of a request's stages, in seconds, and times on the clock of `time.monotonic`.
 
     Args:
-        arrived: when it was made.
-        began: when the first of its images was taken up; 0 until then.
-        decode_s: spent on decoding, over all images.
-        infer_s: of the batches that they were in.
+        arrived: when the request was created.
+        started: when its first image joined a batch; 0 before that.
+        decode_s: time spent decoding, summed over all images.
+        infer_s: time in the runtime, summed over the request's batches.
     """
 
     arrived: float = field(default_factory=time.monotonic)
-    began: float = 0.0
+    started: float = 0.0
     decode_s: float = 0.0
     infer_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestSlice:
-    """Some images of one request that go into one batch: a single encoded one, or some prepared ones.
+    """Images of one request that go into the same batch: one encoded image, or several preprocessed ones.
 
     Args:
-        work: the request.
-        start: its first image.
-        stop: the one after its last.
+        request: the request.
+        start: index of the first image.
+        stop: index after the last image.
     """
 
-    work: InferenceRequest
+    request: InferenceRequest
     start: int
     stop: int
 
@@ -116,14 +116,13 @@ class RequestSlice:
         return self.stop - self.start
 
 
-def slices_of(work: InferenceRequest, most: int) -> list[RequestSlice]:
-    """Take a request apart.
+def split_request(request: InferenceRequest, max_batch: int) -> list[RequestSlice]:
+    """Split a request into slices that fit into a batch.
 
     Args:
-        work: the request.
-        most: images of one batch.
+        request: the request.
+        max_batch: images in the largest batch.
     """
-    step = 1 if work.encoded else most
-    return [
-        RequestSlice(work, start, min(start + step, len(work.images))) for start in range(0, len(work.images), step)
-    ]
+    step = 1 if request.encoded else max_batch
+    count = len(request.images)
+    return [RequestSlice(request, start, min(start + step, count)) for start in range(0, count, step)]

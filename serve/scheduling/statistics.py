@@ -1,4 +1,4 @@
-"""What one version of a model has done: how many, how long, and where the time went."""
+"""Statistics of one model version: requests, batches and the time spent in each stage."""
 
 import bisect
 import time
@@ -6,42 +6,42 @@ from dataclasses import dataclass, field
 
 from unfreeze.serve.scheduling.request import InferenceRequest
 
-# Seconds; the upper bounds of histograms.
+# Upper bounds of the histogram buckets, in seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STAGES = ("queue", "decode", "infer", "request")
 
 
 @dataclass
 class Duration:
-    """How often something was done, and for how long altogether."""
+    """How often something happened, and its total duration."""
 
     count: int = 0
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one more."""
+        """Add one event."""
         self.count += 1
         self.seconds += seconds
 
 
 @dataclass
 class Histogram:
-    """How many took how long, by `BUCKETS`; the last is for all that took longer."""
+    """Counts of durations by `BUCKETS`; the last count is for durations above all bounds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one more."""
+        """Add one duration."""
         self.counts[bisect.bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
 
 class Statistics:
-    """Counts of one version of a model.
+    """Counters of one model version.
 
-    Requests are counted in the event loop, batches by the threads that execute them: each number has one writer at a
-    time, and a reader may be a request behind.
+    Requests are counted in the event loop and batches in the threads that execute them. Each counter has one writer at
+    a time; a reader may see a value that is one request old.
     """
 
     def __init__(self) -> None:
@@ -57,31 +57,36 @@ class Statistics:
 
     @property
     def executions(self) -> int:
-        """How many batches were executed."""
+        """Number of executed batches."""
         return sum(duration.count for duration in self.batches.copy().values())
 
     def add_batch(self, images: int, seconds: float) -> None:
-        """Count a batch, under the batcher's lock."""
+        """Count an executed batch.
+
+        Args:
+            images: number of images in the batch.
+            seconds: duration in the runtime.
+        """
         self.batches.setdefault(images, Duration()).add(seconds)
 
-    def add_success(self, work: InferenceRequest) -> None:
-        """Count a request that was answered."""
-        times, now = work.times, time.monotonic()
-        self.images += len(work.answers)
+    def add_success(self, request: InferenceRequest) -> None:
+        """Count an answered request."""
+        timing, now = request.timing, time.monotonic()
+        self.images += len(request.probabilities)
         self.last_ms = time.time_ns() // 1_000_000
-        waited, took = times.began - times.arrived, now - times.arrived
-        self.success.add(took)
-        self.queue.add(waited)
-        self.decode.add(times.decode_s)
-        self.infer.add(times.infer_s)
-        for stage, seconds in zip(STAGES, (waited, times.decode_s, times.infer_s, took), strict=True):
+        queued_s, total_s = timing.started - timing.arrived, now - timing.arrived
+        self.success.add(total_s)
+        self.queue.add(queued_s)
+        self.decode.add(timing.decode_s)
+        self.infer.add(timing.infer_s)
+        for stage, seconds in zip(STAGES, (queued_s, timing.decode_s, timing.infer_s, total_s), strict=True):
             self.stages[stage].add(seconds)
 
     def add_failure(self, reason: str, seconds: float) -> None:
-        """Count a request that was refused or failed.
+        """Count a failed request.
 
         Args:
-            reason: a short name of the kind.
-            seconds: since it came.
+            reason: a short name of the error.
+            seconds: time since its arrival.
         """
         self.failures.setdefault(reason, Duration()).add(seconds)

@@ -1,1 +1,1 @@
-"""Tokens, TLS, and the addresses that a server may listen on."""
+"""Token authentication, TLS, and checks of listening addresses."""

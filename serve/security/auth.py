@@ -1,4 +1,4 @@
-"""Who may ask: callers send a token that the server knows."""
+"""Bearer token authentication."""
 
 import hmac
 import logging
@@ -12,48 +12,50 @@ import grpc
 
 from unfreeze.contract.errors import OptionsError
 
-_OPEN = "/grpc.health.v1.Health/"  # what watches over servers has no token, and learns nothing but names
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
+_UNAUTHENTICATED_PREFIX = "/grpc.health.v1.Health/"  # health probes have no token; they can read only service names
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _SCHEME = "bearer "
 _HOW = "send the metadata `authorization: Bearer TOKEN`"
-_MISSING = f"this server asks for a token, and the request has none: {_HOW}"
-_WRONG = f"the request's token is none that this server knows: {_HOW} with one that it does"
+_MISSING = f"a token is required, and the request has none; {_HOW}"
+_INVALID = f"invalid token; {_HOW} with a valid token"
 _log = logging.getLogger(__name__)
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
-    """Read a file of tokens, one a line; empty lines are skipped.
+    """Read a token file: one token per line; empty lines are ignored.
+
+    Logs a warning if all users of the machine can read the file.
 
     Args:
-        path: of the file; a warning is logged where every user of the machine can read it.
+        path: token file.
 
     Raises:
-        OptionsError: it cannot be read, holds no token, or a line is none.
+        OptionsError: the file cannot be read, has no token, or has a line that is not a valid token.
     """
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()
-        readable = os.name == "posix" and path.stat().st_mode & stat.S_IROTH
+        world_readable = os.name == "posix" and path.stat().st_mode & stat.S_IROTH
     except OSError as error:
-        raise OptionsError(f"--token-file {path} cannot be read: {error.strerror}") from None
-    if readable:
-        _log.warning("every user of this machine can read the tokens in %s: chmod 600 keeps them to yours", path)
+        raise OptionsError(f"cannot read --token-file {path}: {error.strerror}") from None
+    if world_readable:
+        _log.warning("the token file %s is readable by all users of this machine; restrict it with chmod 600", path)
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     for number, token in numbered:
-        if not _TOKEN.fullmatch(token):  # the message must not show it
+        if not _TOKEN.fullmatch(token):  # the message must not contain it
             raise OptionsError(
-                f"--token-file {path}, line {number}: a token is made of letters, digits and -._~+/ alone, with = "
-                "at its end; put one on each line, and nothing else"
+                f"--token-file {path}, line {number}: invalid token; a token consists of letters, digits and -._~+/, "
+                "optionally followed by =; write one token per line and nothing else"
             )
     if not numbered:
-        raise OptionsError(f"--token-file {path} holds no token; put one on each line")
+        raise OptionsError(f"--token-file {path} contains no token; write one token per line")
     return tuple(token for _, token in numbered)
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Lets calls pass that carry a token, and all those to `grpc.health.v1`.
+    """Rejects calls without a valid token, except calls to `grpc.health.v1`.
 
     Args:
-        tokens: any of them will do.
+        tokens: valid tokens.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -64,36 +66,36 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """Let a call pass, or refuse it before anything of the request is read.
+        """Authenticate a call before any of its messages is read.
 
         Args:
-            continuation: finds the method.
-            handler_call_details: its name, and the call's metadata.
+            continuation: looks up the handler.
+            handler_call_details: method name and metadata of the call.
 
         Returns:
-            What answers the call; None where there is no such method.
+            The handler, a handler that rejects the call, or None if the method does not exist.
         """
-        if handler_call_details.method.startswith(_OPEN):
+        if handler_call_details.method.startswith(_UNAUTHENTICATED_PREFIX):
             return await continuation(handler_call_details)
         sent = [value for key, value in handler_call_details.invocation_metadata or () if key == "authorization"]
         if not sent:
-            return _refusing(_MISSING)
-        if not (len(sent) == 1 and self._knows(sent[0])):
-            return _refusing(_WRONG)
+            return _rejecting_handler(_MISSING)
+        if not (len(sent) == 1 and self._is_valid(sent[0])):
+            return _rejecting_handler(_INVALID)
         return await continuation(handler_call_details)
 
-    def _knows(self, authorization: str | bytes) -> bool:
+    def _is_valid(self, authorization: str | bytes) -> bool:
         text = authorization if isinstance(authorization, str) else authorization.decode("latin-1")
         scheme, token = text[: len(_SCHEME)].lower(), text[len(_SCHEME) :].strip().encode()
-        # All are compared, each for as long whether it differs early or late: time tells nothing.
-        same = [hmac.compare_digest(known, token) for known in self._tokens]
-        return scheme == _SCHEME and any(same)
+        # Compare with all tokens in constant time, so that the duration leaks nothing about them.
+        matches = [hmac.compare_digest(valid, token) for valid in self._tokens]
+        return scheme == _SCHEME and any(matches)
 
 
-def _refusing(message: str) -> grpc.RpcMethodHandler:
-    async def refuse(_requests: object, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+def _rejecting_handler(message: str) -> grpc.RpcMethodHandler:
+    async def reject(_requests: object, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
-        yield b""  # never comes to pass
+        yield b""  # unreachable; makes this function a generator
 
-    # Whatever the method is: a handler of streams is the one that does not wait for the caller's message.
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    # A stream handler, also for unary methods, because it does not wait for the request message.
+    return grpc.stream_stream_rpc_method_handler(reject)

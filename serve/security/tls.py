@@ -1,7 +1,7 @@
-"""TLS: the server's certificate, and the authorities whose certificates its clients must present.
+"""Server TLS: its certificate, and optionally the certificate authorities of clients (mutual TLS).
 
-gRPC asks before every handshake whether there is another certificate. So a renewed one is taken without a restart, and
-connections that are open go on.
+gRPC checks for a new certificate before each handshake, so a renewed certificate is used without a restart and without
+closing existing connections.
 """
 
 import logging
@@ -14,18 +14,18 @@ import grpc
 from unfreeze.contract.errors import OptionsError, first_line
 from unfreeze.contract.files import fingerprint
 
-_Print = tuple[tuple[int, int, int] | None, ...]
+_Fingerprint = tuple[tuple[int, int, int] | None, ...]
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
-    """What TLS needs, in PEM.
+    """Paths of PEM files.
 
     Args:
-        cert: the server's certificate, then those between it and its authority.
-        key: its key, without a passphrase.
-        client_ca: the authorities of clients; None to ask clients for no certificate.
+        cert: server certificate, followed by intermediate certificates.
+        key: private key of the certificate, without a passphrase.
+        client_ca: certificate authorities of clients; None if clients need no certificate.
     """
 
     cert: Path
@@ -34,60 +34,63 @@ class TlsFiles:
 
 
 def tls_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Make what a server listens with; it follows the files as they change.
+    """Create server credentials that reload the files when they change.
 
     Args:
-        files: what to read.
+        files: certificate, key and client certificate authorities.
 
     Raises:
-        OptionsError: a file cannot be read or is not what it should be.
+        OptionsError: a file cannot be read or is invalid.
     """
-    certificates = _Certificates(files)
+    certificates = _ReloadingCertificates(files)
     return grpc.dynamic_ssl_server_credentials(
-        certificates.first, certificates.renewed, require_client_authentication=files.client_ca is not None
+        certificates.initial, certificates.reload_if_changed, require_client_authentication=files.client_ca is not None
     )
 
 
-class _Certificates:
-    """The certificate as it was, and whether the files hold another one by now."""
+class _ReloadingCertificates:
+    """The certificate configuration of some files, and a check whether they have changed."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._seen = _fingerprint(files)
-        self.first = _read_checked(files)
+        self._last_seen = _fingerprint(files)
+        self.initial = _read_configuration(files)
 
-    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Read the files where they have changed; None where they have not, or where they cannot be used."""
-        found = _fingerprint(self._files)
-        if found == self._seen:
+    def reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Read the files again; None if they have not changed or are invalid."""
+        current = _fingerprint(self._files)
+        if current == self._last_seen:
             return None
-        self._seen = found  # before reading: what changes meanwhile is seen the next time
+        self._last_seen = current  # set before reading, so that a change during the read is found by the next check
         try:
-            renewed = _read_checked(self._files)
+            configuration = _read_configuration(self._files)
         except OptionsError as error:
-            _log.error("the new certificate cannot be used, and the one before it stays: %s", error)
+            _log.error("cannot load the changed TLS certificate, keeping the previous one: %s", error)
             return None
-        _log.info("a new certificate was read from %s", self._files.cert)
-        return renewed
+        _log.info("loaded the changed TLS certificate %s", self._files.cert)
+        return configuration
 
 
-def _fingerprint(files: TlsFiles) -> _Print:
+def _fingerprint(files: TlsFiles) -> _Fingerprint:
     return tuple(fingerprint(path) for path in (files.cert, files.key, files.client_ca) if path is not None)
 
 
-def _read_checked(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    """Read the files, and see that they fit together: gRPC itself would only fail every handshake."""
+def _read_configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    """Read and validate the files; with invalid ones, gRPC would start and fail every handshake."""
     cert, key = _read("--tls-cert", files.cert), _read("--tls-key", files.key)
     authorities = None if files.client_ca is None else _read("--tls-client-ca", files.client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    what = f"--tls-cert {files.cert} and --tls-key {files.key} are no certificate and its key, without a passphrase"
+    problem = (
+        f"--tls-cert {files.cert} and --tls-key {files.key} must be a certificate and its private key in PEM format, "
+        "without a passphrase"
+    )
     try:
-        context.load_cert_chain(files.cert, files.key, password="")  # with none, OpenSSL asks the terminal for one
+        context.load_cert_chain(files.cert, files.key, password="")  # without it, OpenSSL would prompt in the terminal
         if authorities is not None:
-            what = f"--tls-client-ca {files.client_ca} holds no certificates"
+            problem = f"--tls-client-ca {files.client_ca} must contain certificates in PEM format"
             context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))
     except (OSError, ValueError) as error:
-        raise OptionsError(f"{what}, in PEM: {first_line(error)}") from None
+        raise OptionsError(f"{problem}: {first_line(error)}") from None
     return grpc.ssl_server_certificate_configuration([(key, cert)], authorities)
 
 
@@ -95,4 +98,4 @@ def _read(option: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise OptionsError(f"{option} {path} cannot be read: {error.strerror}") from None
+        raise OptionsError(f"cannot read {option} {path}: {error.strerror}") from None

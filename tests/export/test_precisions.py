@@ -1,4 +1,4 @@
-"""fp16 and int8: typed for their targets, calibrated on training images alone, published where they pay."""
+"""fp16 and int8: types for each target, calibration on training images only, choice by latency and accuracy."""
 
 import dataclasses
 import json
@@ -17,30 +17,31 @@ from support.runs import SPEC, write_run
 from unfreeze.contract.errors import OptionsError, ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Silent
-from unfreeze.export.candidates import Built, choose
-from unfreeze.export.graph import Served, graph_from_network
+from unfreeze.export.candidates import CandidateGraph, choose
+from unfreeze.export.graph import CalibratedNetwork, onnx_from_network
 from unfreeze.export.options import ExportOptions
-from unfreeze.export.prepared import Prepared, prepare_all
-from unfreeze.export.prove import check_graph, check_proof, drop
+from unfreeze.export.prepared import PreparedImages, prepare_images
+from unfreeze.export.prove import accuracy_drop, check_graph, check_proof
 from unfreeze.export.quantize import Quantizer
 from unfreeze.export.run import Published, export_model
 from unfreeze.tune.artifacts.checkpoint import load_run
 from unfreeze.tune.backbones.network import Network
 
+pytestmark = pytest.mark.xdist_group("export")
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with random weights, and a temperature at which its answers are unsure enough to differ a little."""
+    """A resnet18 with random weights whose probabilities are far from 0 and 1."""
     return write_run(tmp_path_factory.mktemp("run"), backbone="resnet18", temperature=5.0)
 
 
 @pytest.fixture(scope="module")
-def calibration(run: Path) -> Prepared:
-    """Its training images."""
+def calibration(run: Path) -> PreparedImages:
+    """The run's training images."""
     _, facts = load_run(run)
-    return prepare_all(facts.images(calibration=True), facts.preprocess, "preparing", Silent())
+    return prepare_images(facts.images(calibration=True), facts.preprocess, "preparing", Silent())
 
 
 def _exported(run: Path, folder: Path, precision: str, **options: object) -> Published:
@@ -51,13 +52,13 @@ def _exported(run: Path, folder: Path, precision: str, **options: object) -> Pub
 
 @pytest.fixture(scope="module")
 def halved(run: Path) -> Published:
-    """It in float16."""
+    """The run in float16."""
     return _exported(run, run.parent / "fp16", "fp16")
 
 
 @pytest.fixture(scope="module")
 def quantized(run: Path) -> Published:
-    """It in int8."""
+    """The run in int8."""
     return _exported(run, run.parent / "int8", "int8")
 
 
@@ -65,8 +66,8 @@ def _weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def test_fp16_computes_its_blocks_in_halves_and_the_rest_in_full(halved: Published) -> None:
-    """Every convolution has float16 weights; the head and the softmax are float32, input and output as ever."""
+def test_fp16_blocks_are_float16_and_the_rest_float32(halved: Published) -> None:
+    """Convolutions have float16 weights; head and softmax are float32; input and output are unchanged."""
     model = onnx.load(halved.path)
     weights = _weights(model)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -82,8 +83,8 @@ def test_fp16_computes_its_blocks_in_halves_and_the_rest_in_full(halved: Publish
     assert not any(tensor.data_type == TensorProto.DOUBLE for tensor in weights.values())
 
 
-def test_fp16_answers_as_the_trained_network_to_a_hundredth(run: Path, halved: Published) -> None:
-    """And not to the last bit, or it would not be in halves."""
+def test_fp16_probabilities_are_those_of_the_network_within_a_hundredth(run: Path, halved: Published) -> None:
+    """They are not equal, which shows that the graph computes in float16."""
     network, facts = load_run(run)
     pixels = np.random.default_rng(0).integers(0, 256, (7, *SPEC.shape), dtype=np.uint8)
     with torch.inference_mode():
@@ -95,7 +96,7 @@ def test_fp16_answers_as_the_trained_network_to_a_hundredth(run: Path, halved: P
 
 
 def _quantized_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]:
-    """Tell which types activations and weights are quantized to, and whether around zero."""
+    """Return the types that activations and weights are quantized to, and whether symmetrically."""
     weights, found = _weights(model), {"activations": set(), "weights": set()}
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[2] in weights:
@@ -107,12 +108,10 @@ def _quantized_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]
 
 
 @pytest.mark.parametrize("target", ["cpu", "arm", "tensorrt"])
-def test_int8_is_quantized_as_its_target_wants_it(
-    target: str, run: Path, calibration: Prepared, tmp_path: Path
-) -> None:
-    """Unsigned activations for x86, signed ones around zero for the others; signed weights, channel by channel."""
+def test_int8_types_depend_on_the_target(target: str, run: Path, calibration: PreparedImages, tmp_path: Path) -> None:
+    """Unsigned activations for x86, symmetric signed ones for the others; signed weights, per channel."""
     network, facts = load_run(run)
-    graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
+    graph = onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape)
     quantizer = Quantizer(graph, calibration.pixels, target, tmp_path)
     model = quantizer.graph()
     assert len(quantizer.layers) == 20
@@ -142,8 +141,8 @@ def _channels(model: onnx.ModelProto) -> list[int]:
     ]
 
 
-def test_int8_is_a_quarter_as_large_and_answers_nearly_alike(run: Path, quantized: Published) -> None:
-    """Its proof says by how much it differs, which is more than float's rounding and less than a tenth."""
+def test_int8_is_a_quarter_of_the_size_with_similar_probabilities(run: Path, quantized: Published) -> None:
+    """The recorded difference is more than float32's rounding and less than a tenth."""
     proof = quantized.manifest.proof
     assert 1e-5 < proof.largest_difference < 0.1
     assert proof.batch_sizes == (1, 2, 7, 16)
@@ -151,8 +150,8 @@ def test_int8_is_a_quarter_as_large_and_answers_nearly_alike(run: Path, quantize
     assert quantized.manifest.candidates[0].precision == quantized.manifest.precision == "int8"
 
 
-def test_validation_images_have_no_part_in_calibration(run: Path, quantized: Published, tmp_path: Path) -> None:
-    """With another half of the validation images left out, the graph has the same bytes."""
+def test_calibration_does_not_use_validation_images(run: Path, quantized: Published, tmp_path: Path) -> None:
+    """Without half of the validation images, the graph has the same bytes."""
     document = json.loads((run / "run.json").read_text())
     copy = tmp_path / "run"
     copy.mkdir()
@@ -164,34 +163,32 @@ def test_validation_images_have_no_part_in_calibration(run: Path, quantized: Pub
     assert other.manifest.proof.images == 9
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.exhaustive), "int8"])
 def test_exporting_twice_gives_equal_bytes(
     precision: str, run: Path, halved: Published, quantized: Published, tmp_path: Path
 ) -> None:
-    """The same run, the same file."""
+    """The same run gives the same file."""
     again = _exported(run, tmp_path, precision)
     first = halved if precision == "fp16" else quantized
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.manifest.sha256 == first.manifest.sha256
 
 
-def test_a_run_without_calibration_images_cannot_be_quantized(run: Path, tmp_path: Path) -> None:
-    """As one that an earlier version tuned; the message says what to do."""
+def test_int8_requires_calibration_images(run: Path, tmp_path: Path) -> None:
+    """Runs of earlier versions have none; the message says what to do."""
     document = json.loads((run / "run.json").read_text())
     copy = tmp_path / "run"
     copy.mkdir()
     (copy / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     (copy / "run.json").write_text(json.dumps(document | {"calibration": []}))
-    with pytest.raises(ProofError, match="names no training images to find the ranges of int8 by; tune again"):
+    with pytest.raises(ProofError, match="lists no training images, which int8 needs for calibration; tune again"):
         _exported(copy, tmp_path / "models", "int8")
 
 
-def test_layers_are_ordered_by_the_noise_that_quantization_makes(
-    run: Path, calibration: Prepared, tmp_path: Path
-) -> None:
-    """By hand: what each layer takes and gives, rounded to the graph's own steps; those of the worst stay in float."""
+def test_layers_are_ordered_by_quantization_noise(run: Path, calibration: PreparedImages, tmp_path: Path) -> None:
+    """The order is that of a ratio computed by hand; layers that are kept stay in float."""
     network, facts = load_run(run)
-    graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
+    graph = onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape)
     quantizer = Quantizer(graph, calibration.pixels, "cpu", tmp_path)
     ratios = _ratios(quantizer.graph(), calibration.pixels)
     layers = {node.name: node for node in onnx.load(tmp_path / "float.onnx").graph.node}
@@ -199,7 +196,7 @@ def test_layers_are_ordered_by_the_noise_that_quantization_makes(
         name: min(ratios[one] for one in (*layers[name].input, *layers[name].output) if one in ratios)
         for name in quantizer.layers
     }
-    order = quantizer.by_loss()
+    order = quantizer.layers_by_error()
     assert sorted(order) == sorted(quantizer.layers)
     np.testing.assert_allclose([expected[name] for name in order], sorted(expected.values()), rtol=1e-3)
     assert max(expected.values()) > 1.5 * min(expected.values())
@@ -211,7 +208,7 @@ def test_layers_are_ordered_by_the_noise_that_quantization_makes(
 
 
 def _ratios(model: onnx.ModelProto, pixels: np.ndarray) -> dict[str, float]:
-    """Give the signal-to-noise ratio of every quantized activation, by its name in the float graph."""
+    """Return the signal-to-noise ratio of every quantized activation, by its name in the float graph."""
     weights = {name: numpy_helper.to_array(tensor) for name, tensor in _weights(model).items()}
     rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in weights]
     extended = onnx.ModelProto()
@@ -231,16 +228,16 @@ def _ratios(model: onnx.ModelProto, pixels: np.ndarray) -> dict[str, float]:
     return ratios
 
 
-def _built(network: Network, precision: str, accuracy: float = 0.9) -> Built:
-    return Built(
-        graph=graph_from_network(Served(network, 1.0, "softmax"), SPEC.shape),
+def _built(network: Network, precision: str, accuracy: float = 0.9) -> CandidateGraph:
+    return CandidateGraph(
+        graph=onnx_from_network(CalibratedNetwork(network, 1.0, "softmax"), SPEC.shape),
         about=Candidate(precision=precision, bytes=1, kept_in_float=0, proof=_proof(accuracy=accuracy)),
     )
 
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
-    """A slow network and one that is several times as fast."""
+    """A slow network and one several times as fast."""
     names = {"slow": "vgg11", "fast": "squeezenet1_1"}
     folders = {name: tmp_path_factory.mktemp(name) for name in names}
     return {name: load_run(write_run(folders[name], backbone=backbone))[0] for name, backbone in names.items()}
@@ -249,8 +246,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
 OPTIONS = ExportOptions(precision="auto", serving_batch=4)
 
 
-def test_the_fastest_that_loses_little_enough_is_published(graphs: dict[str, Network]) -> None:
-    """Speeds are measured, by batch, and the slow one is told what it is."""
+def test_publishes_the_fastest_within_the_accepted_drop(graphs: dict[str, Network]) -> None:
+    """Latency is measured at every batch size, and the slow candidate's verdict says so."""
     built = [_built(graphs["slow"], "fp32"), _built(graphs["fast"], "int8", 0.896)]
     first, second = choose(built, OPTIONS, SPEC.shape, Silent())
     assert (first.about.precision, first.verdict) == ("int8", "published")
@@ -262,16 +259,16 @@ def test_the_fastest_that_loses_little_enough_is_published(graphs: dict[str, Net
         assert speed.images_per_second == pytest.approx(1000 * speed.batch / speed.p50_ms)
 
 
-def test_what_loses_too_much_is_not_published_however_fast(graphs: dict[str, Network]) -> None:
-    """0.6 of the half a point that is allowed is, and 0.8 of it is not."""
+def test_rejects_a_fast_candidate_with_too_large_a_drop(graphs: dict[str, Network]) -> None:
+    """A drop of 0.8 points exceeds the accepted 0.5."""
     built = [_built(graphs["slow"], "fp32"), _built(graphs["fast"], "int8", 0.892)]
     first, second = choose(built, OPTIONS, SPEC.shape, Silent())
     assert (first.about.precision, second.about.precision) == ("fp32", "int8")
     assert second.verdict == "loses 0.80 points"
 
 
-def test_what_is_slower_than_fp32_is_not_published(graphs: dict[str, Network]) -> None:
-    """However equal it is."""
+def test_rejects_a_candidate_slower_than_fp32(graphs: dict[str, Network]) -> None:
+    """Even at equal accuracy."""
     built = [_built(graphs["fast"], "fp32"), _built(graphs["slow"], "int8")]
     first, second = choose(built, OPTIONS, SPEC.shape, Silent())
     assert (first.about.precision, second.about.precision) == ("fp32", "int8")
@@ -279,10 +276,10 @@ def test_what_is_slower_than_fp32_is_not_published(graphs: dict[str, Network]) -
     assert float(second.verdict.split()[0]) < 0.7
 
 
-def test_too_great_a_loss_is_refused() -> None:
-    """By name as well: half a point of 200 images is one of them."""
+def test_rejects_too_large_a_drop_of_accuracy() -> None:
+    """Also where a single precision is requested."""
     proof = _proof(accuracy=0.885, trained_accuracy=0.9)
-    assert drop(proof) == pytest.approx(1.5)
+    assert accuracy_drop(proof) == pytest.approx(1.5)
     check_proof(proof, 1.6)
     with pytest.raises(ProofError, match=r"loses 1\.50 points of top-1 accuracy on 200 images \(0\.8850 of 0\.9000\)"):
         check_proof(proof, 1.4)
@@ -301,8 +298,8 @@ def _proof(**changes: float) -> Proof:
     return dataclasses.replace(proof, **changes)
 
 
-def test_what_float16_cannot_hold_is_told_and_not_published(tmp_path: Path) -> None:
-    """Where its activations overflow, float32 is published, and the table says what happened to float16."""
+def test_float16_overflow_is_detected_and_not_published(tmp_path: Path) -> None:
+    """Where activations overflow, float32 is published, and float16 is listed with its verdict."""
     run = write_run(tmp_path)
     state = safetensors.torch.load_file(run / "model.safetensors")
     first, second = [name for name in state if name.endswith("weight") and state[name].ndim == 4][:2]
@@ -319,8 +316,9 @@ def test_what_float16_cannot_hold_is_told_and_not_published(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_auto_tells_what_it_made_and_keeps_it(run: Path, tmp_path: Path) -> None:
-    """All three are built, timed and told; the table lies beside the model, which says no times itself."""
+@pytest.mark.exhaustive
+def test_auto_publishes_a_table_of_candidates(run: Path, tmp_path: Path) -> None:
+    """The table is a file beside the model, which itself contains no latencies."""
     published = _exported(run, tmp_path, "auto", serving_batch=4)
     assert [one.precision for one in published.manifest.candidates] == ["fp32", "fp16", "int8"]
     assert [one["verdict"] for one in published.candidates].count("published") == 1
@@ -343,51 +341,51 @@ def test_auto_tells_what_it_made_and_keeps_it(run: Path, tmp_path: Path) -> None
         ({"precision": "auto"}, ("fp32", "fp16", "int8"), True),
     ],
 )
-def test_precisions_that_are_asked_for_are_built(
+def test_requested_precisions_are_built(
     options: dict[str, str],
     precisions: tuple[str, ...],
     chooses: bool,  # noqa: FBT001
 ) -> None:
-    """One by name, or several, and then fp32 to compare them with."""
+    """A single one, or several and fp32 as the baseline."""
     assert (ExportOptions(**options).precisions, ExportOptions(**options).chooses) == (precisions, chooses)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "--precision is auto alone, or some of fp32, fp16, int8, found 'int4'"),
-        ({"precision": "fp32,"}, "--precision is auto alone, or some of fp32, fp16, int8, found ''"),
+        ({"precision": "int4"}, "--precision must be auto, or one or more of fp32, fp16, int8; got 'int4'"),
+        ({"precision": "fp32,"}, "--precision must be auto, or one or more of fp32, fp16, int8; got ''"),
         (
             {"precision": "auto", "target": "tensorrt"},
-            "times candidates on this machine, which is not --target tensorrt",
+            "measures latency on this machine, which has other kernels than --target tensorrt",
         ),
-        ({"precision": "auto", "target": "arm" if X86 else "cpu"}, "name one precision"),
-        ({"max_drop": -1.0}, "--max-drop goes from 0.0 to 100.0, found -1.0"),
-        ({"serving_batch": 0}, "--serving-batch goes from 1 to 4,096, found 0"),
+        ({"precision": "auto", "target": "arm" if X86 else "cpu"}, "give a single precision"),
+        ({"max_drop": -1.0}, "--max-drop must be between 0.0 and 100.0, got -1.0"),
+        ({"serving_batch": 0}, "--serving-batch must be between 1 and 4,096, got 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
-    """Before any work."""
+def test_rejects_invalid_options(options: dict[str, object], message: str) -> None:
+    """At construction."""
     with pytest.raises(OptionsError, match=message):
         ExportOptions(**options)
 
 
-def test_a_fixed_batch_is_refused(run: Path) -> None:
-    """As exporters make it of a network that turns the batch's size into a number."""
+def test_rejects_a_fixed_batch_size(run: Path) -> None:
+    """Exporters produce one where a network converts the batch size to a number."""
     network, facts = load_run(run)
-    graph = graph_from_network(Served(network, facts.temperature, facts.link), SPEC.shape)
+    graph = onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape)
     check_graph(graph)
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-    with pytest.raises(ProofError, match=r"takes batches of 2 alone; nothing was published|breaks ONNX's rules"):
+    with pytest.raises(ProofError, match=r"has a fixed batch size of 2; nothing was published|is not valid ONNX"):
         check_graph(graph)
 
 
-def test_a_bias_of_another_rank_is_refused() -> None:
-    """It runs in ONNX Runtime's CPU kernels by chance, and TensorRT refuses it."""
+def test_rejects_a_bias_of_another_rank() -> None:
+    """ONNX Runtime accepts it on the CPU, TensorRT does not."""
     weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.float32), "weight")
     bias = numpy_helper.from_array(np.zeros((4, 1), np.float32), "bias")
     node = onnx.helper.make_node("Conv", ["x", "weight", "bias"], ["y"], name="first")
     shapes = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
     graph = onnx.helper.make_graph([node], "g", shapes[:1], shapes[1:], [weight, bias])
-    with pytest.raises(ProofError, match=r"the bias of first has rank 2, not 1|breaks ONNX's rules"):
+    with pytest.raises(ProofError, match=r"the bias of first has rank 2, not 1|is not valid ONNX"):
         check_graph(onnx.helper.make_model(graph))

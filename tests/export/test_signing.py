@@ -1,21 +1,20 @@
-"""Signing: a version's folder is what those signed who have the key, every file of it, or it is refused."""
+"""Signing: a version's folder is rejected unless every file is as the owner of the key has signed it."""
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support.runs import write_run
+from support.cli import run_cli
 
 from unfreeze.contract.errors import ModelError, OptionsError, ProofError
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
+from unfreeze.export.signing import sign_folder
 from unfreeze.serve.models.signature import check_signature
 
 
@@ -33,6 +32,9 @@ def _keys(folder: Path) -> tuple[Path, Path]:
     return private, public
 
 
+pytestmark = pytest.mark.xdist_group("export")
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Ours."""
@@ -40,10 +42,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def signed(keys: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version's folder that we have signed."""
-    run = write_run(tmp_path_factory.mktemp("run"))
-    return export_model(run, run.parent / "models", "colors", ExportOptions(sign_key=keys[0])).path.parent
+def signed(run: Path, keys: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version's folder that is signed with our key."""
+    models = tmp_path_factory.mktemp("signed") / "models"
+    return export_model(run, models, "colors", ExportOptions(sign_key=keys[0])).path.parent
 
 
 @pytest.fixture
@@ -52,21 +54,16 @@ def folder(signed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(signed, tmp_path / "1"))
 
 
-def test_a_signed_folder_is_whole_and_ours(
+def test_a_signature_verifies_with_its_key_only(
     folder: Path, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It verifies with our key, from wherever it is named, by the command too, and not with another's."""
+    """With our key it verifies, by a relative path and by the command too; with another key it does not."""
     check_signature(folder, keys[1])
     monkeypatch.chdir(tmp_path)
     check_signature(Path(os.path.relpath(folder)), keys[1])
-    done = subprocess.run(
-        [sys.executable, "-m", "unfreeze.command", "verify", str(folder), "--public-key", str(keys[1])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_cli("verify", folder, "--public-key", keys[1])
     assert done.returncode == 0, done.stderr
-    with pytest.raises(ModelError, match="is not what was signed by"):
+    with pytest.raises(ModelError, match="does not match its signature by"):
         check_signature(folder, _keys(tmp_path / "theirs")[1])
 
 
@@ -81,21 +78,23 @@ def test_a_signed_folder_is_whole_and_ours(
         lambda folder: (folder / "model.sig").unlink(),
     ],
 )
-def test_whatever_is_changed_is_told(change: Callable[[Path], object], folder: Path, keys: tuple[Path, Path]) -> None:
-    """A file that was changed, taken away or added, the signature among them."""
+def test_detects_changed_added_and_missing_files(
+    change: Callable[[Path], object], folder: Path, keys: tuple[Path, Path]
+) -> None:
+    """The signature is one of the files."""
     change(folder)
-    with pytest.raises(ModelError, match=r"is not what was signed by|is not signed: there is no model\.sig"):
+    with pytest.raises(ModelError, match=r"does not match its signature by|is not signed: model\.sig is missing"):
         check_signature(folder, keys[1])
 
 
-def test_a_key_that_cannot_sign_publishes_nothing(keys: tuple[Path, Path], tmp_path: Path) -> None:
-    """A public key, what is no key, and none at all."""
-    run = write_run(tmp_path)
+def test_a_key_that_cannot_sign_publishes_nothing(run: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """A public key, a file without a key, and a missing file."""
     (tmp_path / "no.pem").write_text("no key")
-    for key in (keys[1], tmp_path / "no.pem"):
-        with pytest.raises(ProofError, match=r"cannot sign: .*nothing was published"):
-            export_model(run, tmp_path / "models", "colors", ExportOptions(sign_key=key))
-    with pytest.raises(OptionsError, match=r"--sign-key: there is no file .*gone\.pem"):
+    with pytest.raises(ProofError, match=r"cannot sign with .*: .*nothing was published"):
+        export_model(run, tmp_path / "models", "colors", ExportOptions(sign_key=keys[1]))
+    with pytest.raises(ProofError, match=r"cannot sign with .*no\.pem: .*nothing was published"):
+        sign_folder(run, tmp_path / "no.pem")
+    with pytest.raises(OptionsError, match=r"--sign-key: no such file: .*gone\.pem"):
         ExportOptions(sign_key=tmp_path / "gone.pem")
     assert ModelRepository(tmp_path / "models").models() == {}
     assert list((tmp_path / "models").iterdir()) == []

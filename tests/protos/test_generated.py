@@ -1,12 +1,12 @@
-"""The generated code is what the .proto sources give."""
+"""The generated code matches the .proto files."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 
-def test_regenerating_changes_nothing() -> None:
-    """`python -m unfreeze.protos.generate --check` finds the generated files up to date."""
+def test_generated_code_is_up_to_date() -> None:
+    """`python -m unfreeze.protos.generate --check` finds no difference."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "unfreeze.protos.generate", "--check"],

@@ -1,4 +1,4 @@
-"""The examples of docs/deploy: well-formed, and of this server's options and metrics."""
+"""The examples in docs/deploy are well-formed and use existing options and metrics."""
 
 import configparser
 import json
@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from support.cli import run_cli
 from support.logged import logged_server
 from support.servers import RunningServer
 
@@ -19,17 +20,19 @@ from unfreeze.command import app
 from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.options import ServeOptions
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-OF_DOCKER = {"--rm", "--time", "--from", "--mount"}  # in the examples of its comments, and in its own language
+DOCKER_FLAGS = {"--rm", "--time", "--from", "--mount"}  # of `docker` in comments, and of Dockerfile instructions
 
 
-def _without(text: str, *lines_of: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not re.search("|".join(lines_of), line))
+def _without_lines(text: str, *patterns: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not re.search("|".join(patterns), line))
 
 
 def _instruction(name: str) -> list[str]:
-    """Give an instruction of the Dockerfile that is written as JSON."""
+    """Return the arguments of a Dockerfile instruction in JSON form."""
     (found,) = re.findall(rf"^ *{name} (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[-1:]
     return list(json.loads(found))
 
@@ -63,8 +66,8 @@ def _unit_arguments() -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "public"), [(_container()["args"], True), (_instruction("CMD"), True), (_unit_arguments(), False)]
 )
-def test_the_commands_are_ones_that_the_server_takes(arguments: list[str], public: bool) -> None:  # noqa: FBT001
-    """Each example's arguments are read without an error, log JSON, let no caller load models, and bind as they say."""
+def test_the_server_accepts_the_arguments(arguments: list[str], public: bool) -> None:  # noqa: FBT001
+    """Each example logs JSON, does not let clients load models, and listens on the intended addresses."""
     options, logs = _parsed(arguments)
     assert logs.log_format == "json"
     assert not options.admin
@@ -75,17 +78,16 @@ def test_the_commands_are_ones_that_the_server_takes(arguments: list[str], publi
 
 @pytest.mark.parametrize("name", ["Dockerfile", "kubernetes.yaml", "unfreeze.service", "../operations.md"])
 def test_every_flag_exists(name: str) -> None:
-    """Whatever is called by its flag, in a comment too, stands in `unfreeze serve --help`."""
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--help"]
-    known = set(FLAG.findall(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout))
-    text = _without((DEPLOY / name).read_text(), "pip ", "useradd", "HEALTHCHECK --")
-    found = set(FLAG.findall(text)) - OF_DOCKER
+    """All flags, also in comments, are in `unfreeze serve --help`."""
+    known = set(FLAG.findall(run_cli("serve", "--help").stdout))
+    text = _without_lines((DEPLOY / name).read_text(), "pip ", "useradd", "HEALTHCHECK --")
+    found = set(FLAG.findall(text)) - DOCKER_FLAGS
     assert found
     assert found <= known | {"--help"}
 
 
-def test_the_containers_health_check_tells_health(server: RunningServer) -> None:
-    """The Dockerfile's own command ends with 0 beside a server, and not with 0 where there is none."""
+def test_the_dockerfile_health_check(server: RunningServer) -> None:
+    """Its command exits with 0 if a server is healthy, and with another code if there is none."""
     python, *arguments = _instruction(r"CMD(?= \[\"python)")
     assert python == "python"
     for port, healthy in ((server.target.rpartition(":")[2], True), ("1", False)):
@@ -95,44 +97,44 @@ def test_the_containers_health_check_tells_health(server: RunningServer) -> None
 
 
 def test_kubernetes_waits_for_the_server_to_drain() -> None:
-    """The grace period holds the wait before SIGTERM, the drain and ten seconds; probes ask over gRPC."""
+    """The grace period covers the preStop delay, the drain and ten seconds; probes use gRPC health checks."""
     pod, container = _manifests()["Deployment"]["spec"]["template"]["spec"], _container()
     options, _ = _parsed(container["args"])
-    waited = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] >= waited + options.drain_s + 10
+    pre_stop_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= pre_stop_s + options.drain_s + 10
     assert pod["enableServiceLinks"] is False
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["grpc"] == {"port": options.port}
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"grpc": options.port, "metrics": options.metrics_port}
-    served = _manifests()["Service"]["spec"]
-    assert {port["targetPort"] for port in served["ports"]} == ports.keys()
-    assert served["selector"] == _manifests()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    service = _manifests()["Service"]["spec"]
+    assert {port["targetPort"] for port in service["ports"]} == ports.keys()
+    assert service["selector"] == _manifests()["Deployment"]["spec"]["template"]["metadata"]["labels"]
 
 
 def test_systemd_waits_for_the_server_to_drain() -> None:
-    """The unit is told by the server when it is ready and alive, and leaves it the time to drain."""
+    """The unit uses readiness and watchdog notifications, and its stop timeout covers the drain."""
     service = _unit()["Service"]
     options, _ = _parsed(_unit_arguments())
     assert service["Type"] == "notify"
     assert int(service["WatchdogSec"]) >= 10
     assert int(service["TimeoutStopSec"]) >= options.drain_s + 10
-    assert "AF_UNIX" in service["RestrictAddressFamilies"].split()  # to speak to systemd
+    assert "AF_UNIX" in service["RestrictAddressFamilies"].split()  # for notifications
 
 
-def test_the_dashboard_shows_metrics_that_there_are(repository: Path, tmp_path: Path) -> None:
-    """Every metric and label of the dashboard's queries is one of /metrics; every stage and the failures are shown."""
+def test_the_dashboard_uses_existing_metrics(repository: Path, tmp_path: Path) -> None:
+    """Every metric and label in its queries is in /metrics; it shows every stage and the failures."""
     with logged_server(repository, tmp_path / "log") as logged:
         url = logged.metrics_url()
         with urlopen(url, timeout=10) as response:  # noqa: S310 - our own server
             families = list(text_string_to_metric_families(response.read().decode()))
     samples = {sample.name: sample.labels.keys() for family in families for sample in family.samples}
-    # Nothing has failed yet; tests/serve/test_metrics.py sees its labels.
+    # No request has failed yet; tests/serve/observability/test_metrics.py checks the labels.
     samples["nv_inference_request_failure"] = {"model", "version", "reason"}
     assert "nv_inference_request_failure" in {family.name for family in families}
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    queries += [one["query"].replace("label_values", "") for one in dashboard["templating"]["list"][1:]]
+    queries += [variable["query"].replace("label_values", "") for variable in dashboard["templating"]["list"][1:]]
     used = {name for query in queries for name in re.findall(r"\b(?:nv|unfreeze|process)_\w+", query)}
     assert used <= samples.keys()
     assert used >= {
@@ -140,10 +142,10 @@ def test_the_dashboard_shows_metrics_that_there_are(repository: Path, tmp_path: 
         "nv_inference_request_failure",
         "nv_inference_exec_count",
         "nv_inference_pending_request_count",
-        *(f"unfreeze_{stage}_seconds_bucket" for stage in ("queue", "decode", "infer", "request")),
+        *(f"unfreeze_{stage}_duration_seconds_bucket" for stage in ("queue", "decode", "infer", "request")),
     }
     for query in queries:
-        labels = {one for text in re.findall(r"by \(([^)]*)\)", query) for one in text.split(", ")}
+        labels = {label for text in re.findall(r"by \(([^)]*)\)", query) for label in text.split(", ")}
         for name in used & set(re.findall(r"\w+", query)):
             assert labels <= samples[name], query
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])

@@ -1,4 +1,4 @@
-"""Certificates of authorities that nobody else knows."""
+"""Private certificate authorities for TLS tests."""
 
 import datetime as dt
 import ipaddress
@@ -15,13 +15,13 @@ _DAY = dt.timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A certificate and its key, in PEM."""
+    """A certificate and its private key, in PEM format."""
 
     cert: bytes
     key: bytes
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Write both."""
+        """Write both to files; returns their paths."""
         paths = folder / f"{name}.pem", folder / f"{name}.key"
         for path, content in zip(paths, (self.cert, self.key), strict=True):
             path.write_bytes(content)
@@ -29,11 +29,11 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates."""
+    """A self-signed certificate authority."""
 
     def __init__(self, name: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _named(name)
+        self._name = _common_name(name)
         self._cert = (
             _builder(self._name, self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -42,15 +42,15 @@ class Authority:
 
     @property
     def cert(self) -> bytes:
-        """Its own certificate, in PEM."""
+        """The certificate of the authority, in PEM format."""
         return self._cert.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, name: str, passphrase: bytes = b"") -> Pair:
-        """Sign a certificate for this machine."""
+        """Issue a certificate for localhost."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
         cert = (
-            _builder(_named(name), self._name, key.public_key())
+            _builder(_common_name(name), self._name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -59,7 +59,7 @@ class Authority:
         return Pair(cert=cert.public_bytes(pem), key=key.private_bytes(pem, pkcs8, encryption))
 
 
-def _named(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 

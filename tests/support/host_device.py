@@ -1,4 +1,4 @@
-"""A device in main memory: does at once, and checks, what `unfreeze.serve.runtimes.device_pipeline` asks of a GPU."""
+"""A fake device in main memory, which executes every operation at once and checks its arguments."""
 
 import ctypes
 import itertools
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class HostDevice:
-    """Memory and streams that know what has been given back; addresses are real ones."""
+    """Implements `Device` with real addresses; keeps track of memory and streams that are not freed yet."""
 
     name = "cpu"
 
@@ -16,46 +16,46 @@ class HostDevice:
         self.streams: set[int] = set()
         self._numbers = itertools.count(1)
 
-    def host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """Allocate what is copied from and to."""
+    def allocate_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """Allocate host memory."""
         return np.zeros(shape, dtype)
 
     def allocate(self, size: int) -> int:
-        """Allocate what is computed on."""
+        """Allocate device memory and return its address."""
         memory = np.zeros(size, np.uint8)
         self.memory[memory.ctypes.data] = memory
         return memory.ctypes.data
 
-    def stream(self) -> int:
-        """Make a stream: a number."""
+    def create_stream(self) -> int:
+        """Create a stream, which is only a number."""
         number = next(self._numbers)
         self.streams.add(number)
         return number
 
-    def copy_in(self, pointer: int, array: np.ndarray, stream: int) -> None:
+    def copy_to_device(self, pointer: int, array: np.ndarray, stream: int) -> None:
         """Copy at once."""
         self._check(pointer, array, stream)
         ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
 
-    def copy_out(self, array: np.ndarray, pointer: int, stream: int) -> None:
+    def copy_to_host(self, array: np.ndarray, pointer: int, stream: int) -> None:
         """Copy at once."""
         self._check(pointer, array, stream)
         ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
 
-    def follow(self, stream: int, other: int) -> None:
-        """See that both are there."""
+    def wait_for_stream(self, stream: int, other: int) -> None:
+        """Check that both streams exist."""
         assert {stream, other} <= self.streams
 
-    def wait(self, stream: int) -> None:
-        """See that it is there."""
+    def synchronize(self, stream: int) -> None:
+        """Check that the stream exists."""
         assert stream in self.streams
 
     def free(self, pointer: int) -> None:
-        """Give memory back, once."""
+        """Free memory; fails if it is not allocated."""
         del self.memory[pointer]
 
-    def end(self, stream: int) -> None:
-        """Give a stream back, once."""
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream; fails if it does not exist."""
         self.streams.remove(stream)
 
     def _check(self, pointer: int, array: np.ndarray, stream: int) -> None:

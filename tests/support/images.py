@@ -1,4 +1,4 @@
-"""Small images that a small network can tell apart."""
+"""Small images that a small network can classify."""
 
 import io
 from pathlib import Path
@@ -16,14 +16,14 @@ def draw_image(color: tuple[int, int, int], seed: int, size: tuple[int, int] = (
 
 
 def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    """Encode an image."""
+    """Encode an image in one of Pillow's formats."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def write_images(folder: Path, per_class: int, first_seed: int = 0) -> Path:
-    """Write a folder per class."""
+    """Write a folder with `per_class` images for each color."""
     for index, (label, color) in enumerate(COLORS.items()):
         (folder / label).mkdir(parents=True)
         for number in range(per_class):

@@ -1,4 +1,4 @@
-"""Real servers whose log can be read."""
+"""Real servers with a log file."""
 
 import json
 import os
@@ -15,37 +15,37 @@ from support.servers import RunningServer, serve_command
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedServer:
-    """A server, and the file that its standard error goes to."""
+    """A server, and the file that its standard error is written to."""
 
     server: RunningServer
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        """Read what was logged; each line must be JSON."""
+        """Parse the log; each line must be JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Read the lines that are wanted, as soon as there is one."""
+    def wait_for(self, matches: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Wait until there is a matching line; returns all matching lines."""
         until = time.monotonic() + 20
-        while not (found := [line for line in self.lines() if wanted(line)]):
-            assert time.monotonic() < until, f"it was not logged: {self.lines()}"
+        while not (found := [line for line in self.lines() if matches(line)]):
+            assert time.monotonic() < until, f"no matching line in {self.lines()}"
             time.sleep(0.01)
         return found
 
     def metrics_url(self) -> str:
-        """Say where its metrics are."""
+        """Return the URL of the metrics endpoint."""
         (line,) = self.wait_for(lambda line: line["message"].startswith("metrics on "))
         return str(line["message"].removeprefix("metrics on "))
 
 
 @contextmanager
 def logged_server(repository: Path, log: Path, *arguments: str, **environment: str) -> Iterator[LoggedServer]:
-    """Start `unfreeze serve` with logs as JSON, and stop it in the end."""
+    """Run `unfreeze serve` with JSON logs."""
     command = [*serve_command(repository), "--log-format", "json", *arguments]
     with (
-        log.open("w") as written,
+        log.open("w") as log_file,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=written, text=True, env={**os.environ, **environment}
+            command, stdout=subprocess.PIPE, stderr=log_file, text=True, env={**os.environ, **environment}
         ) as process,
     ):
         line = process.stdout.readline()

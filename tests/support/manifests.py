@@ -1,4 +1,4 @@
-"""A manifest for tests that need any."""
+"""A valid manifest for tests."""
 
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.manifest import Manifest, Proof, Provenance

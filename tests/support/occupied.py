@@ -1,4 +1,4 @@
-"""Servers whose room is taken."""
+"""Fill the queue of a server."""
 
 import time
 
@@ -9,16 +9,16 @@ from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 
 
 def occupy(stub: ClassifierStub, large: pb.PredictRequest, too_many: pb.PredictRequest) -> grpc.Future:
-    """Send a large request, and come back when it is inside.
+    """Send a large request and return when the server has accepted it.
 
     Args:
-        stub: of the server.
-        large: takes room for a while.
-        too_many: has room until then, and none beside it.
+        stub: stub of the server.
+        large: a request that is executed for a while.
+        too_many: a request that the server rejects while the large one is executed.
     """
     call = stub.Predict.future(large)
     while True:
-        time.sleep(0.02)  # it takes longer to come than what is asked next, which would leave it no room
+        time.sleep(0.02)  # the next request must not be received, and accepted, before the large one
         if stub.Predict.future(too_many).code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
             return call
         if call.done():

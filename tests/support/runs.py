@@ -1,4 +1,4 @@
-"""A run's folder made in a moment: random weights, real images."""
+"""A run's folder with random weights and real images, without training."""
 
 from pathlib import Path
 
@@ -23,15 +23,15 @@ def write_run(
     temperature: float = 1.5,
     **facts: object,
 ) -> Path:
-    """Write images and a run that has random weights, whose logits differ from image to image.
+    """Write images and a run with random weights, whose logits differ between images.
 
     Args:
         folder: gets `images` and `run`.
-        backbone: torchvision's name of the network.
+        backbone: name of torchvision's builder.
         per_class: validation images of each color.
         seed: of the weights.
-        temperature: what the logits are divided by.
-        facts: more of what `RunFacts` takes.
+        temperature: divides the logits.
+        facts: further fields of `RunFacts`.
     """
     data, run = folder / "images", folder / "run"
     write_images(data / "val", per_class)
@@ -64,12 +64,12 @@ def _files(data: Path, split: str, labels: tuple[str, ...]) -> tuple[LabeledFile
 
 
 def _spread(network: Network) -> None:
-    """Standardize the head's features, so that the answers differ from image to image."""
+    """Standardize the head's features, so that probabilities differ between images."""
     noise = torch.randint(0, 256, (64, *SPEC.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     colors = torch.tensor(list(COLORS.values()), dtype=torch.uint8).repeat(22, 1)[:64, None, None, :]
     with torch.inference_mode():
         features = pool(network.run_blocks(noise // 4 + colors // 2, 0, len(network.block_names)))
     network.head.mean.copy_(features.mean(0))
-    deviation = features.std(0)  # of a few features it is next to nothing; they are not to be blown up
+    deviation = features.std(0)  # nearly constant features must not be amplified
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max()))
     torch.nn.init.normal_(network.head.linear.weight, std=0.1)

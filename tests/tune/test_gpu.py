@@ -1,4 +1,4 @@
-"""Tuning on a GPU: in any precision and with activations anywhere it comes to what it comes to elsewhere."""
+"""Tuning on a GPU gives the results of a CPU, in every precision and wherever activations are cached."""
 
 import copy
 import json
@@ -14,11 +14,12 @@ from support.tuning import activations_at, small_network
 import unfreeze.tune.features.placement
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.device.precision import Precision, choose_precision
-from unfreeze.tune.features.cache import Cached
+from unfreeze.tune.features.activations import Cached
 from unfreeze.tune.features.placement import CachePlacement, Place
 from unfreeze.tune.options import PrecisionName, TuneOptions
 from unfreeze.tune.run import fine_tune
-from unfreeze.tune.training.train import Epoch, Schedule, Training
+from unfreeze.tune.training.optimization import Schedule
+from unfreeze.tune.training.train import Epoch, Training
 
 pytestmark = pytest.mark.gpu
 GB = 1 << 30
@@ -38,7 +39,7 @@ def _options(device: str, precision: PrecisionName) -> TuneOptions:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """What the same training came to, on the CPU and in each precision on the GPU: metrics and facts."""
+    """Metrics and facts of the same training on the CPU, and in each precision on the GPU."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     data = write_images(folder / "data", 60)
     for name, device in (("cpu", "cpu"), ("fp32", "cuda"), ("bf16", "cuda"), ("fp16", "cuda")):
@@ -49,8 +50,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, 
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
-def test_every_precision_is_as_accurate(name: str, runs: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
-    """Validation accuracy is float32's on the CPU within two of its standard errors, and losses are alike."""
+def test_every_precision_is_as_accurate_as_the_cpu(
+    name: str, runs: dict[str, tuple[dict[str, Any], dict[str, Any]]]
+) -> None:
+    """Validation accuracy equals that of float32 on the CPU within two standard errors; losses are similar."""
     metrics, expected = runs[name][0], runs["cpu"][0]
     assert metrics["device"].startswith("cuda")
     accuracy, count = expected["val_accuracy"], expected["images"]["val"]
@@ -61,8 +64,10 @@ def test_every_precision_is_as_accurate(name: str, runs: dict[str, tuple[dict[st
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
-def test_facts_and_figures_are_the_same_ones(name: str, runs: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
-    """`run.json` and the metrics have the fields that a CPU's run has; what is no figure is equal."""
+def test_facts_and_metrics_have_the_same_fields(
+    name: str, runs: dict[str, tuple[dict[str, Any], dict[str, Any]]]
+) -> None:
+    """`run.json` and `metrics.json` have the fields of a run on the CPU; facts that are not measured are equal."""
     (metrics, facts), (expected, expected_facts) = runs[name], runs["cpu"]
     assert metrics.keys() == expected.keys()
     assert facts.keys() == expected_facts.keys()
@@ -71,10 +76,10 @@ def test_facts_and_figures_are_the_same_ones(name: str, runs: dict[str, tuple[di
 
 
 def _kept(source: Cached, place: Place, precision: Precision, folder: Path, patched: pytest.MonkeyPatch) -> Cached:
-    """Keep activations at a place, as if there were no room at those before it."""
+    """Cache activations at a place, as if there were no memory at the places before it."""
     free = {"device": (8 * GB, 0), "memory": (0, 8 * GB), "file": (0, 0)}[place]
     report = psutil.virtual_memory()._replace(available=free[1])
-    patched.setattr(unfreeze.tune.features.placement, "free_on", lambda _: free[0])
+    patched.setattr(unfreeze.tune.features.placement, "free_device_memory", lambda _: free[0])
     patched.setattr(psutil, "virtual_memory", lambda: report)
     placement = CachePlacement(budget_bytes=8 * GB, folder=folder, device=precision.device)
     kept = placement.allocate(source.activations.shape, source.activations.dtype)
@@ -83,10 +88,10 @@ def _kept(source: Cached, place: Place, precision: Precision, folder: Path, patc
 
 
 @pytest.mark.parametrize("position", [0, 5])
-def test_training_comes_to_the_same_wherever_activations_lie(
+def test_training_does_not_depend_on_where_activations_are_cached(
     position: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches from the GPU, from memory and from a file are the same bits, pinned where they are not there yet."""
+    """Batches from the GPU, from memory and from a file are bitwise equal; those from elsewhere are pinned."""
     precision, made = choose_precision("cuda", "fp32"), small_network("resnet18")
     source = activations_at(made, position, 96, views=2)
     deals = [(torch.tensor([5, 90, 2]), torch.tensor([1, 0, 1]))]
@@ -98,39 +103,39 @@ def test_training_comes_to_the_same_wherever_activations_lie(
         (batch,) = kept.batches(deals)
         assert (batch.is_cuda, batch.is_pinned()) == (place == "device", place != "device")
         assert torch.equal(batch.cpu(), source.activations[deals[0]])
-        network = copy.deepcopy(made).to(precision.device, memory_format=torch.channels_last)
+        network = copy.deepcopy(made).to(precision.device).to(memory_format=torch.channels_last)
         training = Training(
             network=network,
             source=kept,
-            schedule=Schedule(epochs=1, rate=1e-3, blocks=range(position, 5), flip=True),
+            schedule=Schedule(epochs=1, learning_rate=1e-3, blocks=range(position, 5), flip=True),
             options=TuneOptions(batch_size=8, mixup=0.2),
             precision=precision,
         )
         training.run()
         found[place] = training.epochs
-    for place in ("memory", "file"):  # torch's own kernels still sum in any order
+    for place in ("memory", "file"):  # some of torch's kernels are not deterministic
         losses = [epoch.loss for epoch in found["device"]]
         assert [epoch.loss for epoch in found[place]] == pytest.approx(losses, rel=1e-2)
 
 
-def test_free_memory_is_what_the_driver_says() -> None:
-    """What torch has kept from earlier counts as free, what is in use does not."""
+def test_free_memory_is_reported_by_the_driver() -> None:
+    """Memory that torch has cached counts as free, memory in use does not."""
     device = torch.device("cuda")
-    before = unfreeze.tune.features.placement.free_on(device)
-    taken = torch.empty(GB // 4, dtype=torch.uint8, device=device)
-    assert unfreeze.tune.features.placement.free_on(device) <= before - GB // 4
-    del taken
-    assert unfreeze.tune.features.placement.free_on(device) == pytest.approx(before, abs=GB // 16)
+    before = unfreeze.tune.features.placement.free_device_memory(device)
+    used = torch.empty(GB // 4, dtype=torch.uint8, device=device)
+    assert unfreeze.tune.features.placement.free_device_memory(device) <= before - GB // 4
+    del used
+    assert unfreeze.tune.features.placement.free_device_memory(device) == pytest.approx(before, abs=GB // 16)
 
 
-def test_a_batch_that_is_too_large_is_an_error_that_names_it() -> None:
-    """With next to no memory allowed, training ends with the size of its batches and what to do."""
+def test_rejects_a_batch_that_does_not_fit_in_memory() -> None:
+    """With little memory allowed, the error names the batch size and what to do."""
     precision, network = choose_precision("cuda", "bf16"), small_network("resnet18")
     source = activations_at(network, 0, 4096)
     training = Training(
-        network=network.to(precision.device, memory_format=torch.channels_last),
+        network=network.to(precision.device).to(memory_format=torch.channels_last),
         source=source,
-        schedule=Schedule(epochs=1, rate=1e-3, blocks=range(5)),
+        schedule=Schedule(epochs=1, learning_rate=1e-3, blocks=range(5)),
         options=TuneOptions(batch_size=4096),
         precision=precision,
     )

@@ -80,20 +80,20 @@ def test_server_answers_like_torch(server: RunningServer, val: tuple[list[Path],
     files, expected = val
     assert len(files) == 153
     with Client(server.target) as client:
-        _agrees(client.predict(files, model="insects", top=2), expected)
+        _agrees(client.predict(files, model="insects", top_k=2), expected)
 
 
 def test_in_process_prediction_answers_like_torch(folder: Path, val: tuple[list[Path], np.ndarray]) -> None:
     """All 153 files in-process, from the model file alone."""
     files, expected = val
     with LocalClassifier(folder / "models" / "insects" / "1" / "model.onnx") as local:
-        _agrees(local.predict(files, top=2), expected)
+        _agrees(local.predict(files, top_k=2), expected)
 
 
 def test_tritonclient_gets_torchs_probabilities(server: RunningServer, val: tuple[list[Path], np.ndarray]) -> None:
     """NVIDIA's client, in its own process, sends photographs and gets torch's probabilities."""
     files, expected = val
-    script = Path(__file__).parents[1] / "serve" / "triton_session.py"
+    script = Path(__file__).parents[1] / "serve" / "protocol" / "triton_session.py"
     done = subprocess.run(
         [sys.executable, script, server.target, "insects", *files[:60]], capture_output=True, text=True, check=True
     )
@@ -108,8 +108,8 @@ def test_predict_agrees_by_server_and_by_file(
     """`unfreeze predict --json` prints the same labels by server and by file."""
     files, expected = val
     model = folder / "models" / "insects" / "1" / "model.onnx"
-    served = _unfreeze("predict", *files[:5], "--server", server.target, "--model", "insects", "--top", 1)
-    inside = _unfreeze("predict", *files[:5], "--file", model, "--top", 1)
+    served = _unfreeze("predict", *files[:5], "--server", server.target, "--model", "insects", "--top-k", 1)
+    inside = _unfreeze("predict", *files[:5], "--file", model, "--top-k", 1)
     for one, other, file, row in zip(served, inside, files, expected, strict=False):
         assert one["image"] == other["image"] == str(file)
         assert one["predictions"][0]["label"] == other["predictions"][0]["label"] == ("ants", "bees")[row.argmax()]

@@ -1,1 +1,1 @@
-"""The files of a run: checkpoint, metrics, journal, and the state that resuming needs."""
+"""The files of a run: checkpoint, metrics, epoch journal, and the state from which it is resumed."""

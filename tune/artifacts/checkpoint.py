@@ -1,11 +1,9 @@
-"""A run's folder: weights as safetensors and facts as JSON, no pickle."""
+"""Save and load a finished run: weights as safetensors, facts and metrics as JSON, no pickle."""
 
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,22 @@ from unfreeze.contract.files import replacing
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.manifest import Provenance, check_abstain_below, check_labels
 from unfreeze.contract.model.schema import decode, loads
-from unfreeze.tune.backbones.families import build
+from unfreeze.contract.model.upgrade import upgraded_from_2
 from unfreeze.tune.backbones.link import LINKS, SOFTMAX
 from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.sources import build
 from unfreeze.tune.data.dataset import LabeledImage
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
-
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
-_MOST_FACTS = 2**30  # millions of validation images, by name
+_MAX_FACTS_BYTES = 2**30  # file names of millions of validation images
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledFile:
-    """An image of the data, by its path in there.
+    """An image of the dataset.
 
     Args:
-        path: relative to the data's folder, or absolute where the image lies elsewhere; with `/`.
+        path: relative to the dataset's folder, or absolute if the image is elsewhere; separated by `/`.
         label: index into the labels.
     """
 
@@ -46,23 +40,24 @@ class LabeledFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What `run.json` says.
+    """Contents of `run.json`: everything that export needs besides the weights.
 
     Args:
         labels: one per class, in the order of the logits.
         preprocess: how images are prepared.
-        temperature: what the logits are divided by first.
+        temperature: divides the logits before they become probabilities; above 0.
         provenance: where the weights come from.
-        metrics: the figures that travel with the model, by name.
-        data: the folder that the run learned from.
-        val: the validation images that it was measured on.
-        calibration: some training images, of every class, by which export finds the ranges of activations.
-        link: how logits become probabilities, "softmax" or "sigmoid": the head's.
-        abstain_below: an answer whose first probability is below this is unsure; None where nothing was asked for.
-        weights_sha256: of `model.safetensors`; `save_run` fills it in.
+        metrics: exported with the model, by name.
+        data: the dataset's folder.
+        val: validation images.
+        calibration: training images of every class, from which export derives the ranges of activations.
+        link: how the head's logits become probabilities, "softmax" or "sigmoid".
+        abstain_below: a classification whose highest probability is below this is uncertain; None if no
+            `abstain_precision` was requested, or none was found.
+        weights_sha256: of `model.safetensors`; filled in by `save_run`.
 
     Raises:
-        ValueError: labels, temperature, link or confidence make no sense.
+        ValueError: labels, temperature, link or confidence are invalid.
     """
 
     labels: tuple[str, ...]
@@ -78,25 +73,25 @@ class RunFacts:
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
+        """Validate the values."""
         check_labels(self.labels)
         if self.temperature <= 0:
-            raise ValueError(f"the temperature is above 0, found {self.temperature}")
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if self.link not in LINKS:
-            raise ValueError(f"the link is one of {', '.join(LINKS)}, found {self.link!r}")
+            raise ValueError(f"link must be one of {', '.join(LINKS)}, got {self.link!r}")
         check_abstain_below(self.abstain_below)
         for file in (*self.val, *self.calibration):
             if not 0 <= file.label < len(self.labels):
-                raise ValueError(f"{file.path} has label {file.label}; there are {len(self.labels)} labels")
+                raise ValueError(f"{file.path} has label {file.label}, but there are {len(self.labels)} labels")
 
     def images(
         self, data: str | os.PathLike[str] | None = None, *, calibration: bool = False
     ) -> tuple[LabeledImage, ...]:
-        """Find the validation images.
+        """Return the validation images.
 
         Args:
-            calibration: find those for calibration instead.
-            data: where the data's folder, or the CSV file in it, is now, if it has moved.
+            data: the dataset's folder, or its CSV file, if it was moved.
+            calibration: return the calibration images instead.
         """
         files = self.calibration if calibration else self.val
         root = Path(data or self.data)
@@ -104,41 +99,17 @@ class RunFacts:
         return tuple(LabeledImage(path=root / file.path, label=file.label) for file in files)
 
 
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """Make a run's folder and keep other processes from tuning into it meanwhile.
-
-    Args:
-        out: the folder.
-
-    Raises:
-        CheckpointError: it cannot be made, or another process tunes into it.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise CheckpointError(f"{out} cannot be a run's folder: {error.strerror}; choose another --out") from error
-    try:
-        if fcntl is not None:  # Windows has no such locks
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise CheckpointError(f"another process is tuning into {out}; choose another --out") from None
-    finally:
-        os.close(folder)
-
-
 def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, Any]) -> None:
-    """Write a run's folder, file by file under temporary names.
+    """Write the files of a finished run, each under a temporary name first.
 
-    `run.json`, which makes it a run, goes first and comes last: a crash in between leaves no run, never a mixed one.
+    `run.json` marks a folder as a run. It is deleted first and written last, so a crash in between leaves no run
+    rather than a mixture of two.
 
     Args:
         out: the folder, which exists.
-        network: whose weights are kept, on any device.
-        facts: what export needs.
-        metrics: what people and benchmarks read.
+        network: whose weights are saved, on any device.
+        facts: written to `run.json`.
+        metrics: written to `metrics.json`.
     """
     weights = safetensors.torch.save({key: value.detach().cpu() for key, value in network.export_state().items()})
     facts = dataclasses.replace(facts, weights_sha256=hashlib.sha256(weights).hexdigest())
@@ -154,22 +125,24 @@ def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, An
 
 
 def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
-    """Read a run's folder.
+    """Load a finished run.
 
     Args:
         run: the folder that `unfreeze tune` wrote.
 
     Returns:
-        The network, in float32 on the CPU in eval mode, and what is known of it.
+        The network, in float32 on the CPU in eval mode, and the run's facts.
 
     Raises:
-        CheckpointError: the folder holds no run, or it is damaged.
+        CheckpointError: the folder contains no finished run, or the run is damaged.
     """
     folder = Path(run)
     if not (folder / FACTS_FILE).is_file():
-        raise CheckpointError(f"{folder} holds no finished run: there is no {FACTS_FILE}; `unfreeze tune` makes one")
+        raise CheckpointError(
+            f"{folder} contains no finished run: there is no {FACTS_FILE}; create one with `unfreeze tune`"
+        )
     try:
-        facts = decode(RunFacts, loads((folder / FACTS_FILE).read_bytes(), max_bytes=_MOST_FACTS))
+        facts = decode(RunFacts, upgraded_from_2(loads((folder / FACTS_FILE).read_bytes(), max_bytes=_MAX_FACTS_BYTES)))
         state = safetensors.torch.load(_read_weights(folder / WEIGHTS_FILE, facts.weights_sha256))
         backbone = facts.provenance.backbone
         model = build(backbone)
@@ -180,7 +153,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         raise CheckpointError(f"{folder / FACTS_FILE}: {error}") from None
     except CheckpointError:
         raise
-    except Exception as error:  # safetensors and load_state_dict raise many kinds on what does not fit
+    except Exception as error:  # safetensors and load_state_dict raise many types
         raise CheckpointError(f"{folder} is damaged: {first_line(error)}; tune again") from error
     return network.eval(), facts
 
@@ -190,9 +163,9 @@ def _read_weights(path: Path, sha256: str) -> bytes:
         raise CheckpointError(f"{path.parent} is damaged: there is no file {path.name}; tune again")
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if sha256 not in ("", found):  # runs of earlier versions have none
+    if sha256 not in ("", found):  # empty in runs of earlier versions
         raise CheckpointError(
-            f"{path} is not what was tuned: its SHA-256 is {found}, {FACTS_FILE} says {sha256}; copy it anew"
+            f"{path} was changed after tuning: its SHA-256 is {found}, but {FACTS_FILE} says {sha256}; copy it again"
         )
     return content
 

@@ -1,12 +1,14 @@
-"""What a finished run says of itself: the facts that export needs, and the figures that people read."""
+"""The result of a tuning run, and the contents of `run.json` and `metrics.json`."""
 
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from unfreeze.contract.folders import count_by_reason
 from unfreeze.contract.model.manifest import Provenance
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts
 from unfreeze.tune.backbones.network import Network
@@ -20,27 +22,27 @@ from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
 from unfreeze.tune.evaluation.metrics import abstain_threshold, report
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.recipes.registry import recipe_of
-from unfreeze.tune.selection.choose import Choice
+from unfreeze.tune.selection.choice import Choice
 from unfreeze.tune.training.train import Training
 
-_CALIBRATION = 200
+_CALIBRATION_IMAGES = 200
 _PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
-    """What tuning came to.
+class TuningResult:
+    """A tuned network and how well it classifies.
 
     Args:
         network: tuned.
-        choice: how, and why so.
-        evaluation: of the validation images.
-        probe_evaluation: of the same, by the linear classifier of frozen features that it began from.
-        temperature: what the logits are divided by.
-        test: of the test images, where there are any.
-        training: that came to the network; None where the recipe is linear.
-        abstain: from which confidence on answers are right often enough, see `unfreeze.tune.evaluation.metrics`;
-            None where it was not requested.
+        choice: how it was tuned, and why.
+        evaluation: on the validation images.
+        probe_evaluation: on the same images, of the linear classifier on frozen features that training started from.
+        temperature: divides the logits.
+        test: evaluation on the test images; None if there are none.
+        training: None if the recipe is linear.
+        abstain: confidence above which answers are precise enough, see `unfreeze.tune.evaluation.metrics`; None if not
+            requested.
     """
 
     network: Network
@@ -53,102 +55,23 @@ class Results:
     abstain: dict[str, Any] | None
 
 
-def facts_of(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, results: Results) -> RunFacts:
-    """Gather what `run.json` says."""
-    evaluation, trained = results.evaluation, dataset.splits[TRAIN]
-    calibration = stratified_part(labels_of(trained).numpy(), _CALIBRATION, options.seed, least=1)
-    return RunFacts(
-        labels=dataset.labels,
-        preprocess=pretrained.spec,
-        temperature=results.temperature,
-        link=results.network.head.link,
-        abstain_below=None if results.abstain is None else results.abstain["threshold"],
-        provenance=Provenance(
-            backbone=options.backbone,
-            weights=pretrained.weights,
-            weights_sha256=pretrained.sha256,
-            cut=results.choice.candidate.cut,
-            seed=options.seed,
-            images=len(trained),
-            versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
-        ),
-        metrics=_figures(results),
-        data=str(dataset.root.absolute()),
-        val=_files(evaluation.images, dataset.root),
-        calibration=_files([trained[row] for row in calibration], dataset.root),
-    )
-
-
-def _files(images: Iterable[LabeledImage], root: Path) -> tuple[LabeledFile, ...]:
-    return tuple(LabeledFile(path=stored_path(one.path, root), label=one.label) for one in images)
-
-
-def metrics_of(
-    dataset: Dataset,
-    pretrained: Pretrained,
-    options: TuneOptions,
-    results: Results,
-    findings: Sequence[Finding],
-    precision: Precision,
-) -> dict[str, Any]:
-    """Gather what `metrics.json` says."""
-    network, candidate, training = results.network, results.choice.candidate, results.training
-    blocks = recipe_of(candidate.recipe).blocks(network.position(candidate.cut), len(network.block_names))
-    trained = [*(p for index in blocks for p in network.block_parameters(index, index + 1)), *network.head.parameters()]
-    return _figures(results) | {
-        "recipe": candidate.recipe,
-        "cut": candidate.cut,
-        "learning_rate": candidate.rate,
-        "reason": results.choice.reason,
-        "survey": [asdict(depth) for depth in results.choice.depths],
-        "candidates": [asdict(score) for score in results.choice.scores],
-        "backbone": options.backbone,
-        "weights": pretrained.weights,
-        "labels": list(dataset.labels),
-        "images": {name: len(images) for name, images in dataset.splits.items()},
-        "findings": [asdict(finding) for finding in findings],
-        "skipped": [{"path": printable(item.path), "reason": item.reason} for item in dataset.skipped],
-        "trained_parameters": sum(parameter.numel() for parameter in trained),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "val_nll": results.evaluation.negative_log_likelihood(results.temperature),
-        **report(results.evaluation, dataset.labels, results.temperature),
-        "abstain": results.abstain,
-        "epochs": [asdict(epoch) for epoch in training.epochs] if training else [],
-        "batch_size": training.batch_size if training else None,
-        "device": str(precision.device),
-        "precision": str(precision.dtype).removeprefix("torch."),
-        "options": asdict(options),
-    }
-
-
-def _figures(results: Results) -> dict[str, float]:
-    figures = {
-        "val_accuracy": results.evaluation.accuracy,
-        "probe_val_accuracy": results.probe_evaluation.accuracy,
-        "temperature": results.temperature,
-    }
-    if results.test is not None:
-        figures["test_accuracy"] = results.test.accuracy
-    return figures
-
-
-def finish(
+def calibrated_result(
     network: Network,
     choice: Choice,
     evaluations: Sequence[Evaluation],
     test: Evaluation | None,
     training: Training | None,
     abstain_precision: float | None,
-) -> Results:
-    """Calibrate on the validation images.
+) -> TuningResult:
+    """Fit the temperature and the abstention threshold on the validation images.
 
     Args:
         network: tuned.
-        choice: how.
-        evaluations: of the validation images by this network, and last by the probe that it began from.
-        test: of the test images, where there are any.
-        training: that came to the network; None where the recipe is linear.
-        abstain_precision: how often answers are to be right, 0 to 1, where somebody asked.
+        choice: how it was tuned.
+        evaluations: on the validation images, of the network first and of the probe that it started from last.
+        test: evaluation on the test images; None if there are none.
+        training: None if the recipe is linear.
+        abstain_precision: requested precision of the answers, 0 to 1; None if not requested.
     """
     evaluation = evaluations[0]
     temperature = fit_temperature(evaluation)
@@ -156,7 +79,7 @@ def finish(
     if abstain_precision is not None:
         probabilities = evaluation.probabilities(temperature)
         abstain = abstain_threshold(probabilities, evaluation.labels.numpy(), abstain_precision)
-    return Results(
+    return TuningResult(
         network=network,
         choice=choice,
         evaluation=evaluation,
@@ -166,3 +89,97 @@ def finish(
         training=training,
         abstain=abstain,
     )
+
+
+def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, result: TuningResult) -> RunFacts:
+    """Build the contents of `run.json`."""
+    training_images = dataset.splits[TRAIN]
+    calibration = stratified_part(labels_of(training_images).numpy(), _CALIBRATION_IMAGES, options.seed, least=1)
+    return RunFacts(
+        labels=dataset.labels,
+        preprocess=pretrained.spec,
+        temperature=result.temperature,
+        link=result.network.head.link,
+        abstain_below=None if result.abstain is None else result.abstain["threshold"],
+        provenance=Provenance(
+            backbone=pretrained.backbone,
+            weights=pretrained.weights,
+            weights_sha256=pretrained.sha256,
+            cut=result.choice.candidate.cut,
+            seed=options.seed,
+            images=len(training_images),
+            versions=_versions(),
+        ),
+        metrics=_headline_metrics(result),
+        data=str(dataset.root.absolute()),
+        val=_files(result.evaluation.images, dataset.root),
+        calibration=_files([training_images[row] for row in calibration], dataset.root),
+    )
+
+
+def build_metrics(
+    dataset: Dataset,
+    pretrained: Pretrained,
+    options: TuneOptions,
+    result: TuningResult,
+    findings: Sequence[Finding],
+    precision: Precision,
+) -> dict[str, Any]:
+    """Build the contents of `metrics.json`, except for `flipped` and `seconds`."""
+    network, candidate, training = result.network, result.choice.candidate, result.training
+    return _headline_metrics(result) | {
+        "recipe": candidate.recipe,
+        "cut": candidate.cut,
+        "learning_rate": candidate.learning_rate,
+        "reason": result.choice.reason,
+        "survey": [asdict(depth) for depth in result.choice.depths],
+        "candidates": [asdict(score) for score in result.choice.scores],
+        "backbone": pretrained.backbone,
+        "weights": pretrained.weights,
+        "labels": list(dataset.labels),
+        "images": {name: len(images) for name, images in dataset.splits.items()},
+        "findings": [finding.excerpt() for finding in findings],
+        "ignored": count_by_reason(dataset.ignored),
+        "skipped": [{"path": printable(item.path), "reason": item.reason} for item in dataset.skipped],
+        "trained_parameters": _trained_parameters(result),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "val_nll": result.evaluation.negative_log_likelihood(result.temperature),
+        **report(result.evaluation, dataset.labels, result.temperature),
+        **({} if result.test is None else {"test_classes": len(result.test.labels.unique())}),
+        "abstain": result.abstain,
+        "epochs": [asdict(epoch) for epoch in training.epochs] if training else [],
+        "batch_size": training.batch_size if training else None,
+        "device": str(precision.device),
+        "precision": str(precision.dtype).removeprefix("torch."),
+        "options": asdict(options),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that are installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # of the sources of backbones, some may be missing
+            versions[name] = version(name)
+    return versions
+
+
+def _headline_metrics(result: TuningResult) -> dict[str, float]:
+    metrics = {
+        "val_accuracy": result.evaluation.accuracy,
+        "probe_val_accuracy": result.probe_evaluation.accuracy,
+        "temperature": result.temperature,
+    }
+    return metrics if result.test is None else metrics | {"test_accuracy": result.test.accuracy}
+
+
+def _trained_parameters(result: TuningResult) -> int:
+    network, candidate = result.network, result.choice.candidate
+    recipe = recipe_of(candidate.recipe)
+    blocks = recipe.trained_blocks(network.position(candidate.cut), len(network.block_names))
+    in_blocks = (parameter for index in blocks for parameter in network.block_parameters(index, index + 1))
+    return sum(parameter.numel() for parameter in (*in_blocks, *network.head.parameters()))
+
+
+def _files(images: Iterable[LabeledImage], root: Path) -> tuple[LabeledFile, ...]:
+    return tuple(LabeledFile(path=stored_path(one.path, root), label=one.label) for one in images)

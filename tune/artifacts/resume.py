@@ -1,4 +1,4 @@
-"""What an unfinished run leaves in its folder, so that it can be gone on with."""
+"""State of an unfinished run, from which `--resume` continues."""
 
 import json
 import shutil
@@ -15,12 +15,13 @@ from unfreeze.tune.options import TuneOptions
 
 _FOLDER = ".unfinished"
 _REQUEST = "request.json"
-_NO_MATTER = ("cache_gb", "strict", "abstain_precision")  # these change no weight
+_WEIGHT_NEUTRAL_OPTIONS = ("cache_gb", "strict", "abstain_precision")  # they do not change the weights
+_SHOWN_DIFFERENCES = 5
 CHOICE, TRAINING = "choice.pt", "training.pt"
 
 
-class Unfinished:
-    """The state of a run, file by file; each is written whole or not at all.
+class ResumeState:
+    """State of a run in several files, each of which is written completely or not at all.
 
     Args:
         run: the run's folder.
@@ -30,16 +31,16 @@ class Unfinished:
         self.folder = run / _FOLDER
 
     def exists(self) -> bool:
-        """Tell whether there is anything to go on with."""
+        """Return whether there is an unfinished run."""
         return (self.folder / _REQUEST).is_file()
 
     def begin(self, options: TuneOptions, contents: dict[str, str], weights: str) -> None:
-        """Forget what there was, and note what the run is about.
+        """Delete an earlier state and record what the run is based on.
 
         Args:
-            options: how to tune.
-            contents: of the data, as `unfreeze.tune.data.inspection` describes them.
-            weights: hash of the pretrained weights.
+            options: of the run.
+            contents: of the dataset, from `unfreeze.tune.data.inspection`.
+            weights: SHA-256 of the pretrained weights.
         """
         self.clear()
         self.folder.mkdir()
@@ -47,41 +48,42 @@ class Unfinished:
             file.write(json.dumps(_request(options, contents, weights), indent=2).encode())
 
     def check(self, options: TuneOptions, contents: dict[str, str], weights: str) -> None:
-        """Refuse to go on with other data, options or versions.
+        """Check that the run was started with the same data, options and versions.
 
         Raises:
-            CheckpointError: naming what differs.
+            CheckpointError: something differs; the message lists what.
         """
         try:
             before = json.loads((self.folder / _REQUEST).read_bytes())
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.folder} cannot be resumed: {error}; begin anew with --overwrite") from None
+            raise CheckpointError(f"{self.folder} cannot be resumed: {error}; start over with --overwrite") from None
         now = json.loads(json.dumps(_request(options, contents, weights)))
-        differences = [difference for part in now for difference in _differences(part, before.get(part, {}), now[part])]
+        differences = [text for part in now for text in _differences(part, before.get(part, {}), now[part])]
         if differences:
-            more = f"; and {len(differences) - 5} differences more" if len(differences) > 5 else ""  # noqa: PLR2004
+            more = len(differences) - _SHOWN_DIFFERENCES
             raise CheckpointError(
-                f"{self.folder.parent} was begun otherwise: {'; '.join(differences[:5])}{more}. Resume with what it "
-                "was begun with, begin anew with --overwrite, or choose another --out"
+                f"{self.folder.parent} was started with other inputs: {'; '.join(differences[:_SHOWN_DIFFERENCES])}"
+                f"{f'; and {more} more' if more > 0 else ''}. Resume with the original inputs, start over with "
+                "--overwrite, or choose another --out"
             )
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Keep a part of the state.
+        """Write a part of the state.
 
         Raises:
-            CheckpointError: it cannot be written; what was kept before is as it was.
+            CheckpointError: it cannot be written; the previous state is intact.
         """
         try:
             with replacing(self.folder / name) as file:
                 torch.save(state, file)
-        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             raise CheckpointError(
-                f"the run's state cannot be written to {self.folder}: {_reason(error)}. What was written before is "
-                "intact: make placement, and go on with --resume"
+                f"the state of the run cannot be written to {self.folder}: {_reason(error)}. The previous state is "
+                "intact: free some disk space, then continue with --resume"
             ) from error
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """Read a part of the state; None where there is none yet.
+        """Read a part of the state; None if it was not written yet.
 
         Raises:
             CheckpointError: it is damaged.
@@ -90,26 +92,27 @@ class Unfinished:
         if not path.is_file():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises many kinds on damaged files
-            raise CheckpointError(f"{path} is damaged: {_reason(error)}; begin anew with --overwrite") from error
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many types on damaged files
+            raise CheckpointError(f"{path} is damaged: {_reason(error)}; start over with --overwrite") from error
+        return state
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete the state."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _request(options: TuneOptions, contents: dict[str, str], weights: str) -> dict[str, dict[str, Any]]:
-    told = {name: value for name, value in asdict(options).items() if name not in _NO_MATTER}
-    return {"options": told, "data": contents, "versions": {"weights": weights, "torch": torch.__version__}}
+    compared = {name: value for name, value in asdict(options).items() if name not in _WEIGHT_NEUTRAL_OPTIONS}
+    return {"options": compared, "data": contents, "versions": {"weights": weights, "torch": torch.__version__}}
 
 
 def _differences(part: str, before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for key in sorted(before.keys() | now.keys()):
-        was, found = (kept.get(key, "not there") for kept in (before, now))
-        if was != found:
+        old, new = (values.get(key, "missing") for values in (before, now))
+        if old != new:
             name = f"--{key.replace('_', '-')}" if part == "options" else key
-            yield f"{name} was {was}, is {found}"
+            yield f"{name} was {old}, is {new}"
 
 
 def _reason(error: BaseException) -> str:

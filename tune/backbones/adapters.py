@@ -1,22 +1,26 @@
-"""The steps that some of torchvision's classifiers take in their `forward` and not in a module: each as a module."""
+"""Modules for the steps that some of torchvision's classifiers take in their `forward` method and not in a module."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class InputTransform(nn.Module):
-    """What GoogLeNet and Inception do to images normalized for ImageNet: their weights were trained otherwise.
+    """Convert ImageNet normalization to the one that GoogLeNet's and Inception's weights were trained with.
 
     Args:
-        model: whose own method does it.
+        model: a GoogLeNet or Inception, whose own method is used.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self._transform = model._transform_input  # noqa: SLF001 - torchvision has no public name for it
+        # torchvision has no public name for it.
+        self._transform: Callable[[Tensor], Tensor] = model._transform_input  # noqa: SLF001
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] to the same shape."""
+        """Map [N, 3, H, W] to the same shape."""
         return self._transform(images)
 
 
@@ -24,10 +28,13 @@ class PatchTokens(nn.Module):
     """A vision transformer's first step: images [N, 3, H, W] to tokens [N, 1 + P, F], the class token first.
 
     Args:
-        model: whose weights it uses; they stay the model's.
+        model: a VisionTransformer; its parameters are shared, not copied.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    class_token: nn.Parameter
+    pos_embedding: nn.Parameter
+
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.conv_proj = model.conv_proj
         self.class_token = model.class_token
@@ -35,24 +42,25 @@ class PatchTokens(nn.Module):
         self.dropout = model.encoder.dropout
 
     def forward(self, images: Tensor) -> Tensor:
-        """Cut into patches, project, put the class token in front, add the positions."""
-        patches = self.conv_proj(images).flatten(2).permute(0, 2, 1)
-        # Not `len(patches)`, which an export would take for a constant.
+        """Split into patches, project them, prepend the class token and add the position embeddings."""
+        patches: Tensor = self.conv_proj(images).flatten(2).permute(0, 2, 1)
+        # `len(patches)` would be exported as a constant.
         tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
-        return self.dropout(tokens + self.pos_embedding)
+        embedded: Tensor = self.dropout(tokens + self.pos_embedding)
+        return embedded
 
 
 class ClassToken(nn.Module):
     """A vision transformer's last step: tokens [N, 1 + P, F] to the class token as a map [N, F, 1, 1]."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Take the first token."""
+        """Select the first token."""
         return tokens[:, 0, :, None, None]
 
 
 class SpatialMean(nn.Module):
-    """Average over the image's area, as ShuffleNet and MNASNet do before their classifier: to [N, F]."""
+    """Average [N, F, h, w] over height and width, as ShuffleNet and MNASNet do before their classifier: to [N, F]."""
 
     def forward(self, activations: Tensor) -> Tensor:
-        """Average."""
+        """Average over the last two axes."""
         return activations.mean([2, 3])

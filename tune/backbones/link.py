@@ -7,13 +7,13 @@ LINKS = (SOFTMAX, SIGMOID)
 
 
 def probabilities(logits: Tensor, link: str, temperature: float = 1.0) -> Tensor:
-    """Give each class its probability; a graph that ONNX can hold.
+    """Compute class probabilities with operations that export to ONNX.
 
     Args:
         logits: float32 [N, C].
-        link: "softmax", or "sigmoid" for a sigmoid of each logit, divided by their sum, as scikit-learn's one-vs-rest
-            classifiers have it.
-        temperature: what the logits are divided by first.
+        link: "softmax", or "sigmoid": the sigmoid of each logit, divided by their sum, as in scikit-learn's
+            one-vs-rest classifiers.
+        temperature: divides the logits first.
 
     Returns:
         Float32 [N, C]; rows sum to 1.
@@ -22,24 +22,25 @@ def probabilities(logits: Tensor, link: str, temperature: float = 1.0) -> Tensor
 
 
 def negative_log_likelihoods(logits: Tensor, labels: Tensor, link: str, temperature: float = 1.0) -> Tensor:
-    """Measure how surprising each true label was.
+    """Compute the negative log-likelihood of each true label.
 
     Args:
         logits: float [N, C].
         labels: int64 [N].
         link: as for `probabilities`.
-        temperature: what the logits are divided by first.
+        temperature: divides the logits first.
 
     Returns:
-        Float [N]: minus the logarithm of the true label's probability, in nats.
+        Float [N], in nats.
     """
     return nn.functional.cross_entropy(_log_weights(logits / temperature, link), labels, reduction="none")
 
 
 def _log_weights(logits: Tensor, link: str) -> Tensor:
-    """Give logarithms of what is proportional to the probabilities.
-
-    Minus softplus is the sigmoid's logarithm. torch's own `logsigmoid` becomes log(sigmoid(x)) in ONNX, which is minus
-    infinity below -104.
-    """
-    return {SOFTMAX: lambda z: z, SIGMOID: lambda z: -nn.functional.softplus(-z)}[link](logits)
+    """Return the logarithms of weights that are proportional to the probabilities."""
+    if link == SOFTMAX:
+        return logits
+    if link == SIGMOID:
+        # The logarithm of the sigmoid. torch's `logsigmoid` is exported as log(sigmoid(x)): -infinity below -104.
+        return -nn.functional.softplus(-logits)
+    raise ValueError(f"link must be one of {', '.join(LINKS)}, got {link!r}")

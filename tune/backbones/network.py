@@ -1,4 +1,4 @@
-"""A backbone's blocks behind a normalization and before a new head, to be cut at any border."""
+"""A backbone's blocks between a normalization and a new head; it can be cut between any two blocks."""
 
 from collections.abc import Collection, Iterator
 
@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from unfreeze.contract.errors import CheckpointError
 from unfreeze.contract.images.preprocess import PreprocessSpec
-from unfreeze.tune.backbones.families import Stage, family_of
 from unfreeze.tune.backbones.link import SOFTMAX
+from unfreeze.tune.backbones.source import Block
+from unfreeze.tune.backbones.sources import find_backbone
 
 HEAD = "head"
 ALL = "all"
@@ -16,13 +17,16 @@ _HEAD_PREFIX = "unfreeze_head."
 
 
 class Normalize(nn.Module):
-    """Prepared images, uint8 [N, H, W, 3] in RGB, to float32 [N, 3, H, W] of about zero mean and unit variance.
+    """Normalize prepared images: uint8 [N, H, W, 3] in RGB to float32 [N, 3, H, W] of about zero mean, unit variance.
 
-    It casts before it transposes: TensorRT's parser refuses the transpose of uint8.
+    The cast precedes the transpose because TensorRT's parser rejects a transpose of uint8.
 
     Args:
-        spec: whose mean and std are on the scale of 0 to 1.
+        spec: preprocessing whose mean and std are on the scale 0 to 1.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, spec: PreprocessSpec) -> None:
         super().__init__()
@@ -36,19 +40,22 @@ class Normalize(nn.Module):
 
 
 class Head(nn.Module):
-    """Pool, standardize, classify: activations [N, F, h, w] to logits [N, C].
+    """Pool, standardize and classify: activations [N, F, h, w] to logits [N, C].
 
-    The features' mean and standard deviation over the training images are kept beside the linear layer, so that it
-    is well conditioned whatever the backbone's scale: SqueezeNet's features, say, have never been normalized.
+    The features' mean and standard deviation over the training images are stored beside the linear layer, which is
+    then well conditioned for a backbone of any scale; SqueezeNet, for example, does not normalize its features.
 
     Args:
         features: F.
         classes: C.
 
     Attributes:
-        link: how its logits become probabilities, one of `link.LINKS`. Whoever trains it with cross-entropy, the
-            loss of the softmax, sets it to "softmax".
+        link: how logits become probabilities, one of `link.LINKS`. Training with cross-entropy, the loss of the
+            softmax, requires "softmax".
     """
+
+    mean: Tensor
+    inverse_std: Tensor
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
@@ -63,14 +70,14 @@ class Head(nn.Module):
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Classify pooled features [N, F]."""
-        return self.linear((pooled - self.mean) * self.inverse_std)
+        logits: Tensor = self.linear((pooled - self.mean) * self.inverse_std)
+        return logits
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a model all its weights.
+    """Load a complete state dict into a model.
 
-    `state` may have lost the layout's version, which `state_dict` keeps beside the tensors and without which MNASNet
-    does not load; the model's own is used.
+    A plain dict lacks the layout version that `state_dict` attaches and MNASNet requires; the model's own is used.
 
     Raises:
         RuntimeError: keys or shapes differ.
@@ -83,32 +90,32 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def pool(activations: Tensor) -> Tensor:
-    """Average over the image's area, in float32: [N, F, h, w] to [N, F]."""
+    """Average over height and width in float32: [N, F, h, w] to [N, F]."""
     return activations.float().mean((2, 3))
 
 
 class Network(nn.Module):
-    """Images, uint8 [N, H, W, 3], to logits, float32 [N, C].
+    """Classify images: uint8 [N, H, W, 3] to logits, float32 [N, C].
 
-    The torchvision model stays whole inside, so that its state-dict keys stay torchvision's.
+    The source's model is kept as a submodule, so that state-dict keys stay those of the source.
 
     Args:
-        backbone: torchvision's name of the model.
-        model: the model itself; its stock classifier is dropped.
-        spec: how its images are prepared.
+        backbone: the model's name, `NAME` or `SOURCE/NAME`.
+        model: the model itself; its stock classifier is removed.
+        spec: how images are prepared.
         classes: C.
     """
 
     def __init__(self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int) -> None:
         super().__init__()
-        family = family_of(backbone)
-        self._blocks = family.blocks(model)
-        for prefix in family.classifier_prefixes:
+        structure = find_backbone(backbone).structure(model)
+        self._blocks = structure.blocks
+        for prefix in structure.classifier_prefixes:
             name = prefix.rstrip(".")
             if getattr(model, name, None) is not None:
                 setattr(model, name, nn.Identity())
         self.model = model
-        self._width_axis = family.width_axis
+        self._width_axis = structure.width_axis
         self._image_shape = spec.shape
         self.normalize = Normalize(spec)
         self._border_shapes = _border_shapes(self._blocks, spec)
@@ -116,12 +123,12 @@ class Network(nn.Module):
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The blocks in order from the input: each is a cut, whose tail begins with it."""
+        """Names of the blocks in order from the input; a cut is named after the block that follows it."""
         return tuple(block.name for block in self._blocks)
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return self.head.linear.out_features
 
     @property
@@ -130,19 +137,21 @@ class Network(nn.Module):
         return self._image_shape
 
     def border_shape(self, position: int) -> tuple[int, ...]:
-        """Give the shape of one image's activations behind `position` blocks; at 0, of the image itself."""
+        """Return the shape of one image's activations after `position` blocks; at 0, of the image itself."""
         return self._border_shapes[position - 1] if position else self._image_shape
 
     def position(self, cut: str) -> int:
-        """Count the blocks before a cut: 0 for "all", all of them for "head".
+        """Return the number of blocks before a cut: 0 for "all", all of them for "head".
 
         Raises:
-            CheckpointError: there is no such block; the message lists them.
+            CheckpointError: there is no such block; the message lists the blocks.
         """
         if cut in (HEAD, ALL):
             return len(self._blocks) if cut == HEAD else 0
         if cut not in self.block_names:
-            raise CheckpointError(f"there is no block {cut!r}; cut at head, all or {', '.join(self.block_names)}")
+            raise CheckpointError(
+                f"there is no block {cut!r}; --cut must be head, all or one of {', '.join(self.block_names)}"
+            )
         return self.block_names.index(cut)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -150,16 +159,17 @@ class Network(nn.Module):
         return self.run_tail(pixels, 0)
 
     def normalized(self, inputs: Tensor) -> Tensor:
-        """Normalize images; activations stay as they are."""
-        # uint8 comes only from images: a cut before the first block has them, and nothing else, in its cache.
+        """Normalize images; return activations unchanged."""
+        # Only images are uint8: the cache of a cut before the first block contains images.
         return self.normalize(inputs) if inputs.dtype == torch.uint8 else inputs
 
     def run_tail(self, inputs: Tensor, position: int) -> Tensor:
-        """Apply the blocks from `position` on and the head: to logits [N, C]."""
-        return self.head(self.run_blocks(inputs, position, len(self._blocks)))
+        """Apply the blocks from `position` on, and the head: to logits [N, C]."""
+        logits: Tensor = self.head(self.run_blocks(inputs, position, len(self._blocks)))
+        return logits
 
     def run_blocks(self, inputs: Tensor, first: int, last: int) -> Tensor:
-        """Apply blocks `first` to `last - 1`; where `first` is 0, to images (uint8 NHWC), which are normalized."""
+        """Apply blocks `first` to `last - 1`; images (uint8 NHWC, for `first` 0) are normalized before."""
         activations = self.normalized(inputs)
         for block in self._blocks[first:last]:
             for module in block.modules:
@@ -167,16 +177,16 @@ class Network(nn.Module):
         return activations
 
     def block_parameters(self, first: int, last: int | None = None) -> Iterator[nn.Parameter]:
-        """Give the parameters of blocks `first` to `last - 1`, the head's not among them."""
+        """Yield the parameters of blocks `first` to `last - 1`, without the head's."""
         for block in self._blocks[first:last]:
             for module in block.modules:
                 yield from module.parameters()
 
     def train_only(self, blocks: Collection[int]) -> None:
-        """Let the head and some blocks learn, in training mode; freeze the others, in eval mode.
+        """Put the head and some blocks in training mode with gradients; freeze the others in eval mode.
 
         Args:
-            blocks: their numbers, counted from the input.
+            blocks: numbers of the trained blocks, from 0 at the input.
         """
         self.eval()
         self.requires_grad_(requires_grad=False)
@@ -186,30 +196,31 @@ class Network(nn.Module):
         self.head.train().requires_grad_()
 
     def trained_state(self, blocks: Collection[int]) -> dict[str, Tensor]:
-        """Give the weights and statistics of the head and of some blocks, under this module's own keys."""
+        """Return the weights and batch statistics of the head and of some blocks, under this module's keys."""
         modules = [*(module for index in blocks for module in self._blocks[index].modules), self.head]
         tensors = [tensor for module in modules for tensor in module.state_dict(keep_vars=True).values()]
         wanted = {id(tensor) for tensor in tensors}
         return {key: value.detach() for key, value in self.state_dict(keep_vars=True).items() if id(value) in wanted}
 
     def pool_border(self, activations: Tensor, position: int) -> Tensor:
-        """Pool what lies at a border by average and by maximum: to float32 [N, 2 F], averages first.
+        """Pool the activations between two blocks by average and by maximum: to float32 [N, 2 F], averages first.
 
         Args:
-            activations: maps, pooled over the image's area, or tokens, pooled over all of them.
-            position: how many blocks made them; the last gives maps, whatever those before it give.
+            activations: feature maps, pooled over height and width, or tokens, pooled over all tokens.
+            position: number of blocks that computed them. The last block returns feature maps [N, F, h, w] in every
+                network.
         """
         width_axis = 3 if position == len(self._blocks) else self._width_axis
         axes = (1,) if width_axis is None else (width_axis - 1, width_axis)
         return torch.cat([activations.mean(axes, dtype=torch.float32), activations.amax(axes).float()], 1)
 
     def export_state(self) -> dict[str, Tensor]:
-        """Give all weights: the blocks' under torchvision's keys, the head's under a prefix that none of them has."""
+        """Return all weights: the blocks' under the source's keys, the head's under a prefix of its own."""
         state = {key: value.contiguous() for key, value in self.model.state_dict().items()}
         return state | {_HEAD_PREFIX + key: value for key, value in self.head.state_dict().items()}
 
     def import_state(self, state: dict[str, Tensor]) -> None:
-        """Take all weights as `export_state` gives them.
+        """Load all weights, as returned by `export_state`.
 
         Raises:
             RuntimeError: keys or shapes differ.
@@ -219,8 +230,8 @@ class Network(nn.Module):
         load_weights(self.model, {key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
 
 
-def _border_shapes(blocks: tuple[Stage, ...], spec: PreprocessSpec) -> tuple[tuple[int, ...], ...]:
-    """Run one empty image through, to see what comes out of each block."""
+def _border_shapes(blocks: tuple[Block, ...], spec: PreprocessSpec) -> tuple[tuple[int, ...], ...]:
+    """Run a black image through the blocks to get the shape after each of them."""
     modules = [module for block in blocks for module in block.modules]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     activations, shapes = torch.zeros(1, 3, *spec.crop), []

@@ -1,161 +1,121 @@
-"""Build a backbone with the weights it starts from, and know how its images are prepared."""
+"""Build a backbone with the weights to start from, and the preprocessing that they expect."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
-import safetensors
-import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from unfreeze.contract.errors import ManifestError, WeightsError, first_line
+from unfreeze.contract.errors import WeightsError
 from unfreeze.contract.images.preprocess import PreprocessSpec
-from unfreeze.contract.model.schema import decode, loads
-from unfreeze.tune.backbones.families import build, family_of
 from unfreeze.tune.backbones.network import Network, load_weights
+from unfreeze.tune.backbones.sources import Backbone, find_backbone
+from unfreeze.tune.backbones.state_keys import match_state
+from unfreeze.tune.backbones.weight_files import WeightFile, read_weight_file
 
 BUILTIN_BACKBONE = "mobilenet_v3_small"
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A backbone and what it starts from.
+    """A backbone with the weights to start from.
 
     Args:
-        model: torchvision's model.
-        spec: how its images are prepared.
+        backbone: `SOURCE/NAME`.
+        model: the source's model, with its stock classifier.
+        spec: the preprocessing that the weights expect.
         weights: "default", "builtin", "none", or the file's name.
         sha256: of the file; empty where there was none.
+        note: one line on what was read from a file that holds more than the backbone; empty otherwise.
     """
 
+    backbone: str
     model: nn.Module
     spec: PreprocessSpec
     weights: str
     sha256: str
+    note: str = ""
 
     def network(self, backbone: str, classes: int, device: torch.device) -> Network:
-        """Put a new head on the model, on a device: in eval mode, its convolutions' weights channels last.
+        """Put a new head on the model and move it to a device, in eval mode and in channels-last memory format.
 
         Args:
-            backbone: torchvision's name of the model.
-            classes: of the head.
+            backbone: the name of the model, with or without its source.
+            classes: number of classes of the head.
             device: where to put it.
         """
-        network = Network(backbone, self.model, self.spec, classes)
-        return network.eval().to(device, memory_format=torch.channels_last)
+        network = Network(backbone, self.model, self.spec, classes).eval().to(device)
+        return network.to(memory_format=torch.channels_last)
 
 
 def load_pretrained(backbone: str, weights: str) -> Pretrained:
-    """Build a backbone.
+    """Build a backbone and load the weights to start from.
 
     Args:
-        backbone: torchvision's name of it.
-        weights: "default" (torchvision's best, downloaded on first use), "builtin" (made by this project, for
-            mobilenet_v3_small), "none" (random, from torch's current seed), or a file: `.safetensors`, or a state dict
-            saved by `torch.save`.
+        backbone: `NAME` (of torchvision) or `SOURCE/NAME`.
+        weights: "default" (the source's best, downloaded on first use), "builtin" (made by this project, for
+            mobilenet_v3_small only), "none" (random, from torch's current seed), or a file: `.safetensors`, or a
+            checkpoint saved by `torch.save`.
 
     Returns:
-        The model in float32 on the CPU, and what goes with it.
+        The model in float32 on the CPU, and its preprocessing.
 
     Raises:
-        WeightsError: the backbone is unknown, or the weights cannot be had or do not fit.
+        WeightsError: the backbone is unknown, or the weights cannot be obtained or do not fit.
     """
-    family = family_of(backbone)
-    model = build(backbone)
+    found = find_backbone(backbone)
+    model = found.build()
+    read = _read(found, weights)
+    label = weights if weights in ("default", "builtin", "none") else Path(weights).name
+    note = ""
+    if read is not None:
+        note = _load(model, read, found, f"{weights} for {backbone}")
+    return Pretrained(
+        backbone=str(found),
+        model=model,
+        spec=(read.preprocess if read else None) or found.preprocess(),
+        weights=label,
+        sha256=read.sha256 if read else "",
+        note=f"weights {label}: {note}" if note and label not in ("default", "builtin") else "",
+    )
+
+
+def _read(backbone: Backbone, weights: str) -> WeightFile | None:
     if weights == "none":
-        return Pretrained(model=model, spec=_stock_spec(backbone), weights=weights, sha256="")
-    state, spec, sha256 = _read(backbone, weights)
-    _fit(model, state, family.classifier_prefixes, f"{weights} for {backbone}")
-    label = weights if weights in ("default", "builtin") else Path(weights).name
-    return Pretrained(model=model, spec=spec or _stock_spec(backbone), weights=label, sha256=sha256)
-
-
-def _read(backbone: str, weights: str) -> tuple[dict[str, Tensor], PreprocessSpec | None, str]:
+        return None
     if weights == "default":
-        return _download(backbone), None, ""
+        return WeightFile(states={"": _load_default(backbone)}, preprocess=None, sha256="")
     if weights == "builtin":
-        if backbone != BUILTIN_BACKBONE:
-            raise WeightsError(f"--weights builtin is for {BUILTIN_BACKBONE} alone, not for {backbone}")
-        return _read_file(Path(str(files("unfreeze.tune") / "builtin" / f"{backbone}.safetensors")))
+        if find_backbone(BUILTIN_BACKBONE) != backbone:
+            raise WeightsError(f"--weights builtin exists for {BUILTIN_BACKBONE} only, got --backbone {backbone.name}")
+        return read_weight_file(Path(str(files("unfreeze.tune") / "builtin" / f"{BUILTIN_BACKBONE}.safetensors")))
     path = Path(weights)
     if not path.is_file():
-        raise WeightsError(f"--weights takes default, builtin, none or a file; there is no file {weights!r}")
-    return _read_file(path)
+        raise WeightsError(f"--weights must be default, builtin, none or a file; there is no file {weights!r}")
+    return read_weight_file(path)
 
 
-def _download(backbone: str) -> dict[str, Tensor]:
-    choice = torchvision.models.get_model_weights(backbone).DEFAULT
+def _load_default(backbone: Backbone) -> dict[str, Tensor]:
     try:
-        return choice.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        return backbone.load_pretrained_state()
+    except WeightsError as error:
         raise WeightsError(
-            f"torchvision's weights for {backbone} could not be downloaded from {choice.url}: {error}. "
-            "Download that file on a machine that can and give it as --weights FILE, "
-            f"or use --weights builtin (with --backbone {BUILTIN_BACKBONE}), which needs no download"
-        ) from None
+            f"{error}; --weights builtin (with --backbone {BUILTIN_BACKBONE}) needs no download"
+        ) from error.__cause__
 
 
-def _read_file(path: Path) -> tuple[dict[str, Tensor], PreprocessSpec | None, str]:
-    try:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.suffix != ".safetensors":
-            return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path), None, sha256
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        spec = decode(PreprocessSpec, loads(metadata["preprocess"])) if "preprocess" in metadata else None
-    except WeightsError:
-        raise
-    except (ManifestError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} does not say how its images are prepared: {error}") from None
-    except Exception as error:  # torch.load and safetensors raise many kinds on files that are no weights
-        raise WeightsError(
-            f"{path} holds no weights that can be read safely: {first_line(error)}. "
-            "Expected .safetensors, or a state dict saved by torch.save(model.state_dict(), path)"
-        ) from error
-    return state, spec, sha256
-
-
-def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} holds no state dict: expected tensors by name, found {type(loaded).__name__}")
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
-
-
-def _fit(model: nn.Module, state: dict[str, Tensor], classifier: tuple[str, ...], what: str) -> None:
-    """Load all but the stock classifier, which is replaced anyway."""
-    own = {key: value for key, value in model.state_dict().items() if not key.startswith(classifier)}
-    given = {key: value for key, value in state.items() if not key.startswith(classifier)}
-    missing, unexpected = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    if missing or unexpected:
-        raise WeightsError(f"the weights do not fit ({what}): missing {missing[:5]}, unexpected {unexpected[:5]}")
-    for key, value in given.items():
+def _load(model: nn.Module, read: WeightFile, backbone: Backbone, what: str) -> str:
+    """Load all weights but those of the stock classifier, which a new head replaces; return a note on what was read."""
+    own = model.state_dict()
+    prefixes = backbone.structure(model).classifier_prefixes
+    match = match_state(read.states, own, prefixes, backbone.convert_state, what)
+    for key, value in match.state.items():
         if value.shape != own[key].shape:
             raise WeightsError(
                 f"the weights do not fit ({what}): {key} has shape {tuple(value.shape)}, not {tuple(own[key].shape)}"
             )
         if not torch.isfinite(value.float()).all():
-            raise WeightsError(f"the weights are damaged ({what}): {key} holds infinities or NaN")
-    load_weights(model, model.state_dict() | given)
-
-
-def _stock_spec(backbone: str) -> PreprocessSpec:
-    """Read the preparation off torchvision's own description, which needs no download."""
-    preset = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
-    return PreprocessSpec(
-        resize=tuple(preset.resize_size),
-        crop=(preset.crop_size[0], preset.crop_size[-1]),
-        interpolation=preset.interpolation.value,
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-    )
+            raise WeightsError(f"the weights are damaged ({what}): {key} contains infinity or NaN")
+    load_weights(model, own | match.state)
+    return str(match)

@@ -1,1 +1,1 @@
-"""Cost estimates made before training."""
+"""Cost estimates before training."""

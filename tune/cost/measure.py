@@ -1,4 +1,4 @@
-"""Measure what each block of a network costs, on the device at hand."""
+"""Measure the latency, arithmetic and memory of each block on this device."""
 
 import time
 from collections.abc import Callable
@@ -18,16 +18,16 @@ _ACTIVATION_BYTES = 2  # activations are cached in bfloat16
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCost:
-    """What one block costs.
+    """Cost of one block, per image.
 
     Args:
         name: of the block.
-        parameters: how many it has.
-        forward_flops: of one image, forward; a multiplication and an addition are two.
-        activation_bytes: of one image behind it, as the cache keeps them.
-        saved_bytes: of one image, what the backward pass needs kept.
-        forward_seconds: of one image in inference.
-        training_seconds: of one image, forward and backward.
+        parameters: number of parameters, for any number of images.
+        forward_flops: of the forward pass; a multiply-add counts as two.
+        activation_bytes: of the block's output in the cache.
+        saved_bytes: kept for the backward pass.
+        forward_seconds: of inference.
+        training_seconds: of the forward and backward pass.
     """
 
     name: str
@@ -42,16 +42,16 @@ class BlockCost:
 def measure_blocks(
     network: Network, precision: Precision, batch_size: int, reporter: Reporter | None = None
 ) -> tuple[BlockCost, ...]:
-    """Run every block forward, and forward and backward, a few times.
+    """Time the forward pass, and the forward and backward pass, of every block.
 
     Args:
-        network: on the precision's device; left as it is, but for statistics of its norms.
-        precision: as tuning would choose it.
-        batch_size: images at a time.
+        network: on the precision's device. Its weights are not changed; statistics of its norms are.
+        precision: that tuning uses.
+        batch_size: images per batch.
         reporter: shows progress.
 
     Returns:
-        One cost a block, in order from the input.
+        One cost per block, in order from the input.
     """
     advance = (reporter or Silent()).track("timing each block", len(network.block_names))
     shape = (batch_size, *network.image_shape)
@@ -66,7 +66,7 @@ def measure_blocks(
 
 
 def measure_evaluation(network: Network, precision: Precision, batch_size: int) -> float:
-    """Time one image through the whole network in float32, in seconds, as evaluation runs it."""
+    """Time the evaluation of one image by the whole network in float32, in seconds."""
     shape = (batch_size, *network.image_shape)
     batch = torch.zeros(shape, dtype=torch.uint8, device=precision.device)
     with torch.inference_mode():
@@ -74,37 +74,44 @@ def measure_evaluation(network: Network, precision: Precision, batch_size: int) 
 
 
 def _measure(network: Network, position: int, inputs: Tensor, precision: Precision) -> tuple[BlockCost, Tensor]:
-    training = precision.for_training(network)
-    count = len(inputs)
+    """Measure one block; return its cost and its outputs, which are the inputs of the next block."""
     network.eval()
-    served, prepared = precision.lay_out(inputs), training.lay_out(inputs)
+    batch = precision.to_device(inputs)
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        _forward(network, position, served[:1], precision)
+        _forward(network, position, batch[:1], precision)
     with torch.inference_mode():
-        forward_seconds = _seconds(lambda: _forward(network, position, served, precision), precision)
+        forward_seconds = _seconds(lambda: _forward(network, position, batch, precision), precision)
     with torch.no_grad():
-        outputs = _forward(network, position, served, precision)
-    network.train_only(range(position, len(network.block_names)))
-    saved: dict[int, int] = {}
-
-    def step() -> None:
-        given = prepared.detach().requires_grad_(position > 0 and prepared.is_floating_point())
-        out = _forward(network, position, given, training)
-        out.backward(torch.ones_like(out))
-        network.zero_grad()
-
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _note(saved, tensor), lambda tensor: tensor):
-        step()
+        outputs = _forward(network, position, batch, precision)
+    saved_bytes, training_seconds = _measure_training(network, position, inputs, precision)
     cost = BlockCost(
         name=network.block_names[position],
         parameters=sum(parameter.numel() for parameter in network.block_parameters(position, position + 1)),
         forward_flops=flops.get_total_flops(),
         activation_bytes=outputs[0].numel() * _ACTIVATION_BYTES,
-        saved_bytes=sum(saved.values()) // count,
-        forward_seconds=forward_seconds / count,
-        training_seconds=_seconds(step, precision) / count,
+        saved_bytes=saved_bytes // len(inputs),
+        forward_seconds=forward_seconds / len(inputs),
+        training_seconds=training_seconds / len(inputs),
     )
     return cost, outputs
+
+
+def _measure_training(network: Network, position: int, inputs: Tensor, precision: Precision) -> tuple[int, float]:
+    """Return the bytes that are kept for the backward pass of a batch, and the seconds of both passes."""
+    training = precision.for_training(network)
+    batch = training.to_device(inputs)
+    network.train_only(range(position, len(network.block_names)))
+    saved: dict[int, int] = {}
+
+    def step() -> None:
+        leaf = batch.detach().requires_grad_(position > 0 and batch.is_floating_point())
+        out = _forward(network, position, leaf, training)
+        out.backward(torch.ones_like(out))
+        network.zero_grad()
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _record(saved, tensor), lambda tensor: tensor):
+        step()
+    return sum(saved.values()), _seconds(step, precision)
 
 
 def _forward(network: Network, position: int, inputs: Tensor, precision: Precision) -> Tensor:
@@ -112,27 +119,27 @@ def _forward(network: Network, position: int, inputs: Tensor, precision: Precisi
         return network.run_blocks(inputs, position, position + 1)
 
 
-def _note(saved: dict[int, int], tensor: Tensor) -> Tensor:
-    """Count what the backward pass keeps, weights aside, each piece of memory once."""
+def _record(saved: dict[int, int], tensor: Tensor) -> Tensor:
+    """Record the memory that is kept for the backward pass, without weights and each storage once."""
     if not isinstance(tensor, nn.Parameter):
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return tensor
 
 
 def _seconds(work: Callable[[], object], precision: Precision) -> float:
-    """Take the median of a few rounds."""
+    """Return the median duration of a few rounds."""
     for _ in range(_WARM_UP):
         work()
     rounds = []
     for _ in range(_ROUNDS):
-        _wait(precision)
+        _synchronize(precision)
         started = time.perf_counter()
         work()
-        _wait(precision)
+        _synchronize(precision)
         rounds.append(time.perf_counter() - started)
     return sorted(rounds)[len(rounds) // 2]
 
 
-def _wait(precision: Precision) -> None:
+def _synchronize(precision: Precision) -> None:
     if precision.device.type == "cuda":
         torch.cuda.synchronize(precision.device)

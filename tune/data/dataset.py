@@ -1,19 +1,25 @@
-"""Labeled images, split into those that train and those that tell how well it went."""
+"""Labeled images, split into those for training, validation and testing."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
-from unfreeze.contract.errors import DataError
+from unfreeze.contract.errors import DataError, OptionsError
+from unfreeze.contract.folders import LeftOut, file_problem, summarize_ignored
 from unfreeze.contract.model.manifest import check_labels
-from unfreeze.tune.data.dataset_csv import find_in_csv
-from unfreeze.tune.data.dataset_folder import find_in_folder
+from unfreeze.tune.data import sources
+from unfreeze.tune.data.counted import counted, first_few
 from unfreeze.tune.data.images import TEST, TRAIN, VAL, LabeledImage, Skipped, printable, stored_path
+from unfreeze.tune.data.labels import quoted, spelling_groups
+from unfreeze.tune.data.sources.source import DataSource, Found, SourceOptions
 
 __all__ = ["TEST", "TRAIN", "VAL", "Dataset", "LabeledImage", "Skipped", "printable", "read_dataset", "stored_path"]
+
+_DEFAULTS = SourceOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,100 +27,157 @@ class Dataset:
     """Labeled images by split.
 
     Args:
-        root: the folder they were found in, or that of the CSV file that lists them.
-        labels: the classes' names, in the order of their indices.
-        splits: "train", "val" and, where there is one, "test".
-        skipped: the files that are not used.
+        root: the folder that image paths are stored relative to.
+        labels: the class names, in the order of their indices.
+        splits: "train", "val" and, if there is one, "test".
+        skipped: files and folders that are not used, with the reason.
+        ignored: hidden entries, and what archives, editors and operating systems leave behind.
+        notes: choices that the source made, to be reported; each one line.
     """
 
     root: Path
     labels: tuple[str, ...]
     splits: dict[str, tuple[LabeledImage, ...]]
     skipped: tuple[Skipped, ...]
+    ignored: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> Iterator[str]:
+        """Describe in a few lines what was found, what is not used and what was ignored."""
+        counts = ", ".join(f"{len(images):,} {name}" for name, images in self.splits.items())
+        classes = counted(len(self.labels), "class", "classes")
+        yield f"{classes}; images: {counts}; {counted(len(self.skipped), 'file')} skipped"
+        yield from self.notes
+        if ignored := summarize_ignored(self.ignored):
+            yield ignored
 
     def without(self, skipped: Sequence[Skipped]) -> "Dataset":
-        """Take out files that turned out not to decode.
+        """Return the data set without files that could not be decoded.
+
+        Args:
+            skipped: the files, with the reason.
 
         Raises:
-            DataError: a class is left without an image in "train", or a split without any.
+            DataError: a class is left without training images, or a split without any image.
         """
-        gone = {item.path for item in skipped}
+        paths = {item.path for item in skipped}
         splits = {
-            name: tuple(image for image in images if image.path not in gone) for name, images in self.splits.items()
+            name: tuple(image for image in images if image.path not in paths) for name, images in self.splits.items()
         }
         smaller = replace(self, splits=splits, skipped=self.skipped + tuple(skipped))
-        _check(smaller)
+        _check_splits(smaller)
         return smaller
 
 
-def read_dataset(root: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Find the images of a folder that has a folder per class, or those that a CSV file lists.
+def read_dataset(
+    root: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, options: SourceOptions = _DEFAULTS
+) -> Dataset:
+    """Find the images of a data set, without decoding them.
 
-    A folder may have train, val and test folders on top; a CSV file has the columns `path` and `label` and may have
-    `split`. Without val images, a stratified part of the training images is put aside, the same for the same seed.
-    In folders, hidden files and folders are ignored; files of other kinds are skipped and named.
+    If the source has no validation images, a stratified part of the training images is held out, the same for the
+    same seed.
 
     Args:
-        root: the folder or the CSV file.
-        val_fraction: how much of the training images is put aside, 0 to 1.
+        root: the folder or the file that one of `unfreeze.tune.data.sources.SOURCES` reads.
+        val_fraction: share of the training images that is held out, 0 to 1.
         seed: of that choice.
+        options: how the source is read.
 
     Returns:
-        The images, by label and in the order of their names. They are found, not opened.
+        The images, sorted by label and path.
 
     Raises:
-        DataError: neither a folder nor a CSV file, fewer than two classes, a class that is empty or whose name is no
-            label, two folders for one split, splits that differ in their classes, or a line that makes no sense.
+        DataError: no source reads `root`, it has fewer than two classes, a class that is empty or whose name cannot be
+            a label, or the source finds an error.
+        OptionsError: an option is given that the source does not use.
     """
     root = Path(root)
-    listed = root.suffix.lower() == ".csv" and root.is_file()
-    if not listed and not root.is_dir():
-        raise DataError(
-            f"{root} is no folder; expected one with a folder of images per class, or a .csv file with the columns "
-            "path and label"
-        )
-    found = find_in_csv(root) if listed else find_in_folder(root)
-    _check_classes(found.labels, root)
-    folder = root.parent if listed else root
-    dataset = Dataset(root=folder, labels=found.labels, splits=found.splits, skipped=found.skipped)
-    _check(dataset)
+    source = _source_of(root)
+    unused = sorted(options.given() - source.options)
+    if unused:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        verb = "does" if len(unused) == 1 else "do"
+        raise OptionsError(f"{flags} {verb} not apply to {source.name}, and {root} is one; leave it out")
+    found = source.read(root, options)
+    _check_classes(found, root)
+    dataset = Dataset(
+        root=found.root,
+        labels=found.labels,
+        splits=found.splits,
+        skipped=found.skipped,
+        ignored=found.ignored,
+        notes=found.notes,
+    )
+    _check_splits(dataset)
     return dataset if VAL in dataset.splits else _with_val(dataset, val_fraction, seed)
 
 
-def _check_classes(labels: tuple[str, ...], root: Path) -> None:
+def _source_of(root: Path) -> DataSource:
+    source = next((source for source in sources.SOURCES if source.accepts(root)), None)
+    if source is None:
+        expected = ", or ".join(source.expects for source in sources.SOURCES)
+        problem = file_problem(root) or "a file of another kind"
+        raise DataError(f"{root} cannot be read as a data set ({problem}); expected {expected}")
+    return source
+
+
+def _check_classes(found: Found, root: Path) -> None:
+    labels = found.labels
     if len(labels) < 2:  # noqa: PLR2004
-        raise DataError(f"{root} holds {len(labels)} classes of training images; a classifier needs two or more")
+        names = f" ({', '.join(printable(Path(label)) for label in labels)})" if labels else ""
+        raise DataError(
+            f"{root} holds {counted(len(labels), 'class', 'classes')} of training images{names}; a classifier needs "
+            f"two or more{found.interpretation and ': '}{found.interpretation}{_describe_skipped(found.skipped)}"
+        )
     try:
         check_labels(labels)
     except ValueError as error:
-        raise DataError(f"the classes in {printable(root)} cannot be labels: {error}") from None
+        raise DataError(f"the class names in {printable(root)} cannot be labels: {error}") from None
 
 
-def _check(dataset: Dataset) -> None:
+def _check_splits(dataset: Dataset) -> None:
     for name, images in dataset.splits.items():
         present = {image.label for image in images}
         empty = [label for index, label in enumerate(dataset.labels) if index not in present]
         if not images or (name == TRAIN and empty):
-            reasons = "".join(f"\n  {printable(item.path)}: {item.reason}" for item in dataset.skipped[:5])
             raise DataError(
-                f"no usable image of {', '.join(empty)} in the {name} images of {dataset.root}; add some, or "
-                f"remove what is empty{reasons and chr(10) + 'skipped, for example:'}{reasons}"
+                f"no usable image of {first_few(empty)} in the {name} images of {dataset.root}; add some, or remove "
+                f"{'the class' if name == TRAIN else 'the split'}{_describe_skipped(dataset.skipped)}"
             )
+
+
+def _describe_skipped(skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return ""
+    lines = first_few((f"{printable(item.path)}: {item.reason}" for item in skipped), "\n  ")
+    return f"\nnot used: {counted(len(skipped), 'file')}\n  {lines}"
 
 
 def _with_val(dataset: Dataset, val_fraction: float, seed: int) -> Dataset:
     images = dataset.splits[TRAIN]
-    counts = [sum(image.label == index for image in images) for index in range(len(dataset.labels))]
-    if min(counts) < 2:  # noqa: PLR2004
-        alone = dataset.labels[counts.index(min(counts))]
-        raise DataError(f"{alone} has one image, which cannot both train and validate; add more, or a val folder")
+    counts = Counter(image.label for image in images)
+    single = [label for index, label in enumerate(dataset.labels) if counts[index] < 2]  # noqa: PLR2004
+    if single:
+        raise DataError(
+            f"{counted(len(single), 'class has', 'classes have')} one image, which cannot both train and validate: "
+            f"{first_few(single)}{_spelling_hint(dataset.labels, single)}; add images, or a val split"
+        )
     most = len(images) - len(dataset.labels)  # one of each class is left to train on
     test_size = min(max(len(dataset.labels), round(len(images) * val_fraction)), most)
     train, val = train_test_split(
         images, test_size=test_size, random_state=seed, stratify=[image.label for image in images]
     )
-    by_path = {"key": lambda image: image.path}
-    splits = dataset.splits | {TRAIN: tuple(sorted(train, **by_path)), VAL: tuple(sorted(val, **by_path))}
+    splits = dataset.splits | {TRAIN: _by_path(train), VAL: _by_path(val)}
     split = replace(dataset, splits=splits)
-    _check(split)
+    _check_splits(split)
     return split
+
+
+def _by_path(images: Sequence[LabeledImage]) -> tuple[LabeledImage, ...]:
+    return tuple(sorted(images, key=lambda image: image.path))
+
+
+def _spelling_hint(labels: Sequence[str], some: Sequence[str]) -> str:
+    groups = [group for group in spelling_groups(labels) if set(group) & set(some)]
+    written = first_few(" = ".join(map(quoted, group)) for group in groups)
+    return f" (differing only in spelling: {written})" if groups else ""

@@ -1,4 +1,4 @@
-"""Find images that are in a data set twice: the same bytes, or nearly the same pixels."""
+"""Find images that are in a data set twice: with the same bytes, or with nearly the same pixels."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from unfreeze.tune.data.dataset import TEST, VAL
 from unfreeze.tune.data.fingerprints import Fingerprints
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_FLAT = 2.0  # of 255; what deviates less from its mean shows nothing to recognize it by
-_LIKE, _CERTAIN = 0.95, 0.998  # correlations; of 396 photographs saved again at quality 60, none fell below 0.998
+_FLAT = 2.0  # of 255; images with a lower standard deviation show nothing to recognize them by
+_SIMILAR, _SAME = 0.95, 0.998  # correlations; 396 photographs saved again at quality 60 all reached 0.998
 _RIVAL_RANK, _RIVAL_SHARE = 5, 0.1
-_BLOCK = 2**24  # correlations held at a time: 64 MB
+_BLOCK = 2**24  # correlations computed at a time: 64 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """Two images of which one is the other again.
+    """Two images of which the later one is a copy of the earlier one.
 
     Args:
-        image: index of the later one.
-        original: index of the earlier one.
+        image: index of the copy.
+        original: index of the earlier image.
     """
 
     image: int
@@ -30,38 +30,39 @@ class Copy:
 
 
 def find_same_bytes(prints: Fingerprints) -> tuple[Copy, ...]:
-    """Find the files of one split that an earlier split holds too, byte for byte.
+    """Find images of one split that are in an earlier split too, byte for byte.
 
     Args:
-        prints: the images in the order of their splits.
+        prints: of the images, in the order of their splits.
     """
     return tuple(copy for copy in _repeats(prints) if prints.splits[copy.image] != prints.splits[copy.original])
 
 
 def find_other_labels(prints: Fingerprints) -> tuple[Copy, ...]:
-    """Find the files that are the same byte for byte and labeled differently, in one split or in two.
+    """Find images that are equal byte for byte and have different labels, in one split or in two.
 
     Args:
-        prints: the images.
+        prints: of the images.
     """
     labels = [image.label for image in prints.images]
     return tuple(copy for copy in _repeats(prints) if labels[copy.image] != labels[copy.original])
 
 
 def find_near_copies(prints: Fingerprints, advance: Callable[[int], None]) -> tuple[Copy, ...]:
-    """Find the images of one split that an earlier split holds in another size, quality or brightness.
+    """Find images of one split that an earlier split has in another size, quality or brightness.
 
-    Every image of val and test is correlated with every one of the splits before, as 16 x 16 gray pixels from which
-    the mean image is taken: parts on one conveyor belt share their background, and digits their place. The likest one
-    is the same image if the correlation, in color too, is at least 0.998; or if it is at least 0.95 and falls a
-    tenth as short of 1 as that of the fifth likest, which tells copies from a set whose images are all alike.
+    Thumbnails of 16 x 16 gray pixels, minus the mean thumbnail, are correlated: every image of val and test with every
+    image of the earlier splits. Without the mean, a background or a position that all images share does not count. The
+    most similar image is an original if the correlation, also in color, is at least 0.998; or if it is at least 0.95
+    and its distance to 1 is at most a tenth of that of the fifth most similar image. The second rule separates copies
+    from data sets whose images are all alike.
 
     Args:
-        prints: the images in the order of their splits.
-        advance: is called with the number of images done since.
+        prints: of the images, in the order of their splits.
+        advance: called with the number of images done since the last call.
 
     Returns:
-        One original at most for each image; none for those that are the same byte for byte.
+        At most one copy per image, without those that are equal byte for byte.
     """
     known = {copy.image for copy in find_same_bytes(prints)}
     vectors = _search_vectors(prints.thumbnails)
@@ -85,7 +86,7 @@ def _repeats(prints: Fingerprints) -> Iterator[Copy]:
 
 
 def _search_vectors(thumbnails: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
-    """Make vectors whose products are correlations; zeros for images without content."""
+    """Return vectors whose products are correlations; zeros for images without content."""
     count, height, width, _ = thumbnails.shape
     gray = np.einsum("nhwc,c->nhw", thumbnails, _LUMA).reshape(count, height * width)
     flat = gray.std(axis=1) < _FLAT
@@ -99,19 +100,19 @@ def _search_vectors(thumbnails: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndar
 def _standardized(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     vectors = vectors - vectors.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths[lengths < _FLAT * vectors.shape[1] ** 0.5] = np.inf  # which makes them zeros
+    lengths[lengths < _FLAT * vectors.shape[1] ** 0.5] = np.inf  # the vector becomes zero
     vectors /= lengths
     return vectors
 
 
 def _copies(
-    rows: np.ndarray, likeness: Float32[np.ndarray, "q r"], thumbnails: UInt8[np.ndarray, "n h w c"]
+    rows: np.ndarray, correlations: Float32[np.ndarray, "q r"], thumbnails: UInt8[np.ndarray, "n h w c"]
 ) -> Iterator[Copy]:
-    best = likeness.argmax(axis=1)
-    for row in np.flatnonzero(likeness.max(axis=1) >= _LIKE):
+    best = correlations.argmax(axis=1)
+    for row in np.flatnonzero(correlations.max(axis=1) >= _SIMILAR):
         image, original = int(rows[row]), int(best[row])
         in_color = _correlation(thumbnails[image], thumbnails[original])
-        if _is_copy(likeness[row], in_color):
+        if _is_copy(correlations[row], in_color):
             yield Copy(image=image, original=original)
 
 
@@ -120,10 +121,10 @@ def _correlation(one: UInt8[np.ndarray, "h w c"], other: UInt8[np.ndarray, "h w 
     return float(first @ second)
 
 
-def _is_copy(likeness: Float32[np.ndarray, " r"], in_color: float) -> bool:
-    likest = float(likeness.max())
-    if min(likest, in_color) >= _CERTAIN:
+def _is_copy(correlations: Float32[np.ndarray, " r"], in_color: float) -> bool:
+    best = float(correlations.max())
+    if min(best, in_color) >= _SAME:
         return True
-    rank = min(_RIVAL_RANK, len(likeness))
-    rival = float(np.partition(likeness, -rank)[-rank])
-    return in_color >= _LIKE and 1 - likest <= _RIVAL_SHARE * (1 - rival)
+    rank = min(_RIVAL_RANK, len(correlations))
+    rival = float(np.partition(correlations, -rank)[-rank])
+    return in_color >= _SIMILAR and 1 - best <= _RIVAL_SHARE * (1 - rival)

@@ -1,16 +1,20 @@
-"""Remember of each image what it takes to recognize it: the hash of its bytes and a thumbnail."""
+"""Read every image once, and keep what recognizes it: a hash of its bytes, a thumbnail, and its range of values."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import ImageError
-from unfreeze.contract.images.preprocess import PreprocessSpec, decode, resize_and_crop
+from unfreeze.contract.images.decoding import decode
+from unfreeze.contract.images.depth import DeepRange, PixelRange, measure_range
+from unfreeze.contract.images.preprocess import PreprocessSpec, resize_and_crop
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, LabeledImage, Skipped
 from unfreeze.tune.data.prefetch import map_ahead
+from unfreeze.tune.options import FULL_RANGE
 
 _SIDE = 16
 _THUMBNAIL = PreprocessSpec(resize=(_SIDE, _SIDE), crop=(_SIDE, _SIDE))
@@ -19,42 +23,51 @@ DECODED_SIDE = 2 * _SIDE  # a JPEG decoded straight to the thumbnail's size woul
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fingerprints:
-    """What is remembered of the images that decode, the training images first, then val, then test.
+    """Fingerprints of the images that can be decoded: the training images first, then val, then test.
 
     Args:
-        images: whose fingerprints these are.
+        images: the images.
         splits: the split of each.
         digests: SHA-256 of each file's bytes.
-        thumbnails: each whole image at 16 x 16 pixels, RGB.
+        thumbnails: each whole image at 16 x 16 pixels, RGB; images of more than 8 bits by the range that each uses.
+        ranges: the values that each image of more than 8 bits uses, None for the others.
     """
 
     images: tuple[LabeledImage, ...]
     splits: tuple[str, ...]
     digests: tuple[bytes, ...]
     thumbnails: UInt8[np.ndarray, "n 16 16 3"]
+    ranges: tuple[PixelRange | None, ...]
 
 
-def take_fingerprints(dataset: Dataset, advance: Callable[[int], None]) -> tuple[Fingerprints, tuple[Skipped, ...]]:
-    """Read and decode every file once, on all cores.
+def take_fingerprints(
+    dataset: Dataset, deep_range: str, advance: Callable[[int], None]
+) -> tuple[Fingerprints, tuple[Skipped, ...]]:
+    """Read and decode every file, on all cores.
 
     Args:
-        dataset: whose images.
-        advance: is called with 1 for each image done.
+        dataset: with the images.
+        deep_range: "auto", "full" or "LOW,HIGH", as in `TuneOptions`. With "full", images of 32-bit integers or
+            floating point cannot be decoded.
+        advance: called with 1 for each image done.
 
     Returns:
-        The fingerprints of the images that decode, and the files that do not.
+        The fingerprints of the images that can be decoded, and the files that cannot.
     """
+    read_one = partial(_read, keep_full=deep_range == FULL_RANGE)
     listed = [(split, image) for split in (TRAIN, VAL, TEST) for image in dataset.splits.get(split, ())]
     thumbnails = np.empty((len(listed), _SIDE, _SIDE, 3), np.uint8)
     digests: list[bytes] = []
+    ranges: list[PixelRange | None] = []
     kept: list[tuple[str, LabeledImage]] = []
     skipped: list[Skipped] = []
-    for item, read in zip(listed, map_ahead(_read, (image for _, image in listed)), strict=True):
+    for item, read in zip(listed, map_ahead(read_one, (image for _, image in listed)), strict=True):
         if isinstance(read, Skipped):
             skipped.append(read)
         else:
-            digest, thumbnails[len(kept)] = read
+            digest, thumbnails[len(kept)], used = read
             digests.append(digest)
+            ranges.append(used)
             kept.append(item)
         advance(1)
     prints = Fingerprints(
@@ -62,14 +75,21 @@ def take_fingerprints(dataset: Dataset, advance: Callable[[int], None]) -> tuple
         splits=tuple(split for split, _ in kept),
         digests=tuple(digests),
         thumbnails=thumbnails[: len(kept)],
+        ranges=tuple(ranges),
     )
     return prints, tuple(skipped)
 
 
-def _read(image: LabeledImage) -> tuple[bytes, np.ndarray] | Skipped:
+def _read(image: LabeledImage, *, keep_full: bool) -> tuple[bytes, np.ndarray, PixelRange | None] | Skipped:
     try:
         data = image.path.read_bytes()
-        upright = decode(data, at_least=DECODED_SIDE)
+        used = measure_range(data)
+        own_range = None if used is None or keep_full else _own_range(used)
+        upright = decode(data, at_least=DECODED_SIDE, deep_range=own_range)
     except (ImageError, OSError) as error:
         return Skipped(path=image.path, reason=str(error))
-    return hashlib.sha256(data).digest(), np.asarray(resize_and_crop(upright, _THUMBNAIL))
+    return hashlib.sha256(data).digest(), np.asarray(resize_and_crop(upright, _THUMBNAIL)), used
+
+
+def _own_range(used: PixelRange) -> DeepRange:
+    return (used.low, used.high if used.high > used.low else used.low + max(1.0, abs(used.low)))

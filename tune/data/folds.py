@@ -1,4 +1,4 @@
-"""Split labeled images into folds, or take a part of them, with the share of each class."""
+"""Stratified folds and subsets of labeled images."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,22 @@ from sklearn.model_selection import StratifiedKFold
 
 
 class Fold(NamedTuple):
-    """Which images train and which are held out, int64."""
+    """Indices of the training images and of the held-out images, int64."""
 
     train: np.ndarray
     held_out: np.ndarray
 
 
 def stratified_folds(labels: np.ndarray, count: int, seed: int) -> tuple[Fold, ...]:
-    """Split images so that every fold has its share of each class.
+    """Split images into folds with equal shares of each class.
 
     Args:
         labels: int64 [N].
-        count: the most folds; fewer where a class has fewer images.
-        seed: of the split.
+        count: number of folds; reduced to the size of the smallest class.
+        seed: of the random split.
 
     Returns:
-        The folds; none where a class has a single image.
+        The folds; empty if a class has a single image.
     """
     folds = min(count, int(np.bincount(labels).min()))
     if folds < 2:  # noqa: PLR2004
@@ -32,16 +32,16 @@ def stratified_folds(labels: np.ndarray, count: int, seed: int) -> tuple[Fold, .
 
 
 def stratified_part(labels: np.ndarray, count: float, seed: int, *, least: int = 0) -> np.ndarray:
-    """Draw about so many images, of each class its share, rounded down.
+    """Draw a random subset with equal shares of each class, rounded down.
 
     Args:
         labels: int64 [N].
-        count: how many, more or less.
-        seed: of the draw.
-        least: so many of each class are taken, or all where it has fewer.
+        count: approximate number of images.
+        seed: of the random draw.
+        least: minimum number per class; a class with fewer images is taken whole.
 
     Returns:
-        Their numbers, rising, int64.
+        Indices in ascending order, int64.
     """
     rng = np.random.default_rng(seed)
     parts = []

@@ -1,4 +1,4 @@
-"""What a labeled image is, and the words for the parts of a data set."""
+"""Labeled images, the names of splits, and how paths are written."""
 
 import os
 from collections.abc import Sequence
@@ -35,41 +35,26 @@ class LabeledImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A file that was found but is not used.
+    """A file or folder that is not used.
 
     Args:
-        path: of the file.
-        reason: why, for people.
+        path: of the file or folder.
+        reason: why it is not used, for messages.
     """
 
     path: Path
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a reader of folders or of lists has found.
-
-    Args:
-        labels: the classes' names, in the order of their indices.
-        splits: "train" and, where they were given, "val" and "test".
-        skipped: the files that are not used.
-    """
-
-    labels: tuple[str, ...]
-    splits: dict[str, tuple[LabeledImage, ...]]
-    skipped: tuple[Skipped, ...]
-
-
 def stored_path(path: Path, root: Path) -> str:
-    """Write an image's path as a run keeps it, so that the data may be moved as a whole.
+    """Return an image's path as a run stores it, so that the data can be moved as a whole.
 
     Args:
         path: of the image.
-        root: the data's folder.
+        root: the folder of the data set.
 
     Returns:
-        The path relative to `root`, or the absolute path of an image that lies elsewhere; with `/`.
+        The path relative to `root`, or the absolute path of an image outside of it, with `/` as the separator.
     """
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
     folder = Path(os.path.abspath(root))  # noqa: PTH100
@@ -77,12 +62,12 @@ def stored_path(path: Path, root: Path) -> str:
 
 
 def printable(path: Path) -> str:
-    """Write a path so that any file can hold it: names that are no UTF-8 with their bytes as escapes."""
+    """Return a path as text that can be encoded as UTF-8; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def is_utf8(path: Path) -> bool:
-    """Tell whether a path can be written as text."""
+    """Tell whether a path is valid UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -91,5 +76,5 @@ def is_utf8(path: Path) -> bool:
 
 
 def labels_of(images: Sequence[LabeledImage]) -> Tensor:
-    """Give the labels of images, int64 [N]."""
+    """Return the labels of images, int64 [N]."""
     return torch.tensor([image.label for image in images], dtype=torch.int64)

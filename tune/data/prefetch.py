@@ -1,4 +1,4 @@
-"""Work on many items on all cores, a few of them ahead of whoever takes the results."""
+"""Map a function over items in threads, a few items ahead of the consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +13,12 @@ _READ_AHEAD = 64
 
 
 def map_ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int = _READ_AHEAD) -> Iterator[_Result]:
-    """Do the same to each item in threads.
+    """Apply a function to each item in threads, one per usable core.
 
     Args:
-        work: what to do, in any thread.
-        items: what to do it to.
-        ahead: how many results may wait to be taken.
+        work: the function, which is called from any thread.
+        items: its arguments.
+        ahead: largest number of results that are not consumed yet.
 
     Yields:
         The results, in the order of the items.

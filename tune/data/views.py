@@ -1,33 +1,34 @@
-"""Load images as prepared views: the image as served, then random crops, turns and colors of it."""
+"""Load images as views: the image as served, then randomly cropped, rotated and recolored versions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import ImageError
-from unfreeze.contract.images.preprocess import PreprocessSpec, decode, resize_and_crop
+from unfreeze.contract.images.decoding import decode
+from unfreeze.contract.images.preprocess import PreprocessSpec, resize_and_crop
 from unfreeze.tune.data.dataset import LabeledImage, Skipped
 from unfreeze.tune.data.prefetch import map_ahead
 
 _AREA = (0.5, 1.0)
-_TURN = 8.0  # degrees
+_ROTATION = 8.0  # degrees
 _COLOR = (0.8, 1.2)
 _ASPECT = (0.9, 1 / 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """What to make of each image.
+    """Which views to make of each image.
 
     Args:
         spec: how an image is prepared.
         count: views per image; the first is always the image as served.
-        seed: of the random ones.
-        flip: whether random ones may be flipped.
+        seed: of the random views.
+        flip: whether half of the random views are flipped horizontally.
     """
 
     spec: PreprocessSpec
@@ -39,15 +40,15 @@ class Views:
 def load_views(
     images: Sequence[LabeledImage], views: Views, skipped: list[Skipped]
 ) -> Iterator[tuple[LabeledImage, UInt8[np.ndarray, "v h w 3"]]]:
-    """Decode images on all cores, in their order; those that do not decode are added to `skipped`.
+    """Decode images on all cores and make their views.
 
     Args:
-        images: what to load.
-        views: what to make of each.
-        skipped: takes up the files that are no images, with the reason.
+        images: to load.
+        views: to make of each.
+        skipped: receives the files that cannot be decoded, with the reason.
 
     Yields:
-        An image and its views, RGB, uint8.
+        An image and its views, RGB, uint8, in the order of the images.
     """
     for image, loaded in zip(images, map_ahead(partial(_load, views=views), images), strict=True):
         if isinstance(loaded, Skipped):
@@ -68,13 +69,13 @@ def make_views(data: bytes, name: str, views: Views) -> UInt8[np.ndarray, "v h w
 
     Args:
         data: the encoded image.
-        name: of its file; with the seed it decides on the random views.
-        views: what to make.
+        name: of its file, which seeds the random views together with the seed.
+        views: to make.
 
     Raises:
-        ImageError: it does not decode.
+        ImageError: it cannot be decoded.
     """
-    upright = decode(data, at_least=max(views.spec.resize))
+    upright = _decode(data, views.spec)
     return np.stack([_make_view(upright, name, views, number) for number in range(views.count)])
 
 
@@ -82,36 +83,41 @@ def load_view(image: LabeledImage, views: Views, number: int) -> UInt8[np.ndarra
     """Decode an image and make one of its views; 0 is the image as served.
 
     Raises:
-        ImageError: it does not decode.
+        ImageError: it cannot be decoded.
     """
-    upright = decode(image.path.read_bytes(), at_least=max(views.spec.resize))
+    upright = _decode(image.path.read_bytes(), views.spec)
     return _make_view(upright, image.path.name, views, number)
+
+
+def _decode(data: bytes, spec: PreprocessSpec) -> Image.Image:
+    return decode(data, at_least=max(spec.resize), deep_range=spec.deep_range)
 
 
 def _make_view(upright: Image.Image, name: str, views: Views, number: int) -> np.ndarray:
     if number == 0:
         return np.asarray(resize_and_crop(upright, views.spec))
     rng = np.random.default_rng([views.seed, number, *name.encode()])
-    made = _random_view(upright, views.spec, rng)
-    return np.asarray(ImageOps.flip(made) if views.flip and rng.random() < 0.5 else made)  # noqa: PLR2004
+    view = _random_view(upright, views.spec, rng)
+    is_flipped = views.flip and rng.random() < 0.5  # noqa: PLR2004
+    return np.asarray(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_flipped else view)
 
 
 def _random_view(image: Image.Image, spec: PreprocessSpec, rng: np.random.Generator) -> Image.Image:
-    """Turn a little, crop at random and change the colors.
+    """Rotate slightly, crop at random and change the colors.
 
-    Crops are those of Szegedy et al. 2015 (arXiv:1409.4842) in narrower ranges, as are the changes of color, after
-    Howard 2013 (arXiv:1312.5402).
+    Crops follow Szegedy et al. 2015 (arXiv:1409.4842) and color changes Howard 2013 (arXiv:1312.5402), both in
+    narrower ranges.
     """
     area = image.width * image.height * rng.uniform(*_AREA)
     aspect = np.exp(rng.uniform(*np.log(_ASPECT))) * spec.crop[1] / spec.crop[0]
     width, height = min(image.width, (area * aspect) ** 0.5), min(image.height, (area / aspect) ** 0.5)
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-    # One affine map turns about the crop's center, shifts and scales; a large image is made smaller before.
-    turn = np.radians(rng.uniform(-_TURN, _TURN))
+    # One affine map rotates about the crop's center, shifts and scales; a large image is reduced first.
+    angle = np.radians(rng.uniform(-_ROTATION, _ROTATION))
     scale = np.array([width / spec.crop[1], height / spec.crop[0]])
     center = np.array([left + width / 2, top + height / 2])
     reduced = image.reduce(factor) if (factor := int(scale.min())) > 1 else image
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * scale
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
     offset = center - rotation @ (np.array([spec.crop[1], spec.crop[0]]) / 2)
     matrix = np.column_stack([rotation, offset]) / (max(1, factor))
     view = reduced.transform(

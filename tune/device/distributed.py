@@ -1,4 +1,4 @@
-"""The processes that share one training: one alone, or those that torchrun starts."""
+"""The processes of one training: a single one, or those that torchrun starts."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,34 +11,35 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """How many processes share the work, and which of them this is.
+    """The number of processes that train together, and the rank of this one.
 
-    Image number n belongs to process n modulo their count: that one computes and keeps its activations.
+    Image n belongs to the process of rank n modulo `count`, which computes and caches its activations. With one
+    process, all methods that communicate do nothing.
 
     Args:
         rank: of this process, from 0.
-        count: of all processes.
+        count: number of processes.
     """
 
     rank: int = 0
     count: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that chooses, evaluates and writes."""
+    def is_leader(self) -> bool:
+        """Whether this process selects, evaluates and writes."""
         return self.rank == 0
 
-    def own(self, rows: Tensor) -> Tensor:
-        """Tell which of some images belong to this process: bool, of the shape of `rows`."""
+    def owns(self, rows: Tensor) -> Tensor:
+        """Return which images, by their numbers, belong to this process: bool, in the shape of `rows`."""
         return rows % self.count == self.rank
 
-    def meet(self) -> None:
-        """Wait until all processes are here."""
+    def barrier(self) -> None:
+        """Wait until all processes have called this method."""
         if self.count > 1:
             distributed.barrier()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up every process's gradients."""
+        """Replace each gradient by its sum over all processes."""
         if self.count > 1:
             for parameter in parameters:
                 if parameter.grad is None:
@@ -46,13 +47,13 @@ class Workers:
                 distributed.all_reduce(parameter.grad)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add up what every process has."""
+        """Sum `values` over all processes, in place."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
     def average_statistics(self, module: nn.Module) -> None:
-        """Give all processes the mean of their batch statistics."""
+        """Replace floating-point buffers, such as batch statistics, by their mean over all processes."""
         if self.count > 1:
             for buffer in module.buffers():
                 if buffer.is_floating_point():
@@ -60,30 +61,30 @@ class Workers:
                     buffer.div_(self.count)
 
     def collect(self, own: Tensor, total: int) -> Tensor:
-        """Put together what each process has of its own images, [n, ...], in the images' order: [total, ...]."""
+        """Merge what each process has of its own images, [n, ...], in the order of all images: [total, ...]."""
         if self.count == 1:
             return own
-        whole = torch.zeros((total, *own.shape[1:]), dtype=own.dtype)
-        whole[self.rank :: self.count] = own
-        return self.sum(whole)
+        merged = torch.zeros((total, *own.shape[1:]), dtype=own.dtype)
+        merged[self.rank :: self.count] = own
+        return self.sum(merged)
 
 
-ALONE = Workers()
+SINGLE_WORKER = Workers()
 
 
 @contextmanager
-def joined_workers(device: torch.device) -> Iterator[Workers]:
-    """Meet the other processes that torchrun has started; without torchrun, be alone.
+def join_workers(device: torch.device) -> Iterator[Workers]:
+    """Join the process group that torchrun has started; without torchrun, yield a single worker.
 
     Args:
-        device: what this process computes on.
+        device: the device of this process.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE
+        yield SINGLE_WORKER
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Features are collected in main memory, gradients where they are.
+    # Features are collected in main memory, gradients on the device.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Workers(rank=distributed.get_rank(), count=distributed.get_world_size())

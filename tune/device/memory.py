@@ -1,4 +1,4 @@
-"""What to do where a GPU's memory runs out."""
+"""Handle a GPU that runs out of memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,49 +10,52 @@ from torch import Tensor
 from unfreeze.contract.errors import UnfreezeError, first_line
 
 _Result = TypeVar("_Result")
+_SMALLEST_BATCH = 2
 
 
-def in_halves(work: Callable[[Tensor], _Result], batch: Tensor) -> list[_Result]:
-    """Do work to a batch; where the memory does not hold that, to its halves one after the other, and to theirs.
+def halve_on_oom(work: Callable[[Tensor], _Result], batch: Tensor) -> list[_Result]:
+    """Run `work` on a batch; where memory runs out, run it on both halves instead, and so on.
 
     Args:
-        work: that treats each image alike, whatever the others; it may be begun and not ended.
+        work: processes each image independently of the others. A call that fails may be repeated.
         batch: [n, ...].
 
     Returns:
-        The results in the batch's order, mostly one.
+        The results in the batch's order; one, unless memory ran out.
 
     Raises:
-        UnfreezeError: the memory does not hold a single image.
+        UnfreezeError: memory runs out on a single image.
     """
     try:
         return [work(batch)]
     except torch.OutOfMemoryError as error:
         if len(batch) <= 1:
             raise UnfreezeError(
-                f"the GPU's memory does not hold the network with a single image ({first_line(error)}); nvidia-smi "
-                "shows who else uses it; free it, or give a smaller --backbone, or --device cpu"
+                f"the GPU has too little memory for a single image ({first_line(error)}); nvidia-smi shows which "
+                "processes use it; free memory, or use a smaller --backbone or --device cpu"
             ) from error
-    # Behind the handler, because the error holds on to what was computed.
+    # Outside of the handler, because the exception references the tensors computed so far.
     torch.cuda.empty_cache()
-    return [result for half in batch.tensor_split(2) for result in in_halves(work, half)]
+    return [result for half in batch.tensor_split(2) for result in halve_on_oom(work, half)]
 
 
 @contextmanager
 def training_memory(batch_size: int) -> Iterator[None]:
-    """Say what to do where the memory does not hold training: its batches are not ours to make smaller.
+    """Raise an error with advice where training runs out of memory.
+
+    A training batch is not halved: that would change batch statistics and the result.
 
     Args:
-        batch_size: that is tried.
+        batch_size: images in a training batch.
 
     Raises:
-        UnfreezeError: the memory ran out.
+        UnfreezeError: memory ran out.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        smaller = f"a smaller --batch-size than {batch_size}, " if batch_size > 2 else ""  # noqa: PLR2004 - the least
+        smaller = f"a --batch-size smaller than {batch_size}, " if batch_size > _SMALLEST_BATCH else ""
         raise UnfreezeError(
-            f"the GPU's memory does not hold training in batches of {batch_size} images ({first_line(error)}); give "
-            f"{smaller}a --cut nearer to the head, or --cache-gb 0, which keeps no activations"
+            f"the GPU has too little memory to train with {batch_size} images in a batch ({first_line(error)}); use "
+            f"{smaller}a --cut nearer to the head, or --cache-gb 0 to keep no activations"
         ) from error

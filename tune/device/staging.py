@@ -1,4 +1,4 @@
-"""Batches made in main memory for a device that computes."""
+"""Batches in main memory that a device will copy."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 
 
-def staged(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Make an empty batch for a device: for a GPU in pinned memory, which it copies from while others go on.
+def empty_batch(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Allocate a batch in main memory; for a GPU in pinned memory, from which it copies asynchronously.
 
-    Torch keeps pinned memory for the next batch, and gives it out again only when the copy is done.
+    Torch caches pinned memory and reuses it only after the copy has finished.
+
+    Args:
+        shape: of the batch.
+        dtype: of the batch.
+        device: that will copy the batch.
     """
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda" and torch.cuda.is_available())
 
 
-def stacked(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Put images, uint8, or their views together in a batch for a device: [n, ...]."""
-    batch = staged((len(images), *images[0].shape), torch.uint8, device)
+def stack_images(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Stack uint8 images of equal shape to a batch in main memory, [n, ...], for a device to copy."""
+    batch = empty_batch((len(images), *images[0].shape), torch.uint8, device)
     np.stack(images, out=batch.numpy())
     return batch

@@ -1,1 +1,1 @@
-"""Evaluation, and the files of a run."""
+"""Evaluation of a network, and the metrics derived from it."""

@@ -1,4 +1,4 @@
-"""What a network answers to images, in full precision, and how good that is."""
+"""Classify labeled images with a network in full precision."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import LabeledImage, Skipped
 from unfreeze.tune.data.images import labels_of
 from unfreeze.tune.data.views import Views, load_views
-from unfreeze.tune.device.memory import in_halves
-from unfreeze.tune.device.staging import stacked
+from unfreeze.tune.device.memory import halve_on_oom
+from unfreeze.tune.device.staging import stack_images
 
-_CPU_BATCH, _CUDA_BATCH = 4, 64  # the largest activations of four images stay below what is asked of the kernel anew
+_CPU_BATCH, _CUDA_BATCH = 4, 64  # activations of 4 images are small enough for malloc to reuse freed memory
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -32,7 +32,7 @@ class Evaluation:
         logits: float32 [N, C].
         labels: int64 [N].
         images: the N images.
-        skipped: the files that did not decode.
+        skipped: files that could not be decoded.
         link: how logits become probabilities, "softmax" or "sigmoid".
     """
 
@@ -48,11 +48,11 @@ class Evaluation:
         return (self.logits.argmax(1) == self.labels).double().mean().item()
 
     def negative_log_likelihood(self, temperature: float = 1.0) -> float:
-        """Mean over the images, in nats."""
+        """Return the mean over the images, in nats."""
         return negative_log_likelihoods(self.logits, self.labels, self.link, temperature).mean().item()
 
     def probabilities(self, temperature: float) -> Float32[np.ndarray, "n c"]:
-        """Give each class its probability, the logits divided by the temperature first."""
+        """Return the probability of every class, after division of the logits by the temperature."""
         return probabilities(self.logits, self.link, temperature).numpy()
 
 
@@ -63,17 +63,17 @@ def evaluate(
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Classify images with the whole network in float32: what the exported file is held against.
+    """Classify images with the whole network in float32: the reference for the exported model.
 
     Args:
         network: on the device.
-        images: prepared with `unfreeze.contract.images.preprocess`; those that do not decode are left out.
-        spec: how.
-        device: where.
-        advance: called with the number of images done.
+        images: those that cannot be decoded are left out.
+        spec: how they are prepared, see `unfreeze.contract.images.preprocess`.
+        device: to compute on.
+        advance: called with the number of images since the last call.
 
     Raises:
-        DataError: not one image decodes.
+        DataError: no image can be decoded.
     """
     return evaluate_together([network], 0, images, spec, device, advance)[0]
 
@@ -86,7 +86,7 @@ def evaluate_together(
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Evaluation]:
-    """Do as `evaluate` does, for networks whose first `shared` blocks are the same: those run once."""
+    """Evaluate several networks whose first `shared` blocks are identical; those blocks run once per image."""
     skipped: list[Skipped] = []
     kept: list[LabeledImage] = []
     logits: list[list[Tensor]] = [[] for _ in networks]
@@ -95,38 +95,40 @@ def evaluate_together(
     batch_size = _CPU_BATCH if device.type == "cpu" else _CUDA_BATCH
     loaded = load_views(images, Views(spec=spec), skipped)
     while chunk := list(islice(loaded, batch_size)):
-        batch = stacked([made for _, made in chunk], device).flatten(0, 1)
-        for answers in in_halves(partial(_answers, networks, shared, device), batch):
-            for own, answer in zip(logits, answers, strict=True):
-                own.append(answer)
+        batch = stack_images([views for _, views in chunk], device).flatten(0, 1)
+        for computed in halve_on_oom(partial(_logits, networks, shared, device), batch):
+            for collected, of_network in zip(logits, computed, strict=True):
+                collected.append(of_network)
         kept += [image for image, _ in chunk]
         advance(len(chunk))
     if not kept:
-        raise DataError(f"none of the {len(images)} images decodes; the first: {skipped[0].path}: {skipped[0].reason}")
+        raise DataError(
+            f"none of the {len(images)} images can be decoded; the first one: {skipped[0].path}: {skipped[0].reason}"
+        )
     labels = labels_of(kept)
     return [
         Evaluation(
-            logits=torch.cat(own).clone(),
+            logits=torch.cat(collected).clone(),
             labels=labels,
             images=tuple(kept),
             skipped=tuple(skipped),
             link=network.head.link,
         )
-        for network, own in zip(networks, logits, strict=True)
+        for network, collected in zip(networks, logits, strict=True)
     ]
 
 
-def _answers(networks: Sequence[Network], shared: int, device: torch.device, batch: Tensor) -> list[Tensor]:
+def _logits(networks: Sequence[Network], shared: int, device: torch.device, batch: Tensor) -> list[Tensor]:
     with torch.inference_mode():
         trunk = networks[0].run_blocks(batch.to(device, non_blocking=True), 0, shared)
         return [network.run_tail(trunk, shared).float().cpu() for network in networks]
 
 
 def fit_temperature(evaluation: Evaluation) -> float:
-    """Find the temperature that makes probabilities honest (Guo et al. 2017, arXiv:1706.04599).
+    """Fit the temperature that calibrates the probabilities (Guo et al. 2017, arXiv:1706.04599).
 
     Returns:
-        What to divide the logits by, 0.05 to 20: the one of the least negative log-likelihood.
+        The divisor of the logits that minimizes the negative log-likelihood, 0.05 to 20.
     """
     from scipy.optimize import minimize_scalar
 

@@ -1,4 +1,4 @@
-"""Say how well a classifier does, where it fails, and whether its probabilities are honest."""
+"""Metrics of a classifier: precision, recall, confusion, calibration, and the threshold for abstention."""
 
 import math
 from typing import Any
@@ -12,134 +12,139 @@ from unfreeze.tune.data.dataset import printable
 from unfreeze.tune.evaluation.evaluate import Evaluation
 
 _BINS = 15
-_MISTAKES = 20
-_DOUBT = 0.1
-_SPARE_MISTAKES = 2
+_LISTED_ERRORS = 20
+_SIGNIFICANCE = 0.1
+_SPARE_ERRORS = 2
 _STEPS = 20
 
 
 def report(evaluation: Evaluation, labels: tuple[str, ...], temperature: float) -> dict[str, Any]:
-    """Gather what people ask after training.
+    """Compute the metrics of an evaluation.
 
     Args:
-        evaluation: of the images that judge.
-        labels: the classes' names.
-        temperature: what the logits are divided by.
+        evaluation: on the validation images.
+        labels: names of the classes.
+        temperature: divides the logits.
 
     Returns:
-        `per_class` (precision, recall, images by label), `confusion` (rows are true labels, columns answers),
-        `calibration_error` before and after the temperature, and the most confident `mistakes`. Precision and recall
-        are 0 where there is nothing to count.
+        `per_class` (precision, recall and number of images by label), `confusion` (rows are true labels, columns
+        predicted ones), `calibration_error` before and after temperature scaling, and the most confident
+        `misclassified` images. `val_classes` is the number of classes with validation images: all other values say
+        nothing about the rest. The rest has None for precision and recall, and a note. Precision is 0 if undefined.
     """
     truth, probabilities = evaluation.labels.numpy(), evaluation.probabilities(temperature)
-    answers, indices = probabilities.argmax(1), np.arange(len(labels))
-    precision, recall, _, support = precision_recall_fscore_support(truth, answers, labels=indices, zero_division=0)
+    predicted, indices = probabilities.argmax(1), np.arange(len(labels))
+    precision, recall, _, support = precision_recall_fscore_support(truth, predicted, labels=indices, zero_division=0)
     return {
+        "val_classes": int((support > 0).sum()),
         "per_class": {
             label: {"precision": float(precision[i]), "recall": float(recall[i]), "images": int(support[i])}
+            if support[i]
+            else {"precision": None, "recall": None, "images": 0, "note": "no validation images"}
             for i, label in enumerate(labels)
         },
-        "confusion": confusion_matrix(truth, answers, labels=indices).tolist(),
+        "confusion": confusion_matrix(truth, predicted, labels=indices).tolist(),
         "calibration_error": {
             "before": calibration_error(evaluation.probabilities(1.0), truth),
             "after": calibration_error(probabilities, truth),
         },
-        "mistakes": _mistakes(evaluation, labels, probabilities),
+        "misclassified": _misclassified(evaluation, labels, probabilities),
     }
 
 
 def calibration_error(probabilities: Float32[np.ndarray, "n c"], truth: Int64[np.ndarray, " n"]) -> float:
-    """Measure the expected calibration error of the first answers, in 15 bins (Guo et al. 2017, arXiv:1706.04599).
+    """Compute the expected calibration error with 15 bins (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
         probabilities: rows sum to 1.
         truth: indices of the true labels.
 
     Returns:
-        The mean difference of confidence and accuracy, 0 to 1, each bin weighted by its images.
+        The mean absolute difference between confidence and accuracy, 0 to 1, weighted by the images per bin.
     """
-    confidence, right = probabilities.max(1).astype(float), probabilities.argmax(1) == truth
+    confidence, correct = probabilities.max(1).astype(float), probabilities.argmax(1) == truth
     bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=_BINS)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(truth))
 
 
 def abstain_threshold(
     probabilities: Float32[np.ndarray, "n c"], truth: Int64[np.ndarray, " n"], precision: float
 ) -> dict[str, Any]:
-    """Find the lowest confidence above which answers are as often right as is wanted.
+    """Find the lowest confidence threshold above which answers have the requested precision.
 
-    Thresholds go down in steps from one that keeps enough images, and stop at the first whose precision is not
-    surely enough, by the one-sided 90% bound of Clopper and Pearson (1934): one lucky run of images further down
-    decides nothing. This is fixed-sequence testing as in Angelopoulos et al. 2021 (arXiv:2110.01052). Enough are as
-    many as allow two mistakes, or all where there are fewer.
+    Thresholds are tested in descending order, from one that keeps enough images, up to the first whose precision is
+    not significantly high enough by the one-sided 90% bound of Clopper and Pearson (1934). Stopping there keeps a lucky
+    streak of less confident images from passing. This is fixed-sequence testing as in Angelopoulos et al. 2021
+    (arXiv:2110.01052). The first threshold keeps as many images as allow two errors, or all if there are fewer.
 
     Args:
         probabilities: rows sum to 1.
         truth: indices of the true labels.
-        precision: wanted share of right answers among those given, above 0 and below 1.
+        precision: requested share of correct answers among those at or above the threshold, above 0 and below 1.
 
     Returns:
-        `precision_wanted`; `threshold`, to be answered at or above; `answered`, the share of the images; `precision`,
-        as found; `message` for people. Where it cannot be met, threshold and precision are None.
+        `requested_precision`; `threshold`; `coverage`, the share of images at or above the threshold; `precision` of
+        those; and `message`, a sentence for users. Threshold and precision are None if the request cannot be met.
 
     Raises:
-        ValueError: the precision is out of its range.
+        ValueError: the precision is out of range.
     """
     if not 0 < precision < 1:
-        raise ValueError(f"the precision wanted lies above 0 and below 1, found {precision}")
+        raise ValueError(f"the requested precision must be above 0 and below 1, got {precision}")
     order = np.argsort(-probabilities.max(1), kind="stable")
-    confidence, right = probabilities.max(1)[order], (probabilities.argmax(1) == truth)[order].cumsum()
-    kept = _kept(confidence, precision)
-    passed = _surely(right[kept - 1], kept) >= precision
+    confidence, correct = probabilities.max(1)[order], (probabilities.argmax(1) == truth)[order].cumsum()
+    kept = _tested_counts(confidence, precision)
+    passed = _lower_bound(correct[kept - 1], kept) >= precision
     if not passed[0]:
-        return _never(precision, len(truth))
+        return _not_met(precision, len(truth))
     last = int(kept[passed.cumprod().sum() - 1])
-    found, threshold = float(right[last - 1] / last), float(confidence[last - 1])
-    told = f"at a confidence of {threshold:.3f} or more, {found:.1%} of the answers are right"
+    found, threshold = float(correct[last - 1] / last), float(confidence[last - 1])
     return {
-        "precision_wanted": precision,
+        "requested_precision": precision,
         "threshold": threshold,
-        "answered": float(last / len(truth)),
+        "coverage": float(last / len(truth)),
         "precision": found,
-        "message": f"{told}; {last} of the {len(truth)} images are answered so",
+        "message": f"{found:.1%} of the answers with a confidence of {threshold:.3f} or more are correct; these are "
+        f"{last} of {len(truth)} images",
     }
 
 
-def _mistakes(
+def _misclassified(
     evaluation: Evaluation, labels: tuple[str, ...], probabilities: Float32[np.ndarray, "n c"]
 ) -> list[dict[str, Any]]:
-    truth, answers = evaluation.labels.numpy(), probabilities.argmax(1)
-    wrong = np.flatnonzero(answers != truth)
-    order = wrong[np.argsort(-probabilities[wrong, answers[wrong]], kind="stable")][:_MISTAKES]
+    truth, predicted = evaluation.labels.numpy(), probabilities.argmax(1)
+    wrong = np.flatnonzero(predicted != truth)
+    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:_LISTED_ERRORS]
     return [
         {
             "path": printable(evaluation.images[i].path),
             "label": labels[truth[i]],
-            "answer": labels[answers[i]],
-            "confidence": float(probabilities[i, answers[i]]),
+            "predicted": labels[predicted[i]],
+            "confidence": float(probabilities[i, predicted[i]]),
         }
         for i in order
     ]
 
 
-def _kept(confidence: Float32[np.ndarray, " n"], precision: float) -> Int64[np.ndarray, " m"]:
-    """Say how many of the most confident images each step keeps; equally confident ones go together."""
+def _tested_counts(confidence: Float32[np.ndarray, " n"], precision: float) -> Int64[np.ndarray, " m"]:
+    """Return how many of the most confident images each tested threshold keeps; ties are kept together."""
     counts = np.arange(1, len(confidence) + 1)
-    enough = counts[_surely(np.maximum(counts - _SPARE_MISTAKES, 0), counts) >= precision]
+    enough = counts[_lower_bound(np.maximum(counts - _SPARE_ERRORS, 0), counts) >= precision]
     steps = np.linspace(enough[0] if len(enough) else len(counts), len(counts), _STEPS).astype(np.int64)
     return np.unique(np.searchsorted(-confidence, -confidence[steps - 1], side="right"))
 
 
-def _surely(right: Int64[np.ndarray, " n"], kept: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Give the precision that is not undercut, but for a tenth of such samples."""
-    return np.where(right > 0, beta.ppf(_DOUBT, np.maximum(right, 1), kept - right + 1), 0.0)
+def _lower_bound(correct: Int64[np.ndarray, " n"], kept: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Return the one-sided 90% lower confidence bound of the precision."""
+    bound: np.ndarray = np.where(correct > 0, beta.ppf(_SIGNIFICANCE, np.maximum(correct, 1), kept - correct + 1), 0.0)
+    return bound
 
 
-def _never(precision: float, images: int) -> dict[str, Any]:
-    fewest = math.ceil(math.log(_DOUBT) / math.log(precision))
+def _not_met(precision: float, images: int) -> dict[str, Any]:
+    fewest = math.ceil(math.log(_SIGNIFICANCE) / math.log(precision))
     message = (
-        f"no confidence makes a precision of {precision:g} sure on these {images} images; ask for less, or judge "
-        f"on more images: it takes {fewest} at least, answered without a mistake"
+        f"no confidence threshold gives a precision of {precision:g} with certainty on {images} validation images; "
+        f"request a lower precision, or validate on more images: at least {fewest} without an error are needed"
     )
-    return {"precision_wanted": precision, "threshold": None, "answered": 0.0, "precision": None, "message": message}
+    return {"requested_precision": precision, "threshold": None, "coverage": 0.0, "precision": None, "message": message}

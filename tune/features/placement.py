@@ -1,4 +1,4 @@
-"""Where activations are kept: on the device that computes, in main memory, or in a file."""
+"""Where cached activations are stored: on the computing device, in main memory, or in a file."""
 
 import math
 import os
@@ -7,26 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # psutil ships no types
 import torch
 from torch import Tensor
 
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.device.precision import CPU
 
-CACHES = 2  # at most so many are kept at the same time, and share the budget
+CACHES = 2  # the most caches that exist at the same time; they share the budget
 Place = Literal["device", "memory", "file"]
-_DEVICE_MARGIN = 1 << 30  # for the weights' copies and the kernels' workspaces, however small the activations are
+_DEVICE_MARGIN = 1 << 30  # for copies of the weights and the workspaces of kernels
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachePlacement:
-    """Where activations may be kept.
+    """Where activations may be cached.
 
     Args:
-        budget_bytes: the most that they may take.
-        folder: where a file for them is made if they would fill memory; it has no name and is gone with the process.
-        device: what computes on them.
+        budget_bytes: largest size of a cache.
+        folder: gets a file for activations that do not fit into memory. The file has no name and is deleted with the
+            process.
+        device: the device that computes on the activations.
     """
 
     budget_bytes: int
@@ -34,13 +35,14 @@ class CachePlacement:
     device: torch.device = CPU
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Make room as near to what computes as `place_for` allows.
+        """Allocate a cache in the place that `place_for` chooses.
 
         Raises:
-            UnfreezeError: there is no room on the disk.
+            UnfreezeError: the disk is full.
         """
         size = math.prod(shape) * dtype.itemsize
-        place = place_for(size, device_free=free_on(self.device), memory_free=psutil.virtual_memory().available)
+        memory_free = psutil.virtual_memory().available
+        place = place_for(size, device_free=free_device_memory(self.device), memory_free=memory_free)
         if place == "file":
             return self._allocate_file(shape, dtype, size)
         return torch.empty(shape, dtype=dtype, device=self.device if place == "device" else CPU)
@@ -48,32 +50,32 @@ class CachePlacement:
     def _allocate_file(self, shape: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".activations-") as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not a crash later
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a bus error later
                 storage = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype)
         except (OSError, RuntimeError) as error:
             raise UnfreezeError(
-                f"the activations need {size / 1e9:.1f} GB: too much for the memory that is free, and {self.folder} "
-                f"cannot take them ({error}); free some space there, or give a smaller --cache-gb, fewer --views or a "
+                f"the activations need {size / 1e9:.1f} GB, more than the free memory, and cannot be written to "
+                f"{self.folder} ({error}); free disk space there, or use a smaller --cache-gb, fewer --views or a "
                 "later --cut"
             ) from error
         return storage.view(shape)
 
 
 def place_for(size: int, *, device_free: int, memory_free: int) -> Place:
-    """Choose where to keep activations: as near to what computes as half of what is free there is left.
+    """Choose the nearest place to the computing device that has half of its free memory left afterwards.
 
     Args:
-        size: what they take, in bytes.
-        device_free: bytes free on the device that computes; 0 where that is the CPU, whose memory is the main memory.
-        memory_free: bytes free in main memory.
+        size: of the activations, in bytes.
+        device_free: free memory of the computing device, in bytes; 0 for a CPU, which uses main memory.
+        memory_free: free main memory, in bytes.
     """
     if device_free and 2 * size + _DEVICE_MARGIN <= device_free:
         return "device"
     return "memory" if size <= memory_free // 2 else "file"
 
 
-def free_on(device: torch.device) -> int:
-    """Count the bytes that are free on a GPU, those among them that torch has kept from earlier; 0 on a CPU."""
+def free_device_memory(device: torch.device) -> int:
+    """Return the free memory of a GPU in bytes, including what torch has cached; 0 for a CPU."""
     if device.type != "cuda":
         return 0
     torch.cuda.empty_cache()

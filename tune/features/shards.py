@@ -1,17 +1,18 @@
-"""The activations that one of several processes keeps."""
+"""The activations that one of several processes caches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from unfreeze.tune.device.distributed import Workers
-from unfreeze.tune.features.cache import Cached, Deal, Rows, Streamed
+from unfreeze.tune.features.activations import BatchIndices, Cached, Rows, Streamed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The part of the images whose activations this process has, under the numbers that all processes use.
+    """The activations of this process's images, addressed by the image numbers that all processes share.
 
     Args:
         own: the activations of this process's images.
@@ -25,20 +26,20 @@ class Shard:
 
     @property
     def position(self) -> int:
-        """How many blocks made the activations."""
+        """Number of blocks that computed the activations."""
         return self.own.position
 
     @property
     def views(self) -> int:
-        """How many there are of each image."""
+        """Number of views of each image."""
         return self.own.views
 
-    def batches(self, deals: Iterable[Deal]) -> Iterator[Tensor]:
-        """Give this process's part of each deal."""
+    def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
+        """Yield this process's images of each batch."""
         count = self.workers.count
-        mine = ((self.workers.own(rows), rows, views) for rows, views in deals)
-        return self.own.batches((rows[own] // count, views[own]) for own, rows, views in mine)
+        owned = ((self.workers.owns(rows), rows, views) for rows, views in indices)
+        return self.own.batches((rows[mask] // count, views[mask]) for mask, rows, views in owned)
 
-    def take(self, rows: Sequence[int]) -> Rows:
-        """Refuse: what is chosen by cross-validation is chosen by one process."""
+    def take(self, rows: np.ndarray) -> Rows:
+        """Raise, because only a single process cross-validates."""
         raise NotImplementedError(rows)

@@ -1,4 +1,4 @@
-"""Choose a linear classifier's regularization by cross-validation over images."""
+"""Choose the regularization of a linear classifier by cross-validation over images."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from unfreeze.contract.arrays import Float, Float32, Float64, Int64
 from unfreeze.contract.cores import usable_cores
 from unfreeze.tune.data.folds import stratified_folds
-from unfreeze.tune.linear.fit import Solver
+from unfreeze.tune.recipes.recipe import Solver
 
 _FOLDS = 4
 
@@ -22,8 +22,8 @@ class Examples:
 
     Args:
         features: float32 [N, V, F]; the first view is the image as served.
-        labels: int64 [N], every class at least once.
-        weights: what each image counts, float64 [N].
+        labels: int64 [N]; every class occurs.
+        weights: sample weights, float64 [N].
     """
 
     features: Float32[np.ndarray, "n v f"]
@@ -31,18 +31,18 @@ class Examples:
     weights: Float64[np.ndarray, " n"]
 
     def take(self, images: Int64[np.ndarray, " m"]) -> "Examples":
-        """Take some of the images."""
+        """Return a subset of the images, by their indices."""
         return Examples(features=self.features[images], labels=self.labels[images], weights=self.weights[images])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one strength of regularization gave.
+    """Cross-validated results of one strength of regularization.
 
     Args:
-        inverse_regularization: its inverse, for one view an image.
-        decisions: of every image as served, by a classifier that has not seen it, [N, C].
-        losses: of every image.
+        inverse_regularization: for one view per image.
+        decisions: decision values of every image as served when it was held out, [N, C].
+        losses: of every image when it was held out, [N].
     """
 
     inverse_regularization: float
@@ -51,11 +51,11 @@ class Trial:
 
 
 class Standardized:
-    """A solver between features and decisions, which standardizes by the images that it fits.
+    """A solver on features that are standardized over the training images.
 
     Args:
-        examples: what it fits, with every view.
-        solver: starts each fit from the solution of the one before.
+        examples: training images, with all views.
+        solver: starts each fit from its previous solution.
     """
 
     def __init__(self, examples: Examples, solver: Solver) -> None:
@@ -67,13 +67,14 @@ class Standardized:
         self._views, self._solver = views, solver
 
     def fit(self, inverse_regularization: float) -> None:
-        """Fit all rows; an image counts the same however many views it has."""
+        """Fit all views; the weight of an image does not depend on the number of views."""
         strength = inverse_regularization / self._views
         self.weight, self.bias = self._solver.fit(self._rows, self._labels, self._weights, strength)
 
     def decide(self, features: Float32[np.ndarray, "n f"]) -> Float[np.ndarray, "n c"]:
-        """Give the decision values of the last fit."""
-        return self.scaler.transform(features) @ self.weight.T + self.bias
+        """Return the decision values of the last fit."""
+        decisions: np.ndarray = self.scaler.transform(features) @ self.weight.T + self.bias
+        return decisions
 
 
 def choose_regularization(
@@ -83,19 +84,20 @@ def choose_regularization(
     strengths: Sequence[float],
     seed: int,
 ) -> Trial | None:
-    """Take the strongest regularization whose loss is within one standard error of the best (Breiman et al. 1984).
+    """Choose the strongest regularization whose loss is within one standard error of the best (Breiman et al. 1984).
 
-    Folds are of images, stratified by label: all views of an image are in one. What is held out is judged as served.
+    Folds are stratified by label and consist of whole images: all views of an image are in the same fold. Held-out
+    images are evaluated as served.
 
     Args:
-        examples: the training images.
-        solver: makes one for each fold.
-        losses: of every image, from the decisions of all, [N, C] to [N].
-        strengths: inverse regularizations to try, rising.
-        seed: of the folds.
+        examples: training images.
+        solver: creates the solver of a fold.
+        losses: maps the decision values of all images, [N, C], to their losses, [N].
+        strengths: inverse regularizations to try, ascending.
+        seed: random seed of the folds.
 
     Returns:
-        What the chosen one gave; None where a class has a single image, so that none can be held out.
+        The results of the chosen one; None if a class has a single image, so that none can be held out.
     """
     splits = stratified_folds(examples.labels, _FOLDS, seed)
     if not splits:
@@ -105,12 +107,12 @@ def choose_regularization(
         folds = [(Standardized(examples.take(train), solver()), held_out) for train, held_out in splits]
         for strength in strengths:
             decisions = np.empty((len(examples.labels), int(examples.labels.max()) + 1))
-            parts = pool.map(partial(_decide, examples, strength), folds)
-            for (_, held_out), part in zip(folds, parts, strict=True):
-                decisions[held_out] = part
+            found = pool.map(partial(_decide, examples, strength), folds)
+            for (_, held_out), held_out_decisions in zip(folds, found, strict=True):
+                decisions[held_out] = held_out_decisions
             tried.append(Trial(inverse_regularization=strength, decisions=decisions, losses=losses(decisions)))
             if tried[-1].losses.mean() > _bound(tried):
-                break  # weaker regularization costs the more time the worse it does
+                break  # weaker regularization is slower to fit, and no better from here on
     bound = _bound(tried)
     return next(trial for trial in tried if trial.losses.mean() <= bound)
 
@@ -122,6 +124,6 @@ def _decide(examples: Examples, strength: float, fold: tuple[Standardized, np.nd
 
 
 def _bound(tried: Sequence[Trial]) -> float:
-    """One standard error above the best mean."""
+    """Return the best mean loss plus one standard error."""
     best = min((trial.losses for trial in tried), key=np.mean)
     return float(best.mean() + best.std(ddof=1) / np.sqrt(len(best)))

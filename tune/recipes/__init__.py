@@ -1,1 +1,1 @@
-"""Recipes: what each trains, and from which weights it starts."""
+"""Recipes: what each one trains, and how. Adding one takes a file here and a line in `registry`."""

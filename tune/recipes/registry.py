@@ -1,44 +1,113 @@
-"""The recipes: what each trains, and from what it starts."""
+"""The registered recipes, in the order in which the automatic search tries them: the cheapest first."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from unfreeze.tune.recipes import all_blocks, last_blocks, one_vs_rest, probe, scratch, stem_head, svm
+from unfreeze.tune.recipes.recipe import BlockRecipe, LinearRecipe, Recipe
 
-RecipeName = Literal["auto", "probe", "one-vs-rest", "svm", "last-blocks", "stem-head", "all", "scratch"]
 AUTO = "auto"
-PROBE, ONE_VS_REST, SVM = "probe", "one-vs-rest", "svm"
-LINEAR = (PROBE, ONE_VS_REST, SVM)
-LAST_BLOCKS, STEM_HEAD, ALL_BLOCKS, SCRATCH = "last-blocks", "stem-head", "all", "scratch"
-RECIPES = tuple(name for name in get_args(RecipeName) if name != AUTO)
+PROBE, LAST_BLOCKS, ALL_BLOCKS = probe.RECIPE.name, last_blocks.RECIPE.name, all_blocks.RECIPE.name
 
-GENTLE_RATE = 5e-4  # spoils no features that fit already
-BOLD_RATE = 3e-3  # for features that must become others
+_REGISTERED: dict[str, Recipe] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a recipe does with the blocks.
+def register(recipe: Recipe) -> None:
+    """Make a recipe available to `--recipe`, to the automatic search and to the help texts.
 
     Args:
-        blocks: gives the numbers of the trained blocks, of the cut's position and the number of blocks.
-        rate: the learning rate where none is asked for or chosen.
-        patience: how many times the usual epochs it needs.
-    """
+        recipe: with a new name.
 
-    blocks: Callable[[int, int], range]
-    rate: float = GENTLE_RATE
-    patience: int = 1
+    Raises:
+        ValueError: the name is taken.
+    """
+    if recipe.name == AUTO or recipe.name in _REGISTERED:
+        raise ValueError(f"there is already a recipe named {recipe.name!r}; choose another name")
+    _REGISTERED[recipe.name] = recipe
+
+
+def unregister(name: str) -> None:
+    """Remove a recipe that `register` added.
+
+    Raises:
+        KeyError: there is no such recipe.
+    """
+    del _REGISTERED[name]
+
+
+register(probe.RECIPE)
+register(one_vs_rest.RECIPE)
+register(svm.RECIPE)
+register(last_blocks.RECIPE)
+register(stem_head.RECIPE)
+register(all_blocks.RECIPE)
+register(scratch.RECIPE)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of all recipes, without "auto"."""
+    return tuple(_REGISTERED)
 
 
 def recipe_of(name: str) -> Recipe:
-    """Find a recipe that trains something, or the one of the linear ones, which train no block."""
-    return _RECIPES.get(name, _LINEAR)
+    """Return the recipe with this name.
+
+    Raises:
+        KeyError: there is no such recipe.
+    """
+    return _REGISTERED[name]
 
 
-_LINEAR = Recipe(blocks=lambda _, count: range(count, count))
-_RECIPES = {
-    LAST_BLOCKS: Recipe(blocks=range),
-    STEM_HEAD: Recipe(blocks=lambda _, __: range(1)),
-    ALL_BLOCKS: Recipe(blocks=lambda _, count: range(count)),
-    SCRATCH: Recipe(blocks=lambda _, count: range(count), rate=BOLD_RATE, patience=2),
-}
+def is_linear(name: str) -> bool:
+    """Return whether a recipe is a linear classifier on frozen features."""
+    return isinstance(_REGISTERED.get(name), LinearRecipe)
+
+
+def linear_recipe(name: str) -> LinearRecipe:
+    """Return the linear recipe with this name.
+
+    Raises:
+        TypeError: the recipe trains blocks.
+    """
+    recipe = recipe_of(name)
+    if not isinstance(recipe, LinearRecipe):
+        raise TypeError(f"{name} is not a linear recipe")
+    return recipe
+
+
+def block_recipe(name: str) -> BlockRecipe:
+    """Return the recipe with this name, which trains blocks.
+
+    Raises:
+        TypeError: the recipe is linear.
+    """
+    recipe = recipe_of(name)
+    if not isinstance(recipe, BlockRecipe):
+        raise TypeError(f"{name} trains no blocks")
+    return recipe
+
+
+def linear_recipes() -> tuple[LinearRecipe, ...]:
+    """Return the linear recipes."""
+    return tuple(recipe for recipe in _REGISTERED.values() if isinstance(recipe, LinearRecipe))
+
+
+def block_recipes() -> tuple[BlockRecipe, ...]:
+    """Return the recipes that train blocks."""
+    return tuple(recipe for recipe in _REGISTERED.values() if isinstance(recipe, BlockRecipe))
+
+
+def recipe_help() -> str:
+    """Describe all choices of `--recipe` in one sentence."""
+    named = "; ".join(f'"{recipe.name}" ({recipe.summary.replace("`", "")})' for recipe in _REGISTERED.values())
+    return f'what to train: "{AUTO}" (chosen by cross-validation); {named}.'
+
+
+def recipe_table() -> str:
+    """Describe all recipes as a Markdown table, which `docs/recipes.md` contains."""
+    rows = [f"| `{recipe.name}` | {recipe.summary} | {_learning_rates(recipe)} |" for recipe in _REGISTERED.values()]
+    return "\n".join(["| `--recipe` | what it trains | default learning rate |", "|---|---|---|", *rows])
+
+
+def _learning_rates(recipe: Recipe) -> str:
+    if isinstance(recipe, LinearRecipe):
+        return "none"
+    values = " or ".join(f"{value:g}" for value in recipe.learning_rates)
+    return f"{values}, by cross-validation" if len(recipe.learning_rates) > 1 else values

@@ -1,1 +1,1 @@
-"""The choice of recipe and depth by cross-validation."""
+"""The choice of recipe, cut and learning rate by cross-validation, and the test for horizontal flips."""

@@ -1,4 +1,4 @@
-"""The survey: how much a linear classifier can tell from the frozen features at every cut."""
+"""The survey: accuracy of a linear classifier on the frozen features at every cut."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ _SMALLEST_DEVIATION = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class DepthScore:
-    """What frozen features at a cut are worth, and what training the blocks behind it would mean.
+    """Accuracy of frozen features at a cut.
 
     Args:
         cut: where the features were taken; "head" is behind the last block.
-        accuracy: of a linear classifier of them, cross-validated, 0 to 1.
-        standard_error: of that accuracy.
-        regularization: the strength that did best.
-        trained_parameters: of the blocks behind the cut.
+        accuracy: of a linear classifier, cross-validated, 0 to 1.
+        standard_error: of the accuracy.
+        regularization: the strength with the highest accuracy.
+        trained_parameters: number of parameters in the blocks behind the cut.
     """
 
     cut: str
@@ -39,29 +39,30 @@ def survey_cuts(
 ) -> tuple[DepthScore, ...]:
     """Cross-validate a linear classifier at every border.
 
-    The classifier is a ridge regression on the classes' indicators: it has a closed form, for all strengths at once.
+    The classifier is a ridge regression on one-hot labels, which has a closed form for all strengths at once.
 
     Args:
-        network: whose borders they are.
-        borders: by position, pooled features, float32 [S, V, 2 F].
+        network: that made the features.
+        borders: pooled features by position, float32 [S, V, 2 F].
         labels: of the S images, int64.
-        folds: of the S images; all views of an image are in one fold, and the first view judges.
+        folds: of the S images; all views of an image are in one fold, and only the first view is tested.
         reporter: shows progress.
 
     Returns:
-        One score a cut, from the input to "head".
+        One score per cut, from the input to "head".
     """
     advance = reporter.track("surveying every cut", len(borders))
     cuts = (*network.block_names[1:], HEAD)
     scores = []
     for position, features in sorted(borders.items()):
-        hits = torch.cat([ridge_hits(features, labels, fold) for fold in folds], 1).double().mean(1)
-        best = int(hits.argmax())
+        accuracies = torch.cat([ridge_correct(features, labels, fold) for fold in folds], 1).double().mean(1)
+        best = int(accuracies.argmax())
+        accuracy = float(accuracies[best])
         scores.append(
             DepthScore(
                 cut=cuts[position - 1],
-                accuracy=float(hits[best]),
-                standard_error=math.sqrt(float(hits[best] * (1 - hits[best])) / len(labels)),
+                accuracy=accuracy,
+                standard_error=math.sqrt(accuracy * (1 - accuracy) / len(labels)),
                 regularization=_STRENGTHS[best],
                 trained_parameters=sum(parameter.numel() for parameter in network.block_parameters(position)),
             )
@@ -70,21 +71,21 @@ def survey_cuts(
     return tuple(scores)
 
 
-def ridge_hits(features: Tensor, labels: Tensor, fold: Fold) -> Tensor:
-    """Fit on a fold's training images and test on those held out: right or wrong, bool [strengths, n]."""
+def ridge_correct(features: Tensor, labels: Tensor, fold: Fold) -> Tensor:
+    """Fit on a fold's training images; return which held-out images are correct, bool [strengths, n]."""
     train, held_out = torch.from_numpy(fold.train), torch.from_numpy(fold.held_out)
     x, y = features[train].flatten(0, 1), labels[train].repeat_interleave(features.shape[1])
     mean, deviation = x.mean(0), x.std(0, correction=0)
     scale = torch.where(deviation > _SMALLEST_DEVIATION, 1 / deviation, 0)
-    # In double precision: the weakest strength is a millionth of the largest eigenvalue.
+    # In float64, because the weakest strength is a millionth of the largest eigenvalue.
     x, tested = ((x - mean) * scale).double(), ((features[held_out, 0] - mean) * scale).double()
     targets = torch.nn.functional.one_hot(y, int(labels.max()) + 1).double()
-    answers = _ridge(x, targets - targets.mean(0), tested) + targets.mean(0)
-    return answers.argmax(2) == labels[held_out]
+    predicted = _ridge(x, targets - targets.mean(0), tested) + targets.mean(0)
+    return predicted.argmax(2) == labels[held_out]
 
 
 def _ridge(x: Tensor, targets: Tensor, tested: Tensor) -> Tensor:
-    """Solve for all strengths, in whichever of the two forms has the smaller matrix: [strengths, n, C]."""
+    """Predict with all strengths, [strengths, n, C]; solve the primal or the dual, whichever is smaller."""
     dual = x.shape[0] < x.shape[1]
     gram = x @ x.T if dual else x.T @ x
     regularized = torch.stack([gram + strength * torch.eye(len(gram), dtype=gram.dtype) for strength in _STRENGTHS])

@@ -1,10 +1,9 @@
-"""Try ways to tune on folds of the training images, and tell which is ahead."""
+"""Try candidates on cross-validation folds of the training images."""
 
 import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,56 +11,39 @@ from torch import Tensor
 
 from unfreeze.contract.errors import DivergenceError
 from unfreeze.contract.reporting import Reporter
-from unfreeze.tune.backbones.link import negative_log_likelihoods
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.folds import Fold
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
-from unfreeze.tune.features.cache import Source, pooled_features
+from unfreeze.tune.evaluation.evaluate import Evaluation
+from unfreeze.tune.features.activations import ActivationSource
+from unfreeze.tune.features.cache import pooled_features
 from unfreeze.tune.features.extract import ExtractedFeatures
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.linear.probe import Probe, fit_probe
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.recipes.registry import LINEAR, PROBE, recipe_of
-from unfreeze.tune.training.train import Schedule, Training, class_weights
+from unfreeze.tune.recipes.registry import PROBE, block_recipe, is_linear, linear_recipe
+from unfreeze.tune.selection.candidate import Candidate
+from unfreeze.tune.selection.comparison import accuracy_gains, correct, lead
+from unfreeze.tune.training.optimization import Schedule, class_weights
+from unfreeze.tune.training.train import Training
 
 _ENOUGH_HELD_OUT = 200
-_FEW_MISSES = 4  # to be a standard error ahead of so few, another would have to miss next to none
-
-
-class Candidate(NamedTuple):
-    """A way to tune.
-
-    Args:
-        recipe: its name.
-        cut: the first trained block; "head" where none is.
-        rate: learning rate of the last block; 0 where none is trained.
-    """
-
-    recipe: str
-    cut: str
-    rate: float
-
-    def __str__(self) -> str:
-        """Say it in a few words."""
-        if self.recipe in LINEAR:
-            return self.recipe
-        return f"{self.recipe} from {self.cut} at rate {self.rate:g}"
+_FEW_ERRORS = 4  # a candidate that is one standard error better would have to make almost no errors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entered:
-    """What a contest is about.
+class SearchInputs:
+    """Everything that the search needs.
 
     Args:
-        network: pretrained; left as it is.
-        extracted: the training images.
-        probe: fitted on all of them.
-        options: how to tune.
+        network: pretrained; it is not changed.
+        extracted: features and activations of the training images.
+        probe: fitted on all training images.
+        options: of the run.
         precision: to compute in.
-        room: for activations at later cuts.
+        placement: of activations at later cuts.
         reporter: shows progress.
-        flip: tells whether images may be flipped; asked only where images themselves are trained on.
+        allows_flips: returns whether images may be flipped; called only if images themselves are trained on.
     """
 
     network: Network
@@ -71,167 +53,170 @@ class Entered:
     precision: Precision
     placement: CachePlacement
     reporter: Reporter
-    flip: Callable[[], bool]
+    allows_flips: Callable[[], bool]
 
 
 @dataclass(kw_only=True)
-class Contest:
-    """What candidates answer to the same held-out images.
+class Trials:
+    """Evaluations of candidates on the same held-out images.
 
     Args:
-        entered: what it is about.
+        inputs: of the search.
         folds: of the training images.
+        evaluations: of each candidate, one per fold that it was tried on.
+        diverged: candidates whose training diverged.
     """
 
-    entered: Entered
+    inputs: SearchInputs
     folds: Sequence[Fold]
-    answers: dict[Candidate, list[Evaluation]] = field(default_factory=dict)
+    evaluations: dict[Candidate, list[Evaluation]] = field(default_factory=dict)
     diverged: set[Candidate] = field(default_factory=set)
-    _source: Source | None = None
+    _source: ActivationSource | None = None
     _probes: dict[int, Probe] = field(default_factory=dict)
 
-    def enter(self, candidate: Candidate, against: Candidate | None = None, needed: float = 0.0) -> None:
-        """Try a candidate: linear ones on all folds, others on as many as hold enough images out together.
+    def run(self, candidate: Candidate, incumbent: Candidate | None = None, required_lead: float = 0.0) -> None:
+        """Try a candidate, unless it was tried before.
+
+        Linear candidates are tried on all folds, others on as many folds as hold out enough images together.
 
         Args:
-            candidate: to be tried.
-            against: stop after a fold behind which it has fewer hits than this one, or not half of the lead needed.
-            needed: lead, in standard errors.
+            candidate: to try.
+            incumbent: stop after a fold at which the candidate has fewer correct answers than this one, or less than
+                half of the required lead.
+            required_lead: in standard errors.
         """
-        if candidate in self.answers:
+        if candidate in self.evaluations:
             return
-        linear = candidate.recipe in LINEAR
-        folds = range(len(self.folds) if linear else self._folds_for_training())
-        advance = self.entered.reporter.track(f"trying {candidate}", len(folds))
-        self.answers[candidate] = []
-        for fold in folds:
-            answered = self._linear_answers(candidate, fold) if linear else self._trained_answers(candidate, fold)
-            self.answers[candidate].append(answered)
+        linear = is_linear(candidate.recipe)
+        folds = range(len(self.folds) if linear else self._training_folds())
+        evaluate = self._evaluate_linear if linear else self._evaluate_trained
+        advance = self.inputs.reporter.track(f"trying {candidate}", len(folds))
+        self.evaluations[candidate] = []
+        for number in folds:
+            self.evaluations[candidate].append(evaluate(candidate, number))
             advance(1)
-            if against is not None and (
-                self.lead(candidate, against) <= needed / 2 or self.gain(candidate, against) < 0
-            ):
-                advance(len(folds) - len(self.answers[candidate]))
+            if incumbent is not None and self._falls_behind(candidate, incumbent, required_lead):
+                advance(len(folds) - len(self.evaluations[candidate]))
                 break
 
-    def hits(self, candidate: Candidate) -> np.ndarray:
-        """Tell which held-out images a candidate named right: bool, fold after fold."""
-        return np.concatenate([np.asarray(own.logits.argmax(1) == own.labels) for own in self.answers[candidate]])
+    def correct(self, candidate: Candidate) -> np.ndarray:
+        """Return which held-out images a candidate classified correctly: bool [n], fold after fold."""
+        return correct(self.evaluations[candidate])
 
     def lead(self, candidate: Candidate, other: Candidate) -> float:
-        """Tell how far a candidate is ahead on the images that both saw, in standard errors of the difference.
-
-        Two things are compared, and the one in which it is further ahead counts: hits, which is what people want, and
-        the log loss, each candidate's logits divided by the temperature that suits them best, which tells more from
-        the same images but holds it against a trial that it has trained for a short time. Where classes are to count
-        the same, however few their images, they do so here.
-        """
+        """Return by how much a candidate is better on the images that both classified, see `comparison.lead`."""
         if candidate in self.diverged:
             return -math.inf
-        both = min(len(self.answers[candidate]), len(self.answers[other]))
-        one, two = (_losses(self.answers[each][:both]) for each in (candidate, other))
-        return max(_in_errors((two - one) * self._counts(candidate, both)), _in_errors(self._gains(candidate, other)))
+        return lead(*self._common(candidate, other))
 
-    def gain(self, candidate: Candidate, other: Candidate) -> float:
-        """Count how many more of the images that both saw a candidate names right."""
-        return float(self._gains(candidate, other).sum())
+    def extra_correct(self, candidate: Candidate, other: Candidate) -> float:
+        """Count how many more of the images that both classified a candidate has correct."""
+        return float(accuracy_gains(*self._common(candidate, other)).sum())
 
-    def is_settled(self, candidate: Candidate) -> bool:
-        """Tell whether nothing can be clearly ahead of a candidate: it misses too few images."""
-        return int((~self.hits(candidate)).sum()) <= _FEW_MISSES
+    def is_nearly_perfect(self, candidate: Candidate) -> bool:
+        """Return whether a candidate makes too few errors for another to be clearly better."""
+        return int((~self.correct(candidate)).sum()) <= _FEW_ERRORS
 
-    def _gains(self, candidate: Candidate, other: Candidate) -> Tensor:
-        """Tell where only the one hits (1) and where only the other (-1), of the images both saw: float64 [n]."""
-        both = min(len(self.answers[candidate]), len(self.answers[other]))
-        counts = self._counts(candidate, both)
-        one, two = (torch.from_numpy(self.hits(each)[: len(counts)]).double() for each in (candidate, other))
-        return (one - two) * counts
+    def source_at(self, position: int) -> ActivationSource:
+        """Return the images' activations at a cut; the latest ones are kept besides the extracted ones."""
+        if self._source is not None and self._source.position == position:
+            return self._source
+        self._source = None  # free the memory before the next ones are allocated
+        source = self.inputs.extracted.source_at(position, self.inputs.placement, self.inputs.reporter)
+        self._source = source
+        return source
 
-    def _counts(self, candidate: Candidate, folds: int) -> Tensor:
-        """Tell how much each image counts that a candidate saw in the first folds: float64 [n]."""
-        labels = torch.cat([own.labels for own in self.answers[candidate][:folds]])
-        if self.entered.options.class_weights == "balanced":
-            return class_weights(self.entered.extracted.labels)[labels].double()
-        return torch.ones(len(labels), dtype=torch.float64)
+    def _falls_behind(self, candidate: Candidate, incumbent: Candidate, required_lead: float) -> bool:
+        too_small = self.lead(candidate, incumbent) <= required_lead / 2
+        return too_small or self.extra_correct(candidate, incumbent) < 0
 
-    def _folds_for_training(self) -> int:
+    def _common(self, candidate: Candidate, other: Candidate) -> tuple[list[Evaluation], list[Evaluation], Tensor]:
+        """Return the evaluations on the folds that both were tried on, and the weights of the images."""
+        own, others = self.evaluations[candidate], self.evaluations[other]
+        own, others = own[: len(others)], others[: len(own)]
+        labels = torch.cat([fold.labels for fold in own])
+        if self.inputs.options.class_weights == "balanced":
+            return own, others, class_weights(self.inputs.extracted.labels)[labels].double()
+        return own, others, torch.ones(len(labels), dtype=torch.float64)
+
+    def _training_folds(self) -> int:
         held_out = np.cumsum([len(fold.held_out) for fold in self.folds])
         return min(len(self.folds), int(np.searchsorted(held_out, _ENOUGH_HELD_OUT)) + 1)
 
-    def _probe(self, fold: int) -> Probe:
-        """Fit the softmax regression of a fold once: it is a candidate, and what every trial starts from."""
-        if fold not in self._probes:
-            self._probes[fold] = self._fit(PROBE, self.folds[fold], self.entered.probe.inverse_regularization)
-        return self._probes[fold]
+    def _probe(self, number: int) -> Probe:
+        """Fit the probe of a fold once: it is a candidate, and every trial starts from it."""
+        if number not in self._probes:
+            self._probes[number] = self._fit(PROBE, self.folds[number], self.inputs.probe.inverse_regularization)
+        return self._probes[number]
 
-    def _fit(self, kind: str, fold: Fold, inverse_regularization: float | None = None) -> Probe:
-        entered = self.entered
+    def _fit(self, recipe: str, fold: Fold, inverse_regularization: float | None = None) -> Probe:
+        extracted, options = self.inputs.extracted, self.inputs.options
         return fit_probe(
-            entered.extracted.features[fold.train],
-            entered.extracted.labels[fold.train],
-            kind=kind,
-            seed=entered.options.seed,
-            balanced=entered.options.class_weights == "balanced",
+            extracted.features[fold.train],
+            extracted.labels[fold.train],
+            recipe=linear_recipe(recipe),
+            seed=options.seed,
+            balanced=options.class_weights == "balanced",
             inverse_regularization=inverse_regularization,
         )
 
-    def _linear_answers(self, candidate: Candidate, number: int) -> Evaluation:
-        head, fold = copy.deepcopy(self.entered.network.head).cpu(), self.folds[number]
+    def _evaluate_linear(self, candidate: Candidate, number: int) -> Evaluation:
+        head, fold = copy.deepcopy(self.inputs.network.head).cpu(), self.folds[number]
         probe = self._probe(number) if candidate.recipe == PROBE else self._fit(candidate.recipe, fold)
         probe.put_into(head)
         with torch.inference_mode():
-            logits = head.classify(self.entered.extracted.features[fold.held_out, 0])
-        return _evaluation(logits, self.entered.extracted.labels[fold.held_out], head.link)
+            logits = head.classify(self.inputs.extracted.features[fold.held_out, 0])
+        return _evaluation(logits, self.inputs.extracted.labels[fold.held_out], head.link)
 
-    def _trained_answers(self, candidate: Candidate, number: int) -> Evaluation:
-        entered, recipe, fold = self.entered, recipe_of(candidate.recipe), self.folds[number]
-        trial = copy.deepcopy(entered.network)
+    def _evaluate_trained(self, candidate: Candidate, number: int) -> Evaluation:
+        inputs, fold = self.inputs, self.folds[number]
+        trial = copy.deepcopy(inputs.network)
         self._probe(number).put_into(trial.head)
-        position = trial.position(candidate.cut)
-        source = self.source_at(position)
+        source = self.source_at(trial.position(candidate.cut))
         held_out = source.take(fold.held_out)
-        blocks = recipe.blocks(position, len(trial.block_names))
-        epochs = trial_epochs(entered.options.epochs_for(len(source.labels), recipe.patience))
         training = Training(
             network=trial,
             source=source.take(fold.train),
-            schedule=Schedule(epochs=epochs, rate=candidate.rate, blocks=blocks, flip=position == 0 and entered.flip()),
-            options=entered.options,
-            precision=entered.precision,
+            schedule=self._schedule(candidate, source),
+            options=inputs.options,
+            precision=inputs.precision,
         )
         try:
             training.run()
-        except DivergenceError:  # it answers everything alike
+            logits = self._classify(trial, held_out)
+        except DivergenceError:
             self.diverged.add(candidate)
-            return _evaluation(torch.zeros(len(fold.held_out), trial.classes), held_out.labels, trial.head.link)
-        pooled = pooled_features(trial, held_out, entered.precision, views=1)[:, 0].to(entered.precision.device)
-        with torch.inference_mode():
-            return _evaluation(trial.head.classify(pooled).cpu(), held_out.labels, trial.head.link)
+            logits = torch.zeros(len(fold.held_out), trial.classes)
+        return _evaluation(logits, held_out.labels, trial.head.link)
 
-    def source_at(self, position: int) -> Source:
-        """Give the images' activations at a cut; those at one cut are kept besides the extracted ones."""
-        if self._source is None or self._source.position != position:
-            self._source = None  # the next ones want the room
-            self._source = self.entered.extracted.source_at(position, self.entered.placement, self.entered.reporter)
-        return self._source
+    def _classify(self, trial: Network, held_out: ActivationSource) -> Tensor:
+        """Return the logits of held-out images.
+
+        Raises:
+            DivergenceError: they are not finite, although the weights are.
+        """
+        precision = self.inputs.precision
+        pooled = pooled_features(trial, held_out, precision, views=1)[:, 0].to(precision.device)
+        with torch.inference_mode():
+            logits: Tensor = trial.head.classify(pooled).cpu()
+        if not logits.isfinite().all():
+            raise DivergenceError("the outputs of the trained network are not finite")
+        return logits
+
+    def _schedule(self, candidate: Candidate, source: ActivationSource) -> Schedule:
+        recipe = block_recipe(candidate.recipe)
+        return Schedule(
+            epochs=trial_epochs(self.inputs.options.epochs_for(len(source.labels), recipe.epoch_factor)),
+            learning_rate=candidate.learning_rate,
+            blocks=recipe.trained_blocks(source.position, len(self.inputs.network.block_names)),
+            flip=source.position == 0 and self.inputs.allows_flips(),
+        )
 
 
 def _evaluation(logits: Tensor, labels: Tensor, link: str) -> Evaluation:
     return Evaluation(logits=logits.clone(), labels=labels, images=(), skipped=(), link=link)
 
 
-def _in_errors(difference: Tensor) -> float:
-    error = float(difference.std()) / math.sqrt(len(difference))
-    return float(difference.mean()) / error if error else 0.0
-
-
-def _losses(answers: Sequence[Evaluation]) -> Tensor:
-    """Give each image's log loss at the best temperature, float64 [n]."""
-    logits, labels = (torch.cat([getattr(own, name) for own in answers]) for name in ("logits", "labels"))
-    whole = _evaluation(logits, labels, answers[0].link)
-    return negative_log_likelihoods(logits, labels, whole.link, fit_temperature(whole)).double()
-
-
 def trial_epochs(epochs: int) -> int:
-    """Give how many of the epochs a trial takes: three quarters."""
+    """Return three quarters of the epochs, rounded up: the length of a trial."""
     return -(-3 * epochs // 4)

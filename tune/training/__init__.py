@@ -1,1 +1,1 @@
-"""Training of the last blocks and the head."""
+"""Training of the head and some blocks on cached activations."""

@@ -1,4 +1,4 @@
-"""Vary what is trained on, which costs next to nothing: images are flipped, and activations mixed in pairs."""
+"""Cheap augmentation of training batches: random horizontal flips of images, and mixup of images or activations."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from unfreeze.tune.backbones.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """A batch whose images are mixed with others of it.
+class MixedBatch:
+    """A batch in which each sample is mixed with another one.
 
     Args:
         batch: [n, ...].
-        partners: with which of the batch, int64 [n].
-        share: of the first one, 0.5 to 1; 1 where nothing is mixed.
+        partners: index of the other sample, int64 [n].
+        share: weight of a sample itself, 0.5 to 1; the partner has the rest. 1 without mixup.
     """
 
     batch: Tensor
@@ -23,34 +23,34 @@ class Mixture:
     share: float
 
 
-def flipped(images: Tensor, chosen: Tensor) -> Tensor:
-    """Flip the chosen ones of prepared images left to right.
+def flip_selected(images: Tensor, selected: Tensor) -> Tensor:
+    """Flip the selected images horizontally.
 
-    Not for activations: filters look different from both sides, so that no image gives a flipped map. A probe of
+    Activations must not be flipped: filters are not symmetric, so that no image has the flipped map. A probe of
     SqueezeNet's features falls from 0.94 to 0.80 on hymenoptera's photographs when the maps at its middle are flipped.
 
     Args:
         images: uint8 [n, H, W, 3].
-        chosen: bool [n].
+        selected: bool [n].
     """
-    chosen = chosen.to(images.device, non_blocking=True)
-    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(2), images)
+    selected = selected.to(images.device, non_blocking=True)
+    return torch.where(selected.view(-1, 1, 1, 1), images.flip(2), images)
 
 
-def mixed(network: Network, batch: Tensor, alpha: float, generator: torch.Generator) -> Mixture:
-    """Mix a batch with itself in another order (Zhang et al. 2018, arXiv:1710.09412), at the cut.
+def mixup(network: Network, batch: Tensor, alpha: float, generator: torch.Generator) -> MixedBatch:
+    """Mix a batch with a permutation of itself (Zhang et al. 2018, arXiv:1710.09412), at the cut.
 
     Args:
         network: normalizes images before they are mixed.
         batch: [n, ...].
-        alpha: of the beta distribution that the share is drawn from; 0 mixes nothing.
-        generator: of chance.
+        alpha: parameter of the beta distribution of the share; 0 disables mixup.
+        generator: random number generator.
     """
     if not alpha:
-        return Mixture(batch=batch, partners=torch.arange(len(batch)), share=1.0)
+        return MixedBatch(batch=batch, partners=torch.arange(len(batch)), share=1.0)
     partners = torch.randperm(len(batch), generator=generator).to(batch.device, non_blocking=True)
-    # Two gamma variates make a beta variate; torch's beta distribution takes no generator.
+    # A ratio of gamma variates is a beta variate; torch's beta distribution accepts no generator.
     draws = torch._standard_gamma(torch.full((2,), alpha), generator=generator)  # noqa: SLF001
     share = float(draws.max() / draws.sum())
     activations = network.normalized(batch)
-    return Mixture(batch=share * activations + (1 - share) * activations[partners], partners=partners, share=share)
+    return MixedBatch(batch=share * activations + (1 - share) * activations[partners], partners=partners, share=share)

@@ -1,1 +1,1 @@
-"""The commands, one per file; none imports a stage before it runs."""
+"""The commands, one per module. A module imports what its command needs when the command runs."""

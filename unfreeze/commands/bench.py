@@ -1,8 +1,8 @@
-"""`unfreeze bench`."""
+"""The command `unfreeze bench`."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -12,6 +12,8 @@ from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.model.repository import find_model
 from unfreeze.contract.options import check_ranges
+from unfreeze.serve.runtimes.base import RuntimeOptions
+from unfreeze.serve.runtimes.registry import RuntimeName, open_runtime, runtime_summaries
 
 EXAMPLES = """Examples:
 
@@ -23,29 +25,27 @@ EXAMPLES = """Examples:
 def bench(
     model: Path,
     *,
-    runtime: Literal["cpu", "cuda", "tensorrt"] = "cpu",
+    runtime: Annotated[RuntimeName, Parameter(help=f"runtime to measure: {runtime_summaries()}.")] = "cpu",
     batch: str = "1,8,32",
     threads: int = 0,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Time a model on this machine, without a server around it.
+    """Measure a model's latency and throughput on this machine, without a server.
 
     Args:
-        model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
-        runtime: ONNX Runtime on the CPU or on CUDA, or the TensorRT engine beside the model.
-        batch: sizes of batches, with commas in between.
-        threads: for one batch, on a CPU; 0 for one per core.
-        json: print JSON on standard output instead of a table.
+        model: a `model.onnx`, the folder of a version, or the folder of a model, for its newest version.
+        runtime: runtime to measure.
+        batch: batch sizes, separated by commas.
+        threads: CPU threads per batch; 0 for one per core.
+        json: print JSON to standard output instead of a table.
     """
-    from unfreeze.serve.runtimes import open_runtime
     from unfreeze.serve.runtimes.benchmark import time_batches
-    from unfreeze.serve.runtimes.onnx_cpu import RuntimeOptions
 
-    sizes = _sizes(batch)
+    sizes = _parse_sizes(batch)
     check_ranges({"threads": threads}, {"threads": (0, 1024)})
     options = RuntimeOptions(threads=threads, max_batch=max(sizes))
     with open_runtime(find_model(model), runtime, options) as loaded, TerminalReporter() as reporter:
-        advance = reporter.track("timing batches", len(sizes))
+        advance = reporter.track("batch sizes", len(sizes))
         timings = [time_batches(loaded, size, advance) for size in sizes]
         precision = loaded.manifest.precision
     if json:
@@ -62,11 +62,11 @@ def bench(
     RESULTS.print(table)
 
 
-def _sizes(batch: str) -> list[int]:
+def _parse_sizes(batch: str) -> list[int]:
     try:
         sizes = [int(size) for size in batch.split(",")]
     except ValueError:
         sizes = []
     if not sizes or not all(1 <= size <= 4096 for size in sizes):  # noqa: PLR2004
-        raise OptionsError(f"--batch takes whole numbers from 1 to 4,096 with commas in between, found {batch!r}")
+        raise OptionsError(f"--batch must be whole numbers from 1 to 4,096, separated by commas, got {batch!r}")
     return sizes

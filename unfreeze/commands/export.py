@@ -38,28 +38,28 @@ def export(
     sign_key: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Export a run as one ONNX file, prove it equal to what was trained, and publish it as a new version.
+    """Export a run as one ONNX file, compare it with the trained network, and publish it as a new version.
 
-    Nothing is published, and the exit code is not 0, where the file is not what was trained: a probability of the
-    fp32 graph differs by more than the tolerance, or fp16 or int8 loses more of the accuracy than is allowed.
+    Fails without publishing anything if the file does not match the trained network: a probability of the fp32 graph
+    differs by more than --tolerance, or fp16 or int8 loses more accuracy than --max-drop.
 
     Args:
-        run: folder that `unfreeze tune` wrote.
-        repository: folder of models, made where it is missing.
-        name: of the model in there.
-        precision: fp32, fp16 or int8; or "auto", or some of them with commas in between: the fastest on this machine
-            that loses no more than --max-drop, and only where it is faster than fp32.
-        target: whose kernels int8 is made for; "auto" is this machine's.
-        max_drop: points of top-1 accuracy on the validation images that may be lost.
-        data: folder of images that the run learned from, if it has moved.
-        tolerance: largest difference of a probability between torch and the fp32 graph that is let pass.
-        max_batch: largest batch to serve it with.
-        serving_batch: a usual batch, at which candidates are timed besides single images.
-        tensorrt: also build an engine beside the model.
-        compute_capability: build it with TensorRT for RTX, which needs no GPU, for these, with commas in between;
-            without it, with TensorRT for the GPU in this machine.
-        sign_key: elliptic-curve key in PEM to sign the version's folder with; needs unfreeze[signing].
-        json: print the outcome as JSON on standard output.
+        run: Folder written by `unfreeze tune`.
+        repository: Model repository; created if missing.
+        name: Name of the model in the repository.
+        precision: "fp32", "fp16", "int8", "auto" for all three, or a comma-separated list. Of several, publishes the
+            fastest on this machine that loses at most --max-drop; others than fp32 only if they are faster.
+        target: Kernels to quantize for; "auto" selects those of this machine.
+        max_drop: Largest acceptable loss of top-1 accuracy on the validation images, in percentage points.
+        data: Folder of the images, if it has moved since tuning.
+        tolerance: Largest acceptable difference of a probability between torch and the fp32 graph.
+        max_batch: Largest batch size to serve.
+        serving_batch: Typical batch size; candidates are timed at this size and at 1.
+        tensorrt: Also build a TensorRT engine beside the model.
+        compute_capability: Build the engine with TensorRT for RTX, which needs no GPU, for these GPUs, such as
+            SM89,SM120. By default the engine is built with TensorRT for the GPU of this machine.
+        sign_key: PEM file of an elliptic-curve key to sign the version's folder; needs unfreeze[signing].
+        json: Print the result as JSON on standard output.
     """
     from unfreeze.export.options import ExportOptions
     from unfreeze.export.run import export_model
@@ -84,10 +84,10 @@ def export(
         RESULTS.print(_table(published))
     proof = published.manifest.proof
     RESULTS.print(
-        f"published {published.path} ({published.bytes / 1e6:.1f} MB, {published.manifest.precision}): on "
-        f"{proof.images} validation images, in batches of {', '.join(map(str, proof.batch_sizes))}, no probability "
-        f"differs from torch's by more than {proof.largest_difference:.1e}, and {proof.accuracy:.1%} are right "
-        f"(torch: {proof.trained_accuracy:.1%})",
+        f"published {published.path} ({published.bytes / 1e6:.1f} MB, {published.manifest.precision}); "
+        f"on {proof.images} validation {'image' if proof.images == 1 else 'images'}: accuracy {proof.accuracy:.1%} "
+        f"(torch: {proof.trained_accuracy:.1%}), largest difference of a probability "
+        f"{proof.largest_difference:.1e} at batch sizes {', '.join(map(str, proof.batch_sizes))}",
         markup=False,
     )
     RESULTS.print(f"next: unfreeze serve --repository {repository}", markup=False)
@@ -108,20 +108,17 @@ def _document(published: "Published") -> dict[str, object]:
 
 def _table(published: "Published") -> Table:
     speeds = published.candidates[0]["speeds"]
-    columns = ["precision", "MB", "top-1", "as torch", "differs by", *(f"ms, {speed['batch']}" for speed in speeds)]
-    table = Table(title=f"the median time is of batches of {_sizes(speeds)}")
+    times = [f"ms at batch {speed['batch']}" for speed in speeds]
+    columns = ["precision", "MB", "top-1", "same top-1", "largest difference", *times]
+    table = Table(title="candidates: accuracy and agreement with torch, median latency")
     table.add_column(columns[0])
     for name in columns[1:]:
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for one in published.candidates:
         proof = one["proof"]
-        kept = f" ({one['kept_in_float']} in float)" if one["kept_in_float"] else ""
+        kept = f" ({one['kept_in_float']} nodes in float)" if one["kept_in_float"] else ""
         figures = [f"{one['bytes'] / 1e6:.1f}", f"{proof['accuracy']:.4f}", f"{proof['same_top1']:.4f}"]
         times = [f"{speed['p50_ms']:.1f}" for speed in one["speeds"]]
         table.add_row(one["precision"] + kept, *figures, f"{proof['largest_difference']:.0e}", *times, one["verdict"])
     return table
-
-
-def _sizes(speeds: list[dict[str, float]]) -> str:
-    return " and ".join(str(speed["batch"]) for speed in speeds)

@@ -1,4 +1,4 @@
-"""`unfreeze info`."""
+"""The command `unfreeze info`."""
 
 import dataclasses
 from collections import Counter
@@ -22,35 +22,35 @@ EXAMPLES = """Examples:
 
 
 def info(model: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Show what a model says of itself: labels, preparation, precision, figures, where it comes from, and its size.
+    """Show a model's metadata: labels, preprocessing, precision, metrics, provenance and size.
 
-    Sizes by type of layer need the `onnx` package, which comes with unfreeze[tune].
+    The table of layers needs the `onnx` package, which is part of unfreeze[tune].
 
     Args:
-        model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
-        json: print JSON on standard output instead of tables.
+        model: a `model.onnx`, the folder of a version, or the folder of a model, for its newest version.
+        json: print JSON to standard output instead of tables.
     """
-    from unfreeze.serve.runtimes.onnx_cpu import read_checked
+    from unfreeze.serve.runtimes.model_file import read_model
 
     path = find_model(model)
-    _, manifest = read_checked(path)
+    manifest = read_model(path).manifest
     layers = _layers(path)
     if json:
         document = dataclasses.asdict(manifest)
         del document["golden"]
         print_json({"path": str(path), "bytes": path.stat().st_size, **document, "layers": layers})
         return
-    RESULTS.print(_facts(path, manifest))
+    RESULTS.print(_metadata_table(path, manifest))
     if layers is None:
-        RESULTS.print("sizes by type of layer need the onnx package: pip install 'unfreeze[tune]'", markup=False)
+        RESULTS.print("the table of layers needs the onnx package: pip install 'unfreeze[tune]'", markup=False)
         return
-    table = Table("layers", "how many", "MB of weights")
+    table = Table("layer type", "count", "weights (MB)")
     for name, (count, size) in layers.items():
         table.add_row(Text(name), str(count), f"{size / 1e6:.2f}")
     RESULTS.print(table)
 
 
-def _facts(path: Path, manifest: Manifest) -> Table:
+def _metadata_table(path: Path, manifest: Manifest) -> Table:
     spec, origin, proof = manifest.preprocess, manifest.provenance, manifest.proof
     labels = ", ".join(manifest.labels[:20]) + (", ..." if len(manifest.labels) > 20 else "")  # noqa: PLR2004
     rows: dict[str, Any] = {
@@ -58,17 +58,17 @@ def _facts(path: Path, manifest: Manifest) -> Table:
         "SHA-256": manifest.sha256,
         f"{len(manifest.labels)} labels": labels,
         "precision": manifest.precision,
-        "images": f"resized to {_size(spec.resize)} ({spec.interpolation}), cropped to {_size(spec.crop)}",
-        "normalized by": f"mean {spec.mean}, standard deviation {spec.std}, inside the graph",
-        "ends in": manifest.link,
-        "unsure below": "-" if manifest.abstain_below is None else f"{manifest.abstain_below:g}",
+        "preprocessing": f"resized to {_size(spec.resize)} ({spec.interpolation}), cropped to {_size(spec.crop)}",
+        "normalization": f"mean {spec.mean}, standard deviation {spec.std} (in the graph)",
+        "output": manifest.link,
+        "confidence threshold": "none" if manifest.abstain_below is None else f"{manifest.abstain_below:g}",
         "largest batch": manifest.max_batch,
         **{name.replace("_", " "): f"{value:.4f}" for name, value in manifest.metrics.items()},
-        "proven on": f"{proof.images} validation images: {proof.same_top1:.2%} have the same first label as in "
-        f"training, and no probability differs by more than {proof.largest_difference:.1e}",
-        "backbone": f"{origin.backbone} from {origin.weights} weights, trained from {origin.cut} on",
-        "trained on": f"{origin.images:,} images, seed {origin.seed}",
-        "made with": ", ".join(f"{name} {number}" for name, number in origin.versions.items()),
+        "export check": f"{proof.images} validation images: {proof.same_top1:.2%} have the same top-1 label as in "
+        f"training, largest probability difference {proof.largest_difference:.1e}",
+        "backbone": f"{origin.backbone}, {origin.weights} weights, fine-tuned from {origin.cut}",
+        "training data": f"{origin.images:,} images, seed {origin.seed}",
+        "created with": ", ".join(f"{name} {number}" for name, number in origin.versions.items()),
     }
     table = Table(show_header=False)
     for name, value in rows.items():
@@ -81,15 +81,15 @@ def _size(sizes: tuple[int, ...]) -> str:
 
 
 def _layers(path: Path) -> dict[str, tuple[int, int]] | None:
-    """Count nodes and bytes of weights by type of layer; a weight counts for the first node that takes it."""
+    """Count nodes and bytes of weights by layer type; a shared weight counts for the first node that uses it."""
     try:
         import onnx
     except ModuleNotFoundError:
         return None
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's, which is no part of what onnx promises
-        raise ModelError(f"{path} is no ONNX model that can be read: {first_line(error)}") from error
+    except Exception as error:  # protobuf's errors, which onnx does not document
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     sizes = {tensor.name: tensor.ByteSize() for tensor in graph.initializer}
     counts, weights = Counter(node.op_type for node in graph.node), Counter[str]()
     for node in graph.node:

@@ -8,10 +8,11 @@ from cyclopts import Parameter, validators
 from rich.table import Column, Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.data.counted import counted
+from unfreeze.tune.options import DATA, OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()
-_AT_LEAST_TWO = Parameter(validator=validators.Number(gte=2))
+_AT_LEAST_TWO = Parameter(validator=validators.Number(gte=2), group=DATA)
 
 EXAMPLES = """Examples:
 
@@ -26,18 +27,18 @@ def plan(
     classes: Annotated[int, _AT_LEAST_TWO] = 10,
     images: Annotated[int, _AT_LEAST_TWO] = 1000,
     options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="", group=OUTPUT)] = False,
 ) -> None:
-    """Say what tuning from each cut would cost on this device, before any training, from a short timed run.
+    """Estimate, before training, what fine-tuning from each depth costs on this device.
 
-    Nothing is downloaded: what a network costs does not depend on its weights.
+    The estimate is made from a short timed run. No weights are downloaded, because they do not change the cost.
 
     Args:
-        data: folder of labeled images; without it, --classes and --images count.
-        classes: how many, where there is no folder.
-        images: to train on, where there is no folder.
-        options: as for tuning.
-        json: print one JSON list on standard output.
+        data: folder of labeled images, or a CSV file; without it, --classes and --images are used.
+        classes: number of classes if there is no DATA.
+        images: number of training images if there is no DATA.
+        options: of the run to be planned.
+        json: print a JSON list to standard output.
     """
     from unfreeze.tune.cost.plan import plan as run_plan
     from unfreeze.tune.device.heap import keep_freed_memory
@@ -53,7 +54,7 @@ def plan(
         Column("cut", no_wrap=True),
         *(Column(name, justify="right") for name in names),
         title=f"{options.backbone}: {plans[0].parameters / 1e6:.1f} M parameters, "
-        f"{plans[0].stock_parameters / 1e6:.1f} M in torchvision's",
+        f"{plans[0].stock_parameters / 1e6:.1f} M with the original classifier",
     )
     for one in plans:
         table.add_row(
@@ -67,8 +68,9 @@ def plan(
         )
     RESULTS.print(table)
     RESULTS.print(
-        f"{plans[0].epochs} epochs, {options.views} views an image. GFLOPs: of one image forward, frozen + trained. "
-        "Seconds: predicted for this device.\nNaive: the same without a cache, frozen blocks and decoding anew in every"
-        " epoch.",
+        f"{counted(plans[0].epochs, 'epoch')}, {counted(options.views, 'view')} per image. "
+        "trained: parameters. GFLOPs: forward pass of one image, frozen + trained blocks.\n"
+        "seconds: predicted duration on this device. naive: without a cache, decoding images and running frozen blocks "
+        "again in every epoch.",
         markup=False,
     )

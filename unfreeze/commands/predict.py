@@ -1,7 +1,7 @@
-"""`unfreeze predict`."""
+"""The command `unfreeze predict`."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,10 @@ from rich.text import Text
 
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.errors import ImageError, OptionsError, UnfreezeError
-from unfreeze.contract.files import visible_files
+from unfreeze.contract.folders import LeftOut, list_files, summarize_ignored
 from unfreeze.contract.prediction import MOST_LABELS
 from unfreeze.contract.reporting import Silent
-from unfreeze.predicted import Predicted, written_to
+from unfreeze.prediction_csv import PredictionResult, write_csv
 
 if TYPE_CHECKING:
     from unfreeze.serve.client.local import LocalClassifier
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
     unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
-    unfreeze predict photographs/ --server localhost:8001 --csv labels.csv --top 1
+    unfreeze predict photographs/ --server localhost:8001 --csv labels.csv --top-k 1
     unfreeze predict photographs/ --server models.example.org:8001 --tls --token-file token.txt --csv labels.csv
-    unfreeze predict ant.jpg --file models/insects/1/model.onnx --top 1 --json
+    unfreeze predict ant.jpg --file models/insects/1/model.onnx --top-k 1 --json
 """
-_AT_ONCE = 32  # images in this process; and for more than that there is a bar
-_ATTEMPTS = 100  # some minutes: a busy server must not cost what a long folder has so far
+_BATCH_SIZE = 32  # for local models; a progress bar is shown for more images than this
+_MAX_ATTEMPTS = 100  # several minutes, so that an overloaded server does not abort a long run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How to ask a server.
+    """Connection to a server.
 
     Args:
-        model: name of the model on the server; not needed where it has only one.
-        timeout_s: for each call, in seconds.
-        token_file: a file whose first line is sent as the token.
-        tls: encrypt, and trust this machine's root certificates; --tls-ca and --tls-cert imply it.
-        tls_ca: PEM file of root certificates to trust in their place.
-        tls_cert: PEM file of this client's certificate, for servers that ask for one.
-        tls_key: PEM file of its key.
-        insecure: send the token to another machine without TLS, where something else encrypts.
+        model: name of the model; optional if the server has only one.
+        timeout_s: timeout of each request, in seconds.
+        token_file: file whose first line is sent as the bearer token.
+        tls: use TLS with the system's root certificates; implied by --tls-ca and --tls-cert.
+        tls_ca: PEM file of root certificates to use instead of the system's.
+        tls_cert: PEM file of the client certificate, for mutual TLS.
+        tls_key: PEM file of the client certificate's private key.
+        insecure: allow sending the token to another machine without TLS, for networks that are encrypted otherwise.
     """
 
     model: str = ""
@@ -56,7 +56,7 @@ class ServerOptions:
     insecure: Annotated[bool, Parameter(negative="")] = False
 
 
-_BY_DEFAULT = ServerOptions()
+_DEFAULTS = ServerOptions()
 
 
 def predict(
@@ -64,106 +64,127 @@ def predict(
     *,
     server: str | None = None,
     file: Path | None = None,
-    options: Annotated[ServerOptions, Parameter(name="*")] = _BY_DEFAULT,
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST_LABELS))] = 5,
+    options: Annotated[ServerOptions, Parameter(name="*")] = _DEFAULTS,
+    top_k: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST_LABELS))] = 5,
     json: Annotated[bool, Parameter(negative="")] = False,
     csv: Path | None = None,
 ) -> None:
-    """Name the most probable labels of images, by a server or by a model file in this process.
+    """Classify images with a server or with a local model file.
 
-    An image that cannot be used is named on standard error and harms no other; the exit code is then 1. A model that
-    was tuned for a precision marks what it is unsure of. The file says so; a server does not tell.
+    Images that cannot be classified are reported on standard error, and the exit code is then 1; all other images are
+    classified. Results below the confidence threshold of a local model are marked as unsure; servers do not report
+    this.
 
     Args:
-        images: files, or folders whose files are taken.
+        images: image files, or folders of images.
         server: HOST:PORT of a server.
-        file: a `model.onnx`, instead of a server.
-        options: how to ask the server.
-        top: how many labels to name.
-        json: print one JSON list on standard output; "unsure" is null where a server answered.
-        csv: write path, label, score, further labels and scores, and error to this file, whole or not at all.
+        file: path of a `model.onnx`, instead of a server.
+        options: connection to the server.
+        top_k: number of labels for each image.
+        json: print a JSON list to standard output; "unsure" is null for results of a server.
+        csv: write path, label, score, further labels and scores, and error to this file; the file is written
+            completely or not at all.
     """
-    if (server is None) == (file is None):
-        raise OptionsError("say either --server HOST:PORT or --file model.onnx")
-    paths = [path for path in _files(images) if path != csv]
-    asked = _ask_server(paths, server, options, top) if server is not None else _ask_file(paths, file, top)
-    answers, failed = [], 0
+    paths = [path for path in _expand_folders(images) if path != csv]
+    if server is not None and file is None:
+        results = _with_server(paths, server, options, top_k)
+    elif file is not None and server is None:
+        results = _with_file(paths, file, top_k)
+    else:
+        raise OptionsError("give either --server HOST:PORT or --file model.onnx")
+    to_print, failed = [], 0
     with (
-        TerminalReporter() if len(paths) > _AT_ONCE else nullcontext(Silent()) as reporter,
-        closing(asked if csv is None else written_to(csv, asked)) as rows,
+        TerminalReporter() if len(paths) > _BATCH_SIZE else nullcontext(Silent()) as reporter,
+        closing(results if csv is None else write_csv(csv, results)) as rows,
     ):
         advance = reporter.track("images", len(paths))
-        for answer in rows:
+        for result in rows:
             advance(1)
-            failed += answer.error is not None
-            if csv is None and answer.error is not None:
-                REMARKS.print(answer.error, markup=False)
+            failed += result.error is not None
+            if csv is None and result.error is not None:
+                REMARKS.print(result.error, markup=False)
             if csv is None or json:
-                answers.append(answer)
+                to_print.append(result)
     if json:
-        print_json([_document(answer) for answer in answers])
+        print_json([_document(result) for result in to_print])
     elif csv is None:
-        RESULTS.print(_table(answers))
+        RESULTS.print(_table(to_print))
     if failed:
-        where = "" if csv is None else f"; {csv} says why"
-        raise ImageError(f"{failed:,} of {len(paths):,} images could not be used{where}")
+        details = "" if csv is None else f"; see the column `error` of {csv}"
+        raise ImageError(f"{failed:,} of {len(paths):,} images could not be classified{details}")
 
 
-def _document(answer: Predicted) -> dict[str, object]:
+def _document(result: PredictionResult) -> dict[str, object]:
     return {
-        "image": answer.name,
-        "predictions": [dataclasses.asdict(one) for one in answer.predictions],
-        "unsure": answer.unsure,
-        "error": answer.error,
+        "image": result.name,
+        "predictions": [dataclasses.asdict(one) for one in result.predictions],
+        "unsure": result.unsure,
+        "error": result.error,
     }
 
 
-def _table(answers: list[Predicted]) -> Table:
+def _table(results: list[PredictionResult]) -> Table:
     table = Table(Column("image", overflow="fold"), "label", "score")
-    for answer in answers:
-        for rank, one in enumerate(answer.predictions):
-            mark = " unsure" if answer.unsure and not rank else ""
-            table.add_row(Text("" if rank else answer.name), Text(one.label), f"{one.score:.4f}{mark}")
+    for result in results:
+        for rank, one in enumerate(result.predictions):
+            mark = " unsure" if result.unsure and not rank else ""
+            table.add_row(Text("" if rank else result.name), Text(one.label), f"{one.score:.4f}{mark}")
     return table
 
 
-def _files(images: list[Path]) -> list[Path]:
-    paths = [entry for path in images for entry in (visible_files(path) if path.is_dir() else [path])]
+def _expand_folders(images: list[Path]) -> list[Path | LeftOut]:
+    paths: list[Path | LeftOut] = []
+    for path in images:
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        listing = list_files(path)
+        paths += listing.entries
+        if ignored := summarize_ignored(listing.ignored):
+            REMARKS.print(f"{path}: {ignored}", markup=False)
     if not paths:
-        raise UnfreezeError("there is no image to predict: the folders are empty")
+        raise UnfreezeError("no images to classify: the given folders are empty")
     return paths
 
 
-def _ask_server(paths: list[Path], server: str, options: ServerOptions, top: int) -> Iterator[Predicted]:
+def _with_server(
+    paths: list[Path | LeftOut], server: str, options: ServerOptions, top_k: int
+) -> Generator[PredictionResult, None, None]:
     from unfreeze.serve.client.blocking import Client
     from unfreeze.serve.security.auth import read_tokens
 
-    told = dataclasses.asdict(options)
-    model, token_file = told.pop("model"), told.pop("token_file")
+    keywords = dataclasses.asdict(options)
+    model, token_file = keywords.pop("model"), keywords.pop("token_file")
     token = None if token_file is None else read_tokens(token_file)[0]
-    with Client(server, token=token, attempts=_ATTEMPTS, **told) as client:
-        for answer in client.classify(paths, model=model, top=top):
-            yield Predicted(answer.name, answer.predictions, None, answer.error)
+    with Client(server, token=token, max_attempts=_MAX_ATTEMPTS, **keywords) as client:
+        for result in client.classify(paths, model=model, top_k=top_k):
+            yield PredictionResult(result.name, result.predictions, None, result.error)
 
 
-def _ask_file(paths: list[Path], file: Path, top: int) -> Iterator[Predicted]:
+def _with_file(paths: list[Path | LeftOut], file: Path, top_k: int) -> Generator[PredictionResult, None, None]:
     from unfreeze.serve.client.local import LocalClassifier
 
     with LocalClassifier(file) as classifier:
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
+        for start in range(0, len(paths), _BATCH_SIZE):
+            batch = paths[start : start + _BATCH_SIZE]
+            files = [path for path in batch if isinstance(path, Path)]
+            if len(files) < len(batch):
+                yield from (_classify_one(path, classifier, top_k) for path in batch)
+                continue
             try:
-                found = classifier.predict(some, top=top)
-            except ImageError:  # one of them cannot be used: which, and are there more?
-                yield from (_ask_one(path, classifier, top) for path in some)
+                found = classifier.predict(files, top_k=top_k)
+            except ImageError:  # classify one by one, to find every image that fails
+                yield from (_classify_one(path, classifier, top_k) for path in batch)
             else:
-                for path, predictions in zip(some, found, strict=True):
-                    yield Predicted(str(path), predictions, classifier.is_unsure(predictions), None)
+                for path, predictions in zip(files, found, strict=True):
+                    yield PredictionResult(str(path), predictions, classifier.is_unsure(predictions), None)
 
 
-def _ask_one(path: Path, classifier: "LocalClassifier", top: int) -> Predicted:
+def _classify_one(path: Path | LeftOut, classifier: "LocalClassifier", top_k: int) -> PredictionResult:
+    if isinstance(path, LeftOut):
+        return PredictionResult(str(path.path), (), None, path.message)
     try:
-        (found,) = classifier.predict([path], top=top)
+        (predictions,) = classifier.predict([path], top_k=top_k)
     except ImageError as error:
-        return Predicted(str(path), (), None, str(error))
-    return Predicted(str(path), found, classifier.is_unsure(found), None)
+        return PredictionResult(str(path), (), None, str(error))
+    return PredictionResult(str(path), predictions, classifier.is_unsure(predictions), None)

@@ -5,50 +5,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.data.counted import counted
+from unfreeze.tune.options import OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()
+_FLAG = Parameter(negative="", group=OUTPUT)
 
 EXAMPLES = """Examples:
 
     unfreeze tune images/ --out run/
     unfreeze tune labels.csv --out run/ --abstain-precision 0.99 --strict
-    unfreeze tune images/ --backbone resnet18 --recipe last-blocks --cut layer4 --epochs 20 --out run/
-    unfreeze tune images/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --out run/ --json
-    unfreeze tune images/ --out run/ --resume      # go on after Ctrl-C, a crash or a full disk
+    unfreeze tune photos.csv --out run/ --path-column photo --label-column species
+    unfreeze tune images/ --out run/ --backbone resnet18 --recipe last-blocks --cut layer4 --epochs 20
+    unfreeze tune images/ --out run/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --json
+    unfreeze tune images/ --out run/ --resume      # continue after Ctrl-C, a crash or a full disk
 """
 
 
 def tune(
     data: Path,
     *,
-    out: Path,
+    out: Annotated[Path, Parameter(group=OUTPUT)],
     options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, _FLAG] = False,
+    resume: Annotated[bool, _FLAG] = False,
+    json: Annotated[bool, _FLAG] = False,
 ) -> None:
-    """Tune a pretrained network to labeled images.
+    """Fine-tune a pretrained network on labeled images.
 
-    DATA is a folder that has a folder per class, with or without train, val and test folders on top; or a CSV file with
-    the columns path, label and, perhaps, split. The run's folder OUT takes the weights (model.safetensors), what export
-    needs (run.json), all figures (metrics.json), and those of every epoch (epochs.jsonl, and tensorboard/). Several
-    GPUs: torchrun --nproc-per-node N -m unfreeze.tune, with the same arguments.
+    The folder OUT receives the weights (model.safetensors), what export needs (run.json), all metrics (metrics.json),
+    and the loss of every epoch (epochs.jsonl and tensorboard/). For several GPUs, use
+    torchrun --nproc-per-node N -m unfreeze.tune with the same arguments.
 
     Args:
-        data: folder of labeled images, or a CSV file.
-        out: folder of the run, made by this command.
-        options: how to tune.
-        overwrite: replace a run that is in OUT already, finished or not.
-        resume: go on with the unfinished run in OUT; it ends in the weights that it would have ended in.
-        json: print the metrics as JSON on standard output.
+        data: folder with one subfolder per class, optionally inside train, val and test folders; or a CSV file with a
+            column of image paths, one of labels and, optionally, one of splits.
+        out: folder of the run, which is created.
+        options: of the run.
+        overwrite: replace a run in OUT, finished or not.
+        resume: continue the unfinished run in OUT; the result is the same as without the interruption.
+        json: print the metrics as JSON to standard output.
     """
     from unfreeze.tune.device.heap import keep_freed_memory
     from unfreeze.tune.run import fine_tune
@@ -68,8 +71,8 @@ def tune(
 
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
-    """Let SIGTERM stop tuning as Ctrl-C does, and say how to go on where there is anything to go on with."""
-    from unfreeze.tune.artifacts.resume import Unfinished
+    """Let SIGTERM stop the run like Ctrl-C, and print how to resume if there is anything to resume."""
+    from unfreeze.tune.artifacts.resume import ResumeState
 
     def stop(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -78,43 +81,68 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if Unfinished(out).exists():
-            REMARKS.print(f"stopped; the same command with --resume goes on in {out}", markup=False)
+        if ResumeState(out).exists():
+            REMARKS.print(f"stopped; run the same command with --resume to continue in {out}", markup=False)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _table(metrics: dict) -> Table:
-    table = Table("figure", "value", title=f"{metrics['backbone']}: {metrics['recipe']} from {metrics['cut']}")
+def _table(metrics: dict[str, Any]) -> Table:
+    table = Table("metric", "value", title=f"{metrics['backbone']}: {metrics['recipe']} from {metrics['cut']}")
     images = ", ".join(f"{count:,} {split}" for split, count in metrics["images"].items())
-    table.add_row("images", f"{images}; {len(metrics['skipped'])} files skipped")
-    table.add_row("labels", f"{len(metrics['labels'])}")
-    for depth in metrics["survey"]:
-        table.add_row(f"frozen features at {depth['cut']}", f"{depth['accuracy']:.3f} ± {depth['standard_error']:.3f}")
-    for score in metrics["candidates"]:
-        rate = f" from {score['cut']} at rate {score['learning_rate']:g}" if score["learning_rate"] else ""
-        table.add_row(
-            f"cross-validated, {score['recipe']}{rate}", f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}"
-        )
-    table.add_row("validation accuracy", f"{metrics['val_accuracy']:.4f}")
-    table.add_row("of the probe alone", f"{metrics['probe_val_accuracy']:.4f}")
+    table.add_row("images", f"{images}; {counted(len(metrics['skipped']), 'file')} skipped")
+    table.add_row("classes", f"{len(metrics['labels'])}")
+    _add_search(table, metrics)
+    table.add_row("validation accuracy", f"{metrics['val_accuracy']:.4f}{_coverage(metrics, 'val')}")
+    table.add_row("probe alone", f"{metrics['probe_val_accuracy']:.4f}")
     if "test_accuracy" in metrics:
-        table.add_row("test accuracy", f"{metrics['test_accuracy']:.4f}")
+        table.add_row("test accuracy", f"{metrics['test_accuracy']:.4f}{_coverage(metrics, 'test')}")
     error = metrics["calibration_error"]
-    table.add_row("calibration error", f"{error['after']:.3f} ({error['before']:.3f} before the temperature)")
+    table.add_row("calibration error", f"{error['after']:.3f} ({error['before']:.3f} before temperature scaling)")
     if metrics["abstain"]:
-        table.add_row("to be right often enough", _abstaining(metrics["abstain"]))
-    worst = min(metrics["per_class"], key=lambda label: metrics["per_class"][label]["recall"])
-    found = metrics["per_class"][worst]
-    table.add_row("hardest label", Text(f"{worst}: recall {found['recall']:.2f}, precision {found['precision']:.2f}"))
+        table.add_row("abstention", _abstention(metrics["abstain"]))
+    table.add_row("most confused class", Text(_most_confused(metrics)))
     table.add_row("trained parameters", f"{metrics['trained_parameters']:,} of {metrics['parameters']:,}")
-    table.add_row("seconds", f"{metrics['seconds']:.1f} ({metrics['device']}, {metrics['precision']})")
+    table.add_row("duration", f"{metrics['seconds']:.1f} s ({metrics['device']}, {metrics['precision']})")
     return table
 
 
-def _abstaining(abstain: dict) -> str:
+def _coverage(metrics: dict[str, Any], split: str) -> str:
+    """Say how many classes a metric covers, if not all."""
+    covered, classes = metrics[f"{split}_classes"], len(metrics["labels"])
+    word = "validation" if split == "val" else split
+    return "" if covered == classes else f" ({covered} of {classes} classes have {word} images)"
+
+
+def _add_search(table: Table, metrics: dict[str, Any]) -> None:
+    """Add the cross-validated accuracies that the choice is based on."""
+    for depth in metrics["survey"]:
+        table.add_row(f"frozen features at {depth['cut']}", _accuracy(depth))
+    for score in metrics["candidates"]:
+        trained = f" from {score['cut']} at learning rate {score['learning_rate']:g}" if score["learning_rate"] else ""
+        table.add_row(f"cross-validated: {score['recipe']}{trained}", _accuracy(score))
+
+
+def _accuracy(score: dict[str, Any]) -> str:
+    return f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}"
+
+
+def _abstention(abstain: dict[str, Any]) -> str:
     if abstain["threshold"] is None:
-        return abstain["message"]
-    answered = f"{abstain['answered']:.0%} answered, {abstain['precision']:.3f} of them right"
-    return f"abstain below {abstain['threshold']:.3f}: {answered}"
+        return str(abstain["message"])
+    return (
+        f"below a confidence of {abstain['threshold']:.3f}; {abstain['coverage']:.0%} of the images are above, "
+        f"{abstain['precision']:.3f} of these correct"
+    )
+
+
+def _most_confused(metrics: dict[str, Any]) -> str:
+    """Describe the class with the lowest recall, and the class that its images are most often taken for."""
+    labels, confusion = metrics["labels"], metrics["confusion"]
+    validated = [index for index, row in enumerate(confusion) if sum(row)]
+    worst = min(validated, key=lambda index: float(metrics["per_class"][labels[index]]["recall"]))
+    scores = metrics["per_class"][labels[worst]]
+    text = f"{labels[worst]}: recall {scores['recall']:.2f}, precision {scores['precision']:.2f}"
+    others = [0 if index == worst else count for index, count in enumerate(confusion[worst])]
+    return f"{text}, most often confused with {labels[others.index(max(others))]}" if any(others) else text

@@ -1,39 +1,42 @@
-"""`unfreeze verify`."""
+"""The command `unfreeze verify`."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from unfreeze.console import RESULTS, print_json
 from unfreeze.contract.model.repository import find_model
+from unfreeze.serve.runtimes.registry import RuntimeName, runtime_summaries
 
 EXAMPLES = """Examples:
 
     unfreeze verify models/flowers
     unfreeze verify model.onnx --json
-    unfreeze verify models/flowers/3 --public-key ours.pem
+    unfreeze verify models/flowers/3 --public-key public.pem
 """
 
 
 def verify(
     model: Path,
     *,
-    runtime: Literal["cpu", "cuda", "tensorrt"] = "cpu",
+    runtime: Annotated[
+        RuntimeName, Parameter(help=f"runtime that classifies the golden images: {runtime_summaries()}.")
+    ] = "cpu",
     public_key: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Prove on this device that a model is what was exported: its file, how it prepares images, and what it answers.
+    """Verify on this device that a model is unchanged and gives the same results as when it was exported.
 
-    Needs no data: a few images with the answers to them travel inside the model. The exit code is not 0 where
-    anything differs.
+    Needs no data: the model contains a few golden images and their probabilities. The exit code is not 0 if the file,
+    the preprocessing or a probability differs.
 
     Args:
-        model: a `model.onnx`, or the folder of its version or of the model, whose newest version is taken.
-        runtime: what answers: ONNX Runtime on the CPU or on CUDA, or the TensorRT engine beside the model.
-        public_key: in PEM, of those who are to have signed the version's folder; needs unfreeze[signing].
-        json: print what was found as JSON on standard output.
+        model: a `model.onnx`, the folder of a version, or the folder of a model, for its newest version.
+        runtime: runtime that classifies the golden images.
+        public_key: PEM file of the public key that the version's signature must match; needs unfreeze[signing].
+        json: print the result as JSON to standard output.
     """
     from unfreeze.serve.models.verification import verify as run_verify
 
@@ -42,12 +45,12 @@ def verify(
         from unfreeze.serve.models.signature import check_signature
 
         check_signature(path.parent, public_key)
-    found = run_verify(path, runtime=runtime)
+    result = run_verify(path, runtime=runtime)
     if json:
-        print_json({"path": str(path), **dataclasses.asdict(found)})
+        print_json({"path": str(path), **dataclasses.asdict(result)})
         return
     RESULTS.print(
-        f"{path} is what was exported (SHA-256 {found.sha256}): {found.golden} images of its own are answered here "
-        f"to {found.largest_difference:.1e} ({found.tolerance:g} is let pass)",
+        f"verified {path} (SHA-256 {result.sha256}): golden images: {result.golden}, largest difference of a "
+        f"log-probability: {result.largest_difference:.1e} (tolerance {result.tolerance:g})",
         markup=False,
     )

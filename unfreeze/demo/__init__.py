@@ -1,1 +1,1 @@
-"""The demonstration: images of the 17 wallpaper groups, tuned, exported and served on this machine alone."""
+"""The demo: from image files to predictions over gRPC, on this machine alone and without a download."""

@@ -1,4 +1,4 @@
-"""What the demonstration may be told, validated once."""
+"""Options of the demo, validated at construction."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,27 @@ from unfreeze.contract.options import check_ranges
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """How large the demonstration is.
+    """Size of the demo.
 
     Args:
-        train_per_class: training images of each of the 17 groups.
-        val_per_class: validation images of each.
-        epochs: passes over the images for the blocks behind the cut.
-        seconds: how long the server is asked.
-        seed: of everything random.
+        train_per_class: Training images per class; by default all of the digits, 110 of each wallpaper group.
+        val_per_class: Validation images per class; by default all of the digits, 20 of each wallpaper group.
+        epochs: Training epochs; 5 by default.
+        seconds: Duration of the throughput measurement, in seconds.
+        seed: Random seed.
 
     Raises:
-        OptionsError: a value is out of its range.
+        OptionsError: A value is out of range.
     """
 
-    train_per_class: int = 110
-    val_per_class: int = 20
-    epochs: int = 5
-    seconds: float = 5.0
+    train_per_class: int | None = None
+    val_per_class: int | None = None
+    epochs: int | None = None
+    seconds: float = 3.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Validate once, where it is built."""
+        """Validate the ranges."""
         ranges = {
             "train_per_class": (2, 100_000),
             "val_per_class": (1, 100_000),

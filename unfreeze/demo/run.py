@@ -1,157 +1,96 @@
-"""The whole way on images that are drawn on the spot: draw, tune, export, serve, ask."""
+"""The demo's steps: write images, tune, export, serve, and compare the server with the model in this process."""
 
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from unfreeze.contract.errors import ServingError
 from unfreeze.contract.reporting import Reporter
+from unfreeze.demo.dataset import DemoDataset
+from unfreeze.demo.digits import DIGITS
 from unfreeze.demo.options import DemoOptions
-from unfreeze.demo.wallpaper_folder import WallpaperSet, write_wallpaper_groups
+from unfreeze.demo.serving import requests_per_second, serving
+from unfreeze.demo.wallpaper.dataset import WALLPAPER
 from unfreeze.export.run import Published, export_model
 from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.client.local import LocalClassifier
-from unfreeze.tune.backbones.weights import BUILTIN_BACKBONE
-from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
-MODEL = "wallpaper"
-_CLIENTS = 8
-_ANSWERING = "serving "
+DATASETS = {dataset.name: dataset for dataset in (DIGITS, WALLPAPER)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the demonstration measured.
+class DemoResult:
+    """What the demo measured.
 
     Args:
-        metrics: of tuning.
-        published: what was exported.
-        same_labels: how many validation images got the same first label from the server as in this process.
-        asked: how many validation images were asked for.
-        requests_per_second: of one encoded image each, by eight clients at once.
-        seconds: all of it.
+        dataset: Name of the data set.
+        metrics: The metrics of tuning, as in `metrics.json`.
+        published: The exported model.
+        compared: Number of validation images sent to the server.
+        same_labels: How many of them got the same top-1 label from the server as from the model in this process.
+        largest_score_difference: Largest difference between the two top-1 scores of an image.
+        requests_per_second: Throughput of requests with one encoded image, from 8 concurrent clients.
+        seconds: Duration of all steps.
     """
 
+    dataset: str
     metrics: dict[str, Any]
     published: Published
+    compared: int
     same_labels: int
-    asked: int
+    largest_score_difference: float
     requests_per_second: float
     seconds: float
 
 
-def run_demo(out: Path, options: DemoOptions, reporter: Reporter) -> Outcome:
-    """Draw images, tune the builtin backbone to them, export, serve and ask.
+def run_demo(dataset: DemoDataset, out: Path, options: DemoOptions, reporter: Reporter) -> DemoResult:
+    """Write images, tune the built-in backbone, export it, serve it and query the server over gRPC.
 
     Args:
-        out: folder that takes the images, the run and the model repository.
-        options: how large it is.
-        reporter: shows progress.
+        dataset: The data set, one of `DATASETS`.
+        out: Folder for the images (`images`), the run (`run`) and the model repository (`models`).
+        options: Size of the demo.
+        reporter: Shows progress.
 
     Raises:
-        UnfreezeError: a step failed.
+        UnfreezeError: A step failed.
     """
     started = time.monotonic()
     data = out / "images"
-    write_wallpaper_groups(data, drawing(options), reporter)
-    metrics = fine_tune(data, out / "run", tuning(options), reporter, overwrite=True)
-    published = export_model(out / "run", out / "models", MODEL, reporter=reporter)
-    asked = [path.read_bytes() for path in sorted((data / "val").rglob("*.*"))]
-    with serving(out / "models") as target:
-        reporter.info(f"serving on {target}; asking about all {len(asked)} validation images")
-        same = _same_labels(target, published.path, asked)
-        rate = requests_per_second(target, MODEL, asked, options.seconds)
-    return Outcome(
+    dataset.write(data, options, reporter)
+    metrics = fine_tune(data, out / "run", dataset.tune_options(options), reporter, overwrite=True)
+    published = export_model(out / "run", out / "models", dataset.name, reporter=reporter)
+    images = [path.read_bytes() for path in sorted((data / "val").rglob("*.*"))]
+    with serving(out / "models", "--log-level", "warning") as target:
+        reporter.info(f"serving on {target}; sending all {len(images)} validation images")
+        comparison = _compare(target, published, images)
+        throughput = requests_per_second(target, dataset.name, images, options.seconds)
+    return DemoResult(
+        dataset=dataset.name,
         metrics=metrics,
         published=published,
-        same_labels=same,
-        asked=len(asked),
-        requests_per_second=rate,
+        compared=len(images),
+        same_labels=comparison.same_labels,
+        largest_score_difference=comparison.largest_score_difference,
+        requests_per_second=throughput,
         seconds=time.monotonic() - started,
     )
 
 
-def drawing(options: DemoOptions) -> WallpaperSet:
-    """Say which images the demonstration draws."""
-    return WallpaperSet(train_per_class=options.train_per_class, val_per_class=options.val_per_class, seed=options.seed)
+class _Comparison(NamedTuple):
+    same_labels: int
+    largest_score_difference: float
 
 
-def tuning(options: DemoOptions, weights: str = "builtin") -> TuneOptions:
-    """Say how the demonstration tunes.
-
-    Args:
-        options: of the demonstration.
-        weights: to start from.
-    """
-    return TuneOptions(
-        backbone=BUILTIN_BACKBONE,
-        weights=weights,
-        epochs=options.epochs,
-        seed=options.seed,
+def _compare(target: str, published: Published, images: Sequence[bytes]) -> _Comparison:
+    """Compare the server's top-1 predictions with those of the same file in this process."""
+    with Client(target) as client, LocalClassifier(published.path) as local:
+        served = client.predict(images, model=published.name, top_k=1)
+        in_process = local.predict(images, top_k=1)
+    pairs = [(one[0], other[0]) for one, other in zip(served, in_process, strict=True)]
+    return _Comparison(
+        same_labels=sum(one.label == other.label for one, other in pairs),
+        largest_score_difference=max(abs(one.score - other.score) for one, other in pairs),
     )
-
-
-@contextmanager
-def serving(repository: Path, *arguments: str) -> Iterator[str]:
-    """Run `unfreeze serve` in a process of its own, on a free port.
-
-    Args:
-        repository: folder of models.
-        arguments: more of what `unfreeze serve` takes.
-
-    Yields:
-        "host:port".
-
-    Raises:
-        ServingError: it does not start.
-    """
-    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository)]
-    command += ["--port", "0", "--no-metrics"]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if not line.startswith(_ANSWERING):
-                raise ServingError("the server did not start; it says why above")
-            yield line.split()[-1]
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
-def _same_labels(target: str, model: Path, images: Sequence[bytes]) -> int:
-    with Client(target) as client, LocalClassifier(model) as local:
-        served = client.predict(images, model=MODEL, top=1)
-        inside = local.predict(images, top=1)
-    return sum(one[0].label == other[0].label for one, other in zip(served, inside, strict=True))
-
-
-def requests_per_second(target: str, model: str, images: Sequence[bytes], seconds: float) -> float:
-    """Ask a server for one encoded image a request, by eight clients at once, each one request after the other.
-
-    Args:
-        target: "host:port".
-        model: on the server.
-        images: encoded ones, asked in turn.
-        seconds: how long.
-    """
-    until = time.monotonic() + seconds
-
-    def ask(first: int) -> int:
-        answered = 0
-        with Client(target) as client:
-            while time.monotonic() < until:
-                client.predict([images[(first + answered) % len(images)]], model=model, top=1)
-                answered += 1
-        return answered
-
-    started = time.monotonic()
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        answered = sum(pool.map(ask, range(0, _CLIENTS * 100, 100)))
-    return answered / (time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""Decoding: every format and pixel type that we read gives the colors that people see."""
+"""Decoding: every supported format and pixel type is decoded to the colors that viewers show."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from support.images import encode
 
-from unfreeze.contract.images.preprocess import PreprocessSpec, decode, prepare
+from unfreeze.contract.images.decoding import decode
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 GRAY = np.random.default_rng(1).integers(0, 256, (12, 20), dtype=np.uint8)
@@ -42,32 +43,32 @@ def _decoded(data: bytes) -> np.ndarray:
     ],
 )
 def test_lossless_formats_keep_every_pixel(kind: str, options: dict[str, object]) -> None:
-    """PNG, lossless WebP, BMP and TIFF give the very pixels that were saved."""
+    """PNG, lossless WebP, BMP and TIFF are decoded to the pixels that were saved."""
     assert np.array_equal(_decoded(encode(Image.fromarray(RGB), kind, **options)), RGB)
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("JPEG", 3), ("WEBP", 6)])
 @pytest.mark.parametrize("color", [(200, 30, 40), (20, 180, 60), (30, 60, 220)])
 def test_lossy_formats_keep_the_color(kind: str, tolerance: int, color: tuple[int, int, int]) -> None:
-    """JPEG and lossy WebP give the color of an even image, red, green and blue in their places."""
+    """JPEG and lossy WebP keep the color of a uniform image, with the channels in RGB order."""
     found = _decoded(encode(Image.new("RGB", (32, 24), color), kind, quality=95))
     assert np.abs(found.astype(int) - color).max() <= tolerance
 
 
-def test_first_frame_of_a_gif_is_taken() -> None:
-    """An animated GIF gives its first frame."""
+def test_first_frame_of_a_gif_is_decoded() -> None:
+    """Of an animated GIF."""
     frames = [Image.new("RGB", (8, 6), color) for color in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert np.array_equal(_decoded(data), np.full((6, 8, 3), (250, 0, 0)))
 
 
-def test_gray_is_repeated() -> None:
-    """A gray image has its level in all three channels."""
+def test_gray_becomes_three_equal_channels() -> None:
+    """The gray level is repeated in all three channels."""
     assert np.array_equal(_decoded(encode(Image.fromarray(GRAY), "PNG")), np.dstack([GRAY] * 3))
 
 
 def test_black_and_white_goes_from_0_to_255() -> None:
-    """An image of 1 bit has black at 0 and white at 255."""
+    """In a 1-bit image, black is 0 and white is 255."""
     found = _decoded(encode(Image.fromarray(GRAY > 127), "PNG"))
     assert np.array_equal(found, np.dstack([(GRAY > 127) * 255] * 3))
 
@@ -75,8 +76,8 @@ def test_black_and_white_goes_from_0_to_255() -> None:
 @pytest.mark.parametrize(
     ("kind", "mode", "order"), [("PNG", "I;16", "<u2"), ("TIFF", "I;16", "<u2"), ("TIFF", "I;16B", ">u2")]
 )
-def test_gray_of_16_bits_keeps_its_high_byte(kind: str, mode: str, order: str) -> None:
-    """Gray of 16 bits, in either order of bytes, is cut to its high byte and neither clipped nor wrapped."""
+def test_16_bit_gray_keeps_the_high_byte(kind: str, mode: str, order: str) -> None:
+    """16-bit gray, in either byte order, is reduced to its high byte, not clipped or wrapped."""
     levels = np.random.default_rng(2).integers(0, 2**16, (6, 5)).astype(order)
     data = encode(Image.frombytes(mode, (5, 6), levels.tobytes()), kind)
     assert np.array_equal(_decoded(data), np.dstack([levels >> 8] * 3))
@@ -90,21 +91,21 @@ def _palette() -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
 def test_palettes_are_looked_up(kind: str) -> None:
-    """A palette's indices become its colors."""
+    """Palette indices become colors."""
     colors = np.array([(10, 20, 30), (200, 100, 50), (0, 255, 128)])
     assert np.array_equal(_decoded(encode(_palette(), kind)), colors[GRAY % 3])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_transparent_palette_entries_are_white(kind: str) -> None:
-    """What a palette declares transparent shows white paper."""
+    """Transparent palette entries become white."""
     colors = np.array([(10, 20, 30), (255, 255, 255), (0, 255, 128)])
     assert np.array_equal(_decoded(encode(_palette(), kind, transparency=1)), colors[GRAY % 3])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
 def test_transparent_color_is_white(mode: str) -> None:
-    """A PNG without alpha that declares one color transparent shows white paper there."""
+    """In a PNG without alpha that declares one color as transparent, that color becomes white."""
     image = Image.new(mode, (4, 4), 0)
     transparency = (0, 0, 0) if mode == "RGB" else 0
     assert (_decoded(encode(image, "PNG", transparency=transparency)) == 255).all()
@@ -112,7 +113,7 @@ def test_transparent_color_is_white(mode: str) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_alpha_is_composited_on_white(kind: str) -> None:
-    """RGBA becomes color * alpha + white * (1 - alpha), to within one level of rounding."""
+    """RGBA becomes color * alpha + white * (1 - alpha), within one level of rounding."""
     alpha = np.random.default_rng(3).integers(0, 256, RGB.shape[:2], dtype=np.uint8)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     found = _decoded(encode(Image.fromarray(np.dstack([RGB, alpha])), kind, **options))
@@ -121,7 +122,7 @@ def test_alpha_is_composited_on_white(kind: str) -> None:
 
 
 def test_gray_with_alpha_is_composited_on_white() -> None:
-    """LA becomes gray * alpha + white * (1 - alpha), to within one level of rounding."""
+    """LA becomes gray * alpha + white * (1 - alpha), within one level of rounding."""
     alpha = GRAY[::-1]
     image = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(alpha)])
     share = alpha / 255
@@ -133,8 +134,8 @@ def test_gray_with_alpha_is_composited_on_white() -> None:
 @pytest.mark.parametrize(
     ("ink", "color"), [((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))]
 )
-def test_inks_become_light(kind: str, ink: tuple[int, ...], color: tuple[int, ...]) -> None:
-    """CMYK is converted the right way round: cyan ink is cyan, full black is black, no ink is white."""
+def test_cmyk_is_converted_to_rgb(kind: str, ink: tuple[int, ...], color: tuple[int, ...]) -> None:
+    """CMYK is not inverted: cyan ink is cyan, full black is black, no ink is white."""
     found = _decoded(encode(Image.new("CMYK", (16, 16), ink), kind))
     assert np.abs(found.astype(int) - color).max() <= 2
 
@@ -150,10 +151,8 @@ def test_inks_become_light(kind: str, ink: tuple[int, ...], color: tuple[int, ..
         ("TIFF", {"compression": "tiff_lzw"}, 0),
     ],
 )
-def test_exif_orientation_turns_the_image(
-    orientation: int, kind: str, options: dict[str, object], tolerance: int
-) -> None:
-    """Each of the eight orientations gives the image as it would be had it been turned beforehand."""
+def test_exif_orientation_is_applied(orientation: int, kind: str, options: dict[str, object], tolerance: int) -> None:
+    """Each of the eight EXIF orientations is undone."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     found = _decoded(encode(Image.fromarray(RGB), kind, exif=exif, **options))
@@ -163,21 +162,21 @@ def test_exif_orientation_turns_the_image(
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_unknown_orientations_change_nothing(orientation: int) -> None:
-    """An orientation outside 1 to 8 leaves the image as it is stored."""
+def test_unknown_orientations_are_ignored(orientation: int) -> None:
+    """With an orientation outside 1 to 8, the image is decoded as stored."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(_decoded(encode(Image.fromarray(RGB), "PNG", exif=exif)), RGB)
 
 
-def test_broken_exif_does_not_cost_the_image() -> None:
-    """Garbage where EXIF should be leaves a good image as it is stored."""
+def test_broken_exif_is_ignored() -> None:
+    """With invalid EXIF data, the image is decoded as stored."""
     data = encode(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0" + b"\xff" * 40)
     assert np.array_equal(_decoded(data), RGB)
 
 
-def test_images_turn_before_they_are_cropped() -> None:
-    """`prepare` crops the image as people see it, also where its JPEG is decoded at a part of its size."""
+def test_orientation_is_applied_before_the_crop() -> None:
+    """`prepare` crops the upright image, also with scaled JPEG decoding."""
     wide = Image.new("RGB", (640, 320), (255, 255, 255))
     wide.paste((255, 0, 0), (0, 0, 320, 320))
     exif = Image.Exif()
@@ -188,8 +187,8 @@ def test_images_turn_before_they_are_cropped() -> None:
     assert np.abs(made[34:].astype(int) - 255).max() < 8
 
 
-def test_threads_do_not_disturb_each_other() -> None:
-    """Many threads at once get what one alone gets."""
+def test_threads_get_the_same_pixels() -> None:
+    """Eight threads at once get the same pixels as one thread."""
     spec = PreprocessSpec(resize=(24,), crop=(16, 20))
     noise = np.random.default_rng(4).integers(0, 256, (40, 70, 90, 3), dtype=np.uint8)
     kinds = ("JPEG", "PNG", "WEBP", "GIF", "TIFF")
@@ -201,7 +200,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 
 def test_prepared_images_are_read_only_rgb_of_the_crop() -> None:
-    """`prepare` gives uint8 HWC of the spec's shape, which nobody can write into."""
+    """`prepare` returns uint8 HWC of the spec's shape, not writable."""
     spec = PreprocessSpec(resize=(10,), crop=(7, 9))
     made = prepare(encode(Image.fromarray(RGB), "PNG"), spec)
     assert made.shape == spec.shape == (7, 9, 3)
@@ -209,8 +208,8 @@ def test_prepared_images_are_read_only_rgb_of_the_crop() -> None:
     assert not made.flags.writeable
 
 
-def test_decoding_leaves_no_file_open() -> None:
-    """The decoded image lives on after its bytes are gone."""
+def test_decoded_image_does_not_need_its_bytes() -> None:
+    """The decoded image can be used after its buffer is closed."""
     buffer = io.BytesIO(encode(Image.fromarray(RGB), "TIFF"))
     image = decode(buffer.getvalue())
     buffer.close()

@@ -1,4 +1,4 @@
-"""Resizing and cropping: what torchvision's transforms give, computed in one step."""
+"""Resizing and cropping: equal to torchvision's transforms, computed in one step."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from PIL import Image
 from support.images import encode
 from torchvision.transforms import InterpolationMode, v2
 
-from unfreeze.contract.images.preprocess import PreprocessSpec, decode, prepare, resize_and_crop
+from unfreeze.contract.images.decoding import decode
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare, resize_and_crop
 
-# Pillow takes rows or columns first, whichever is cheaper, and clips to 0..255 in between: where a bicubic filter
-# overshoots, the order shows. Noise of middle levels never clips.
+# Pillow resizes rows or columns first, whichever is cheaper, and clips to 0..255 in between, so where a bicubic filter
+# overshoots, the result depends on the order. Noise of middle levels never clips.
 LEVELS = {"bilinear": (0, 256), "bicubic": (70, 186)}
 TOLERANCE = {"bilinear": 1, "bicubic": 2}
 
@@ -54,7 +55,7 @@ def _torchvision(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
 def test_equals_torchvision(
     size: tuple[int, int], resize: tuple[int, ...], crop: tuple[int, int], interpolation: str
 ) -> None:
-    """Shrinking, enlarging and both at once give torchvision's antialiased Resize and CenterCrop."""
+    """Downscaling, upscaling and both at once equal torchvision's antialiased Resize and CenterCrop."""
     spec = PreprocessSpec(resize=resize, crop=crop, interpolation=interpolation)
     image = _image(*size, levels=LEVELS[interpolation])
     found = np.asarray(resize_and_crop(image, spec)).astype(int)
@@ -68,7 +69,7 @@ def test_equals_torchvision(
 )
 @settings(deadline=None, max_examples=150)
 def test_equals_torchvision_for_any_size(size: tuple[int, int], resize: int, shares: tuple[float, float]) -> None:
-    """Whatever the sizes, the result is torchvision's, within two levels: each of its two passes is rounded."""
+    """For any size the result equals torchvision's within two levels: each of the two passes is rounded."""
     height, width = (max(1, round(resize * share)) for share in shares)
     spec = PreprocessSpec(resize=(resize,), crop=(height, width))
     image = _image(*size, seed=resize)
@@ -76,8 +77,8 @@ def test_equals_torchvision_for_any_size(size: tuple[int, int], resize: int, sha
     assert np.abs(found - _torchvision(image, spec)).max() <= 2
 
 
-def test_nearest_and_lanczos_keep_even_colors() -> None:
-    """The other two filters keep the color of an even image."""
+def test_nearest_and_lanczos_keep_uniform_colors() -> None:
+    """The other two filters keep the color of a uniform image."""
     for interpolation in ("nearest", "lanczos"):
         spec = PreprocessSpec(resize=(24,), crop=(20, 24), interpolation=interpolation)
         made = np.asarray(resize_and_crop(Image.new("RGB", (50, 90), (9, 120, 240)), spec))
@@ -85,8 +86,8 @@ def test_nearest_and_lanczos_keep_even_colors() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 20_000), (20_000, 1), (2, 40_000)])
-def test_extreme_proportions_are_prepared(height: int, width: int) -> None:
-    """An image of a line or two gives what its middle alone does: only the pixels that are kept are computed."""
+def test_extreme_aspect_ratios_are_prepared(height: int, width: int) -> None:
+    """An image of one or two rows is prepared like its center: only the pixels that are kept are computed."""
     spec = PreprocessSpec(resize=(256,), crop=(224, 224))
     image = _image(height, width)
     middle = (
@@ -100,7 +101,7 @@ def test_extreme_proportions_are_prepared(height: int, width: int) -> None:
 
 
 def _photograph(width: int, height: int) -> Image.Image:
-    """Smooth in the large and rough in the small, as photographs are."""
+    """Draw smooth colors with fine noise, as in photographs."""
     coarse = _image(height // 40, width // 40).resize((width, height), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
     return Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
@@ -109,7 +110,7 @@ def _photograph(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("size", [(1333, 1000), (799, 533), (500, 333), (333, 500), (1005, 1003)])
 @pytest.mark.parametrize("resize", [(64,), (56, 72)])
 def test_scaled_jpeg_decoding_stays_close(size: tuple[int, int], resize: tuple[int, ...]) -> None:
-    """A JPEG decoded at a part of its size is prepared to what the whole one is, the padded last pixels left out."""
+    """A JPEG decoded at a fraction of its size is prepared like the whole one, without the padded last pixels."""
     data = encode(_photograph(*size), "JPEG", quality=90)
     spec = PreprocessSpec(resize=resize, crop=(56, 56))
     whole = np.asarray(resize_and_crop(decode(data), spec)).astype(int)
@@ -117,8 +118,8 @@ def test_scaled_jpeg_decoding_stays_close(size: tuple[int, int], resize: tuple[i
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_scaled_jpeg_decoding_stays_close_when_turned(orientation: int) -> None:
-    """The padded pixels are left out on whichever side they come to lie."""
+def test_scaled_jpeg_decoding_stays_close_in_any_orientation(orientation: int) -> None:
+    """The padded pixels are left out on whichever side they are in the upright image."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(_photograph(505, 333), "JPEG", quality=90, exif=exif)
@@ -137,16 +138,14 @@ def test_scaled_jpeg_decoding_stays_close_when_turned(orientation: int) -> None:
         ((4000, 460), 232, (4000, 460)),
     ],
 )
-def test_scaled_jpeg_decoding_never_goes_below_what_is_needed(
-    size: tuple[int, int], at_least: int, expected: tuple[int, int]
-) -> None:
-    """Libjpeg scales by a half, a quarter or an eighth, as far as both sides stay as long as asked."""
+def test_scaled_jpeg_decoding_is_large_enough(size: tuple[int, int], at_least: int, expected: tuple[int, int]) -> None:
+    """The scale is a half, a quarter or an eighth, as long as both sides have the requested length."""
     data = encode(Image.new("RGB", size), "JPEG")
     assert decode(data, at_least=at_least).size == expected
     assert decode(data).size == size
 
 
-def test_other_formats_are_never_scaled() -> None:
-    """Only JPEG has a scaled decoding."""
+def test_other_formats_are_decoded_at_full_size() -> None:
+    """Only JPEG and JPEG 2000 have a scaled decoding."""
     data = encode(Image.new("RGB", (800, 600)), "PNG")
     assert decode(data, at_least=50).size == (800, 600)

@@ -1,4 +1,4 @@
-"""The model repository: versions count up, names stay inside, and NVIDIA Triton can read what is written."""
+"""The model repository: versions count up, names stay inside, and NVIDIA Triton can read its files."""
 
 import dataclasses
 import hashlib
@@ -16,13 +16,13 @@ from unfreeze.contract.model.repository import (
     ModelRepository,
     check_beside,
     check_name,
-    config_pbtxt,
     find_model,
     read_published,
 )
+from unfreeze.contract.model.triton_config import config_pbtxt
 
 
-def test_versions_count_up_and_stay(tmp_path: Path) -> None:
+def test_versions_count_up_and_are_kept(tmp_path: Path) -> None:
     """Each publication is the next version; those before it keep their bytes."""
     repository = ModelRepository(tmp_path / "not" / "yet" / "there")
     assert [repository.publish("insects", b"model %d" % number, MANIFEST) for number in (1, 2, 3)] == [1, 2, 3]
@@ -34,8 +34,8 @@ def test_versions_count_up_and_stay(tmp_path: Path) -> None:
     assert repository.path("insects", 2) == tmp_path / "not/yet/there/insects/2/model.onnx"
 
 
-def test_nothing_else_is_left(tmp_path: Path) -> None:
-    """A publication leaves the model, its checksum, its configuration and its labels, and nothing beside them."""
+def test_publishing_leaves_no_other_files(tmp_path: Path) -> None:
+    """Only the model, its checksums, its configurations and its labels."""
     ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     beside = [f"insects/{name}" for name in ("config.pbtxt", "kserve.yaml", "labels.txt")]
@@ -44,38 +44,42 @@ def test_nothing_else_is_left(tmp_path: Path) -> None:
     assert (tmp_path / "insects").stat().st_mode & 0o777 == 0o755
 
 
-def test_ninth_version_comes_before_the_tenth(tmp_path: Path) -> None:
-    """Versions are numbers, not words."""
+def test_versions_are_sorted_as_numbers(tmp_path: Path) -> None:
+    """Version 9 comes before version 10."""
     repository = ModelRepository(tmp_path)
     for _ in range(11):
         repository.publish("insects", b"model", MANIFEST)
     assert repository.versions("insects") == tuple(range(1, 12))
 
 
-def test_a_configuration_written_by_hand_is_kept(tmp_path: Path) -> None:
-    """Ours is replaced by a new version's, somebody's own is not."""
+def test_keeps_an_edited_configuration(tmp_path: Path) -> None:
+    """A generated configuration is replaced, also one of an earlier release; an edited one is not."""
     repository = ModelRepository(tmp_path)
     repository.publish("insects", b"model", MANIFEST)
     repository.publish("insects", b"model", dataclasses.replace(MANIFEST, max_batch=9))
     assert "max_batch_size: 9" in (tmp_path / "insects" / "config.pbtxt").read_text()
+    before = "# Written by unfreeze export; without this line it would be kept as it is.\nmax_batch_size: 7\n"
+    (tmp_path / "insects" / "config.pbtxt").write_text(before)
+    repository.publish("insects", b"model", MANIFEST)
+    assert "max_batch_size: 64" in (tmp_path / "insects" / "config.pbtxt").read_text()
     (tmp_path / "insects" / "config.pbtxt").write_text("max_batch_size: 5\n")
     repository.publish("insects", b"model", MANIFEST)
     assert (tmp_path / "insects" / "config.pbtxt").read_text() == "max_batch_size: 5\n"
 
 
-def test_numbers_that_others_took_are_left_to_them(tmp_path: Path) -> None:
-    """A numbered folder that holds no model of ours is counted, and the last number of all is an error."""
+def test_skips_version_numbers_that_are_taken(tmp_path: Path) -> None:
+    """Numbered folders without a model count, and there is an error when no number is left."""
     repository = ModelRepository(tmp_path)
     (tmp_path / "insects" / "4").mkdir(parents=True)
     (tmp_path / "insects" / "4" / "model.plan").write_bytes(b"engine")
     assert repository.publish("insects", b"model", MANIFEST) == 5
     (tmp_path / "insects" / "999999999").mkdir()
-    with pytest.raises(RepositoryError, match="no number is left above it"):
+    with pytest.raises(RepositoryError, match="already has version 999,999,999, the highest number possible"):
         repository.publish("insects", b"model", MANIFEST)
 
 
-def test_other_folders_are_no_models(tmp_path: Path) -> None:
-    """Folders without a model, versions that are no numbers and files on the top are passed over."""
+def test_ignores_other_files_and_folders(tmp_path: Path) -> None:
+    """Folders without a model, versions that are not numbers, and files at the top."""
     for place in ("empty", "drafts/1", "drafts/one", "drafts/0", "drafts/-1", "drafts/01", ".hidden/1"):
         (tmp_path / place).mkdir(parents=True)
     for place in ("drafts/one/model.onnx", "drafts/0/model.onnx", "drafts/01/model.onnx", ".hidden/1/model.onnx"):
@@ -87,7 +91,7 @@ def test_other_folders_are_no_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["insects", "a", "0", "resnet-18.v2_final", "x" * 128, "a..b"])
-def test_good_names_are_taken(name: str) -> None:
+def test_accepts_valid_names(name: str) -> None:
     """Letters, digits, dots, underscores and hyphens make a name."""
     assert check_name(name) == name
 
@@ -118,28 +122,30 @@ def test_good_names_are_taken(name: str) -> None:
         ".staging-x",
     ],
 )
-def test_names_that_could_leave_are_refused(name: str, tmp_path: Path) -> None:
-    """No name leads out of the repository, hides in it or means something else; every way in refuses it."""
+def test_rejects_invalid_names(name: str, tmp_path: Path) -> None:
+    """Names that leave the repository, are hidden in it or mean something else; in every method."""
     repository = ModelRepository(tmp_path / "root")
     for use in (
         lambda: repository.publish(name, b"model", MANIFEST),
         lambda: repository.versions(name),
         lambda: repository.path(name, 1),
     ):
-        with pytest.raises(RepositoryError, match="is no model's name: use 1 to 128 letters"):
+        with pytest.raises(RepositoryError, match="is not a valid model name: use 1 to 128 letters"):
             use()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_configuration_is_tritons(tmp_path: Path) -> None:
-    """`config.pbtxt` parses by Triton's own schema and says sizes, types, labels and the largest batch."""
+def test_configuration_follows_tritons_schema(tmp_path: Path) -> None:
+    """`config.pbtxt` parses with Triton's own schema and has sizes, types, layout, labels and the largest batch."""
     ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
     config = text_format.Parse((tmp_path / "insects/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     assert (config.name, config.backend, config.max_batch_size) == ("insects", "onnxruntime", 64)
-    (taken,), (given,) = config.input, config.output
-    assert (taken.name, taken.data_type, list(taken.dims)) == ("pixels", model_config_pb2.TYPE_UINT8, [224, 200, 3])
-    assert (given.name, given.data_type, list(given.dims)) == ("probabilities", model_config_pb2.TYPE_FP32, [2])
-    assert given.label_filename == "labels.txt"
+    (pixels,), (probabilities,) = config.input, config.output
+    assert (pixels.name, pixels.data_type, list(pixels.dims)) == ("pixels", model_config_pb2.TYPE_UINT8, [224, 200, 3])
+    assert pixels.format == model_config_pb2.ModelInput.FORMAT_NHWC
+    assert (probabilities.name, probabilities.data_type) == ("probabilities", model_config_pb2.TYPE_FP32)
+    assert list(probabilities.dims) == [2]
+    assert probabilities.label_filename == "labels.txt"
     assert config.HasField("dynamic_batching")
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, config.instance_group[0].KIND_AUTO)]
     (warm_up,) = config.model_warmup
@@ -150,8 +156,8 @@ def test_configuration_is_tritons(tmp_path: Path) -> None:
     assert zeros.zero_data
 
 
-def test_every_file_of_a_version_is_in_its_index(tmp_path: Path) -> None:
-    """`SHA256SUMS` is what `sha256sum --check` reads, and lists whatever was published with the model."""
+def test_index_lists_every_file_of_a_version(tmp_path: Path) -> None:
+    """`sha256sum --check` reads `SHA256SUMS`, which lists all files that were published with the model."""
     repository = ModelRepository(tmp_path)
     repository.publish("insects", b"model", MANIFEST, {"candidates.json": b"[]"})
     folder = repository.path("insects", 1).parent
@@ -163,8 +169,8 @@ def test_every_file_of_a_version_is_in_its_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", ["", "model.onnx", f"{hashlib.sha256(b'other').hexdigest()}  model.onnx", "\x00\xff"])
-def test_a_model_that_is_not_in_its_index_is_refused(index: str, tmp_path: Path) -> None:
-    """A changed file, or a changed index; with no index at all, a file stands for itself."""
+def test_rejects_a_model_that_is_not_in_its_index(index: str, tmp_path: Path) -> None:
+    """A changed file or a changed index; without an index, the file is not checked."""
     repository = ModelRepository(tmp_path)
     repository.publish("insects", b"model", MANIFEST)
     path = repository.path("insects", 1)
@@ -175,19 +181,19 @@ def test_a_model_that_is_not_in_its_index_is_refused(index: str, tmp_path: Path)
     assert read_published(path) == b"model"
 
 
-def test_models_are_found_by_what_people_name(tmp_path: Path) -> None:
-    """A file, a version's folder, or a model's, which means its newest version."""
+def test_finds_models_by_file_version_or_name(tmp_path: Path) -> None:
+    """By a file, a version's folder, or a model's folder, which means its newest version."""
     repository = ModelRepository(tmp_path)
     for _ in range(11):
         repository.publish("insects", b"model", MANIFEST)
     for named, version in (("insects/3/model.onnx", 3), ("insects/3", 3), ("insects", 11)):
         assert find_model(tmp_path / named) == repository.path("insects", version)
     for named in ("", "birds", "insects/12", "insects/3/model.plan"):
-        with pytest.raises(ModelError, match=r"is neither a model's file nor a folder that holds one"):
+        with pytest.raises(ModelError, match=r"is neither a model file nor a folder with one"):
             find_model(tmp_path / named)
 
 
-def test_the_folder_one_stands_in_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_the_model_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`.` in a model's folder, and `..` in a version's."""
     repository = ModelRepository(tmp_path)
     repository.publish("insects", b"model", MANIFEST)
@@ -197,13 +203,13 @@ def test_the_folder_one_stands_in_is_a_model_too(tmp_path: Path, monkeypatch: py
     assert find_model(Path("..")).samefile(repository.path("insects", 1))
 
 
-def test_what_cannot_be_put_beside_a_version_does_not_unpublish_it(tmp_path: Path) -> None:
-    """The message says that the version is there, and it is."""
+def test_failure_beside_a_version_keeps_it_published(tmp_path: Path) -> None:
+    """The error says that the version is published, and it is."""
     repository = ModelRepository(tmp_path)
     repository.publish("insects", b"model", MANIFEST)
     (tmp_path / "insects/labels.txt").unlink()
     (tmp_path / "insects/labels.txt").mkdir()
-    with pytest.raises(RepositoryError, match="insects version 2 is published, but what lies beside it could not be"):
+    with pytest.raises(RepositoryError, match="insects version 2 is published, but the files beside it could not be"):
         repository.publish("insects", b"model", MANIFEST)
     assert repository.versions("insects") == (1, 2)
 
@@ -213,13 +219,11 @@ def test_what_cannot_be_put_beside_a_version_does_not_unpublish_it(tmp_path: Pat
     [
         (lambda folder: (folder / "2/candidates.json").write_text("[]"), "candidates.json is not the file that was"),
         (lambda folder: (folder / "2/candidates.json").unlink(), "there is no file .*candidates.json"),
-        (lambda folder: (folder / "labels.txt").write_text("bee\nant\n"), "labels.txt does not name the labels of"),
+        (lambda folder: (folder / "labels.txt").write_text("bee\nant\n"), "labels.txt does not have the labels of"),
     ],
 )
-def test_what_lies_beside_a_model_is_checked_too(
-    change: Callable[[Path], object], message: str, tmp_path: Path
-) -> None:
-    """All that the index lists, and for the newest version the labels that Triton would answer with."""
+def test_checks_the_files_beside_a_model(change: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    """Everything that the index lists, and for the newest version the labels that Triton would return."""
     repository = ModelRepository(tmp_path)
     for _ in range(2):
         repository.publish("insects", b"model", MANIFEST, {"candidates.json": b"{}"})
@@ -231,35 +235,35 @@ def test_what_lies_beside_a_model_is_checked_too(
     check_beside(first, MANIFEST.labels)
 
 
-def test_a_file_larger_than_any_model_is_not_read(tmp_path: Path) -> None:
-    """It is refused before memory is taken for it."""
+def test_rejects_files_larger_than_any_model(tmp_path: Path) -> None:
+    """They are refused before they are read."""
     with (tmp_path / "model.onnx").open("wb") as file:
         file.truncate(200 * 2**30)
-    with pytest.raises(ModelError, match="has 214,748,364,800 bytes; at most 2,147,483,648 are read"):
+    with pytest.raises(ModelError, match="has 214,748,364,800 bytes; at most 2,147,483,648 are allowed"):
         read_published(tmp_path / "model.onnx")
 
 
-def test_configuration_follows_the_newest_version(tmp_path: Path) -> None:
-    """The files beside the versions are the newest publication's."""
+def test_configuration_is_that_of_the_newest_version(tmp_path: Path) -> None:
+    """The files beside the versions belong to the version that was published last."""
     repository = ModelRepository(tmp_path)
     repository.publish("insects", b"model", MANIFEST)
     newer = dataclasses.replace(MANIFEST, labels=("ant", "bee", "cicada"), max_batch=8)
     repository.publish("insects", b"model", newer)
     assert (tmp_path / "insects/labels.txt").read_text() == "ant\nbee\ncicada\n"
-    assert (tmp_path / "insects/config.pbtxt").read_text() == config_pbtxt("insects", newer)
+    assert (tmp_path / "insects/config.pbtxt").read_text().endswith(config_pbtxt("insects", newer))
 
 
 @pytest.mark.parametrize("root", ["file", "file/below"])
-def test_unwritable_roots_are_refused(root: str, tmp_path: Path) -> None:
-    """Where the root is or lies below a file, publishing says so and changes nothing."""
+def test_rejects_unwritable_roots(root: str, tmp_path: Path) -> None:
+    """If the root is a file or below one, publishing fails and changes nothing."""
     (tmp_path / "file").write_text("precious")
     with pytest.raises(RepositoryError, match=r"cannot publish insects into .*; nothing was changed"):
         ModelRepository(tmp_path / root).publish("insects", b"model", MANIFEST)
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_file_in_a_models_place_is_refused(tmp_path: Path) -> None:
-    """Where a file bears the model's name, publishing says so and leaves nothing behind."""
+def test_rejects_a_file_in_place_of_a_model(tmp_path: Path) -> None:
+    """If a file has the model's name, publishing fails and leaves no other file."""
     (tmp_path / "insects").write_text("precious")
     with pytest.raises(RepositoryError, match="cannot publish insects into"):
         ModelRepository(tmp_path).publish("insects", b"model", MANIFEST)
@@ -267,8 +271,8 @@ def test_file_in_a_models_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("root", ["absent", "file"])
-def test_missing_repositories_are_named(root: str, tmp_path: Path) -> None:
-    """Listing what is no folder says how one is made."""
+def test_rejects_missing_repositories(root: str, tmp_path: Path) -> None:
+    """The error says how to make one."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(RepositoryError, match=f"{root} is no folder; `unfreeze export` makes a model repository"):
+    with pytest.raises(RepositoryError, match=f"{root} is not a folder; `unfreeze export` makes a model repository"):
         ModelRepository(tmp_path / root).models()

@@ -1,4 +1,4 @@
-"""The seal: whatever is changed in a sealed file is told."""
+"""The seal: any change of a sealed file is detected."""
 
 import hashlib
 
@@ -18,8 +18,8 @@ FILE = (
 )
 
 
-def test_a_seal_is_the_digest_of_the_unsealed_file() -> None:
-    """It stands where the zeros stood, and nothing else changes."""
+def test_seal_is_the_digest_of_the_unsealed_file() -> None:
+    """It replaces the zeros, and nothing else changes."""
     digest = hashlib.sha256(FILE).hexdigest()
     assert sealed(FILE) == FILE.replace(UNSEALED.encode(), digest.encode())
     assert check_seal(sealed(FILE)) == digest
@@ -27,23 +27,23 @@ def test_a_seal_is_the_digest_of_the_unsealed_file() -> None:
 
 @given(place=st.integers(0, len(FILE) - 1), step=st.integers(1, 255))
 @settings(deadline=None)
-def test_any_byte_that_is_changed_is_told(place: int, step: int) -> None:
+def test_detects_any_changed_byte(place: int, step: int) -> None:
     """One byte of the file, of the manifest or of the seal itself, changed to any other."""
     changed = bytearray(sealed(FILE))
     changed[place] = (changed[place] + step) % 256
-    with pytest.raises(ModelError, match=r"is not what was exported: its SHA-256 is|carries no manifest with a seal"):
+    with pytest.raises(ModelError, match=r"is not the file that was exported|has no manifest with a seal"):
         check_seal(bytes(changed))
 
 
 @pytest.mark.parametrize("change", [lambda file: file[:-1], lambda file: file + b" ", lambda file: file + file])
-def test_a_file_that_was_cut_or_lengthened_is_told(change) -> None:  # noqa: ANN001
-    """Truncated, added to, or twice the same."""
+def test_detects_truncated_and_longer_files(change) -> None:  # noqa: ANN001
+    """Cut off, with a byte more, or the same content twice."""
     with pytest.raises(ModelError):
         check_seal(change(sealed(FILE)))
 
 
 @pytest.mark.parametrize("file", [b"", b"no model", b'"sha256": "0123"', FILE])
-def test_what_was_never_sealed_is_refused(file: bytes) -> None:
-    """No seal, a malformed one, or zeros in its place."""
+def test_rejects_files_without_a_seal(file: bytes) -> None:
+    """No seal, a malformed one, or only zeros in its place."""
     with pytest.raises(ModelError):
         check_seal(file)

@@ -1,4 +1,4 @@
-"""Model files that mean harm are refused with a clear error, and nothing outside them is read or written."""
+"""Malicious model files are rejected with a clear error, and no other file is read or written."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
 
 
 def _model(change: Callable[[onnx.ModelProto], None] = lambda _: None, manifest: str | None = None) -> bytes:
-    """Make a sealed model that answers with a constant of its images, and change it."""
+    """Return a sealed model that computes the mean of each image, after a change to its graph."""
     height, width, channels = MANIFEST.preprocess.shape
     weight = numpy_helper.from_array(np.ones((channels, 2), np.float32), "weight")
     nodes = [
@@ -26,17 +26,17 @@ def _model(change: Callable[[onnx.ModelProto], None] = lambda _: None, manifest:
         helper.make_node("MatMul", ["means", "weight"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    taken = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", height, width, channels])
-    given = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
-    graph = helper.make_graph(nodes, "hostile", [taken], [given], [weight])
+    model_input = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", height, width, channels])
+    model_output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "hostile", [model_input], [model_output], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     change(model)
     model.metadata_props.add(key=METADATA_KEY, value=MANIFEST.to_json() if manifest is None else manifest)
     return sealed(model.SerializeToString())
 
 
-def _from_file(location: str) -> Callable[[onnx.ModelProto], None]:
-    """Let the weights be read from another file."""
+def _external_weights(location: str) -> Callable[[onnx.ModelProto], None]:
+    """Store the weights in another file."""
 
     def change(model: onnx.ModelProto) -> None:
         (tensor,) = model.graph.initializer
@@ -48,7 +48,7 @@ def _from_file(location: str) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
-def _of_shape(*dims: int) -> Callable[[onnx.ModelProto], None]:
+def _with_shape(*dims: int) -> Callable[[onnx.ModelProto], None]:
     def change(model: onnx.ModelProto) -> None:
         del model.graph.initializer[0].dims[:]
         model.graph.initializer[0].dims.extend(dims)
@@ -63,47 +63,47 @@ def _with_node(op_type: str, domain: str = "") -> Callable[[onnx.ModelProto], No
     return change
 
 
-def _in_a_circle(model: onnx.ModelProto) -> None:
+def _with_cycle(model: onnx.ModelProto) -> None:
     model.graph.node[1].input[0] = "logits"
 
 
 @pytest.fixture
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a relative path could find something."""
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory in which relative paths to the secret file exist."""
     (tmp_path / "secret.bin").write_bytes(bytes(24))
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside/secret.bin").write_bytes(bytes(24))
     monkeypatch.chdir(tmp_path / "inside")
 
 
-def test_the_same_model_without_harm_is_loaded(tmp_path: Path) -> None:
-    """So that what follows is refused for what it is."""
+def test_loads_the_unchanged_model(tmp_path: Path) -> None:
+    """The models below are rejected because of their change only."""
     path = tmp_path / "model.onnx"
     path.write_bytes(_model())
     with OnnxRuntime(path) as runtime:
         np.testing.assert_allclose(runtime.run(np.zeros((2, *MANIFEST.preprocess.shape), np.uint8)), 0.5)
 
 
-@pytest.mark.usefixtures("_in_a_folder")
+@pytest.mark.usefixtures("_in_folder")
 @pytest.mark.parametrize(
     "change",
     [
-        _from_file("secret.bin"),
-        _from_file("../secret.bin"),
-        _from_file("/etc/passwd"),
-        _from_file("/dev/zero"),
-        _from_file("model.onnx"),
-        _of_shape(2**40, 2),
-        _of_shape(2**62, 2**62),
-        _of_shape(-1, 2),
-        _of_shape(3),
+        _external_weights("secret.bin"),
+        _external_weights("../secret.bin"),
+        _external_weights("/etc/passwd"),
+        _external_weights("/dev/zero"),
+        _external_weights("model.onnx"),
+        _with_shape(2**40, 2),
+        _with_shape(2**62, 2**62),
+        _with_shape(-1, 2),
+        _with_shape(3),
         _with_node("Anything"),
         _with_node("Anything", "evil.example"),
-        _in_a_circle,
+        _with_cycle,
     ],
 )
-def test_hostile_graphs_are_refused(change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
-    """Weights from other files, wherever they are; absurd and wrong shapes; operators that nobody knows; circles."""
+def test_rejects_hostile_graphs(change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+    """External weights, absurd and wrong shapes, unknown operators, and cycles."""
     path = tmp_path / "inside" / "model.onnx"
     path.write_bytes(_model(change))
     before = sorted((tmp_path / "inside").iterdir())
@@ -112,8 +112,8 @@ def test_hostile_graphs_are_refused(change: Callable[[onnx.ModelProto], None], t
     assert sorted((tmp_path / "inside").iterdir()) == before
 
 
-def _too_large_when_run(model: onnx.ModelProto) -> None:
-    """Add a constant of 2^40 numbers to what is multiplied."""
+def _huge_at_run_time(model: onnx.ModelProto) -> None:
+    """Add a constant with 2^40 elements to the logits."""
     value = numpy_helper.from_array(np.zeros(1, np.float32))
     shape = numpy_helper.from_array(np.array([2**38, 4, 2]), "shape")
     model.graph.initializer.append(shape)
@@ -123,10 +123,10 @@ def _too_large_when_run(model: onnx.ModelProto) -> None:
     model.graph.node.insert(5, helper.make_node("Add", ["before", "none"], ["logits"]))
 
 
-def test_a_graph_that_fails_when_it_is_run_says_so(tmp_path: Path) -> None:
-    """In one line, whatever ONNX Runtime raises; it can be asked again."""
+def test_a_graph_that_fails_at_run_time_is_an_error(tmp_path: Path) -> None:
+    """A one-line ModelError, whatever ONNX Runtime raises; the runtime stays usable."""
     path = tmp_path / "model.onnx"
-    path.write_bytes(_model(_too_large_when_run))
+    path.write_bytes(_model(_huge_at_run_time))
     with OnnxRuntime(path) as runtime:
         for _ in range(2):
             with pytest.raises(ModelError, match=r"model\.onnx failed on a batch of 1: .*"):
@@ -144,17 +144,17 @@ def test_a_graph_that_fails_when_it_is_run_says_so(tmp_path: Path) -> None:
         MANIFEST.to_json() + " " * 17 * 2**20,
     ],
 )
-def test_hostile_manifests_are_refused(manifest: str, tmp_path: Path) -> None:
-    """Too deep, too long, of another schema, or with sizes that no image has."""
+def test_rejects_hostile_manifests(manifest: str, tmp_path: Path) -> None:
+    """Too deeply nested, too long, of an unknown schema, or with impossible image sizes."""
     path = tmp_path / "model.onnx"
     path.write_bytes(_model(manifest=manifest))
-    with pytest.raises(ModelError, match=r"model\.onnx has a manifest that cannot be used"):
+    with pytest.raises(ModelError, match=r"model\.onnx has an invalid manifest"):
         OnnxRuntime(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b'"sha256": "' + b"0" * 64 + b'"', os.urandom(1000)])
-def test_what_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
-    """Empty, zeros, a seal alone, noise."""
+def test_rejects_files_that_are_not_models(content: bytes, tmp_path: Path) -> None:
+    """Empty files, zeros, a seal without a model, and random bytes."""
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx"):

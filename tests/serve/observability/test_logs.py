@@ -1,4 +1,4 @@
-"""What a server logs, and the id by which a request's lines are found."""
+"""Log lines and request IDs."""
 
 import io
 import json
@@ -21,20 +21,22 @@ from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.observability.logs import LogOptions, start_logging
 
-MADE = re.compile(r"[0-9a-f]{16}")
+pytestmark = pytest.mark.xdist_group("serve")
+
+GENERATED_ID = re.compile(r"[0-9a-f]{16}")
 PREDICT = "/unfreeze.v1.Classifier/Predict"
 
 
 @pytest.fixture(scope="module")
 def logged(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedServer]:
-    """A server that logs everything."""
+    """A server with log level debug."""
     with logged_server(repository, tmp_path_factory.mktemp("logs") / "log", "--log-level", "debug") as started:
         yield started
 
 
 @pytest.fixture
 def channel(logged: LoggedServer) -> Iterator[grpc.Channel]:
-    """A connection to it."""
+    """A channel to this server."""
     with grpc.insecure_channel(logged.server.target) as connected:
         yield connected
 
@@ -49,9 +51,9 @@ def _predict(channel: grpc.Channel, image: bytes, *metadata: tuple[str, str]) ->
     return call
 
 
-def test_every_line_is_json_with_its_time_level_and_logger(logged: LoggedServer) -> None:
-    """The lines of a start have all fields, times are of today and in UTC, and no request is concerned."""
-    (line,) = logged.wait_for(lambda line: line["message"].startswith("loaded colors version 1"))
+def test_json_lines_have_time_level_message_and_logger(logged: LoggedServer) -> None:
+    """A line of the start has exactly these fields, with the current time in UTC and no request ID."""
+    (line,) = logged.wait_for(lambda line: line["message"].startswith("loaded model colors version 1"))
     assert line.keys() == {"time", "level", "message", "logger"}
     assert (line["level"], line["logger"]) == ("INFO", "unfreeze.serve.models.loading")
     time = datetime.fromisoformat(line["time"])
@@ -59,42 +61,44 @@ def test_every_line_is_json_with_its_time_level_and_logger(logged: LoggedServer)
     assert abs((datetime.now(UTC) - time).total_seconds()) < 600
 
 
-def test_a_callers_id_is_returned_and_logged(logged: LoggedServer, channel: grpc.Channel, images: list[bytes]) -> None:
-    """The id of the metadata is in the answer's and in the one line of the request, beside status and duration."""
+def test_client_request_id_is_returned_and_logged(
+    logged: LoggedServer, channel: grpc.Channel, images: list[bytes]
+) -> None:
+    """The ID in the metadata is returned, and in the request's log line with method, status and duration."""
     assert _returned_id(_predict(channel, images[0], ("x-request-id", "order-17/a"))) == "order-17/a"
     (line,) = logged.wait_for(lambda line: line.get("request_id") == "order-17/a")
     assert (line["level"], line["method"], line["status"]) == ("DEBUG", PREDICT, "OK")
     assert 0 < line["duration_ms"] < 60_000
 
 
-def test_requests_without_an_id_get_one_each(channel: grpc.Channel, images: list[bytes]) -> None:
-    """Two such requests have different ids of 16 digits."""
-    made = {_returned_id(_predict(channel, images[0])) for _ in range(2)}
-    assert len(made) == 2
-    assert all(MADE.fullmatch(one) for one in made)
+def test_generates_an_id_for_each_request_without_one(channel: grpc.Channel, images: list[bytes]) -> None:
+    """Two such requests have different IDs of 16 hexadecimal digits."""
+    generated = {_returned_id(_predict(channel, images[0])) for _ in range(2)}
+    assert len(generated) == 2
+    assert all(GENERATED_ID.fullmatch(one) for one in generated)
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("a b {c}", "a_b__c_"), ("x" * 500, "x" * 128), ('"}, {"level', "______level")]
+    ("sent", "returned"), [("a b {c}", "a_b__c_"), ("x" * 500, "x" * 128), ('"}, {"level', "______level")]
 )
-def test_strange_ids_are_cleaned(channel: grpc.Channel, images: list[bytes], given: str, kept: str) -> None:
-    """What is no letter, digit or mark of an id is replaced, and no id is longer than 128 characters."""
-    assert _returned_id(_predict(channel, images[0], ("x-request-id", given))) == kept
+def test_sanitizes_request_ids(channel: grpc.Channel, images: list[bytes], sent: str, returned: str) -> None:
+    """Disallowed characters are replaced, and IDs are limited to 128 characters."""
+    assert _returned_id(_predict(channel, images[0], ("x-request-id", sent))) == returned
 
 
-def test_a_refusal_is_logged_below_the_default_level(logged: LoggedServer, channel: grpc.Channel) -> None:
-    """A bad image leaves the reason and the request's line, both at debug and under its id, which is returned."""
-    call = _predict(channel, b"no image", ("x-request-id", "refused-1"))
-    assert _returned_id(call) == "refused-1"
-    logged.wait_for(lambda line: line.get("method") == PREDICT and line["request_id"] == "refused-1")
-    reason, request = (line for line in logged.lines() if line.get("request_id") == "refused-1")
-    assert reason["message"].startswith("refused with INVALID_ARGUMENT: image 1 of 1: ")
+def test_failed_request_is_logged_at_debug(logged: LoggedServer, channel: grpc.Channel) -> None:
+    """An invalid image causes one line with the reason and one with the status, both with the request ID."""
+    call = _predict(channel, b"not an image", ("x-request-id", "failed-1"))
+    assert _returned_id(call) == "failed-1"
+    logged.wait_for(lambda line: line.get("method") == PREDICT and line["request_id"] == "failed-1")
+    reason, request = (line for line in logged.lines() if line.get("request_id") == "failed-1")
+    assert reason["message"].startswith("request failed with INVALID_ARGUMENT: image 1 of 1: ")
     assert request["status"] == "INVALID_ARGUMENT"
     assert {reason["level"], request["level"]} == {"DEBUG"}
 
 
-def test_an_id_and_a_hint_to_retry_are_both_returned(repository: Path, images: list[bytes], tmp_path: Path) -> None:
-    """Who finds the queue full is told its id too, and at the default level nothing of requests is logged."""
+def test_errors_return_request_id_and_retry_hint(repository: Path, images: list[bytes], tmp_path: Path) -> None:
+    """With a full queue both are in the trailing metadata, and at the default level no request is logged."""
     arguments = ("--max-queue", "6", "--max-batch", "1", "--max-delay-ms", "0")
     with logged_server(repository, tmp_path / "log", *arguments) as quiet:
         with grpc.insecure_channel(quiet.server.target) as channel:
@@ -104,90 +108,89 @@ def test_an_id_and_a_hint_to_retry_are_both_returned(repository: Path, images: l
             assert {call.code() for call in full} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
             for call in full:
                 trailing = dict(call.trailing_metadata())
-                assert MADE.fullmatch(trailing["x-request-id"])
+                assert GENERATED_ID.fullmatch(trailing["x-request-id"])
                 assert "grpc-retry-pushback-ms" in trailing
         assert quiet.server.terminate() == 0
         assert not any("request_id" in line for line in quiet.lines())
-        assert "draining" in [line["message"] for line in quiet.lines()]
+        assert "draining: finishing accepted requests" in [line["message"] for line in quiet.lines()]
 
 
-def test_the_messages_of_a_stream_keep_their_own_ids(logged: LoggedServer, channel: grpc.Channel) -> None:
-    """Each message's refusal is logged under the id of the protocol, where it has one, else under the stream's."""
-    asked = [oip.ModelInferRequest(model_name="nobody", id=name) for name in ("first", "", "second")]
-    call = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(asked), metadata=(("x-request-id", "stream-5"),))
+def test_stream_messages_are_logged_with_their_own_ids(logged: LoggedServer, channel: grpc.Channel) -> None:
+    """The error of each message is logged with the ID of the message, else with that of the stream."""
+    requests = [oip.ModelInferRequest(model_name="unknown", id=name) for name in ("first", "", "second")]
+    call = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests), metadata=(("x-request-id", "stream-5"),))
     assert len(list(call)) == 3
     assert _returned_id(call) == "stream-5"
-    refused = [
-        line["request_id"] for line in logged.lines() if line["message"].startswith("refused with NOT_FOUND: there is")
-    ]
-    assert refused == ["first", "stream-5", "second"]
+    prefix = "request failed with NOT_FOUND: unknown"
+    failed = [line["request_id"] for line in logged.lines() if line["message"].startswith(prefix)]
+    assert failed == ["first", "stream-5", "second"]
 
 
-def test_the_protocols_own_id_names_a_request(channel: grpc.Channel) -> None:
-    """ModelInfer's `id` is taken where the metadata has none."""
+def test_protocol_id_is_used_as_request_id(channel: grpc.Channel) -> None:
+    """The `id` of ModelInfer is used if the metadata has no ID."""
     stub = GRPCInferenceServiceStub(channel)
-    with pytest.raises(grpc.RpcError) as refused:
-        stub.ModelInfer(oip.ModelInferRequest(model_name="nobody", id="mine"))
-    assert _returned_id(refused.value) == "mine"
+    with pytest.raises(grpc.RpcError) as failed:
+        stub.ModelInfer(oip.ModelInferRequest(model_name="unknown", id="custom-id"))
+    assert _returned_id(failed.value) == "custom-id"
 
 
-def test_nothing_of_an_image_is_logged(logged: LoggedServer, channel: grpc.Channel) -> None:
-    """A text inside an image stands in no line, however much is logged."""
+def test_image_metadata_is_not_logged(logged: LoggedServer, channel: grpc.Channel) -> None:
+    """A text chunk of an image does not appear in the log, even at level debug."""
     info, content = PngImagePlugin.PngInfo(), io.BytesIO()
-    info.add_text("Comment", "whose-house-this-is")
+    info.add_text("Comment", "secret-comment")
     Image.new("RGB", (40, 40)).save(content, "PNG", pnginfo=info)
     for image in (content.getvalue(), content.getvalue()[:-40]):
-        assert b"whose-house-this-is" in image
+        assert b"secret-comment" in image
         _predict(channel, image, ("x-request-id", "private"))
     logged.wait_for(lambda line: line.get("request_id") == "private" and line.get("status") == "INVALID_ARGUMENT")
-    assert "whose-house" not in logged.log.read_text()
+    assert "secret-comment" not in logged.log.read_text()
 
 
 @pytest.fixture
-def restored() -> Iterator[None]:
-    """Logging as it was before."""
-    root, ours = logging.getLogger(), logging.getLogger("unfreeze")
-    before = root.handlers[:], root.level, ours.level
+def restored_logging() -> Iterator[None]:
+    """Restore the logging configuration after the test."""
+    root, package = logging.getLogger(), logging.getLogger("unfreeze")
+    before = root.handlers[:], root.level, package.level
     yield
     root.handlers[:] = before[0]
     root.setLevel(before[1])
-    ours.setLevel(before[2])
+    package.setLevel(before[2])
     logging.captureWarnings(capture=False)
 
 
-def test_a_failure_of_ours_is_an_error_with_its_traceback() -> None:
-    """It is one JSON line at the level error, under the request's id, and the caller is told the status alone."""
-    script = Path(__file__).parents[1] / "failing_session.py"
+def test_unexpected_errors_are_logged_with_their_traceback() -> None:
+    """The log has one JSON line at level error with the request ID; the client gets only the status."""
+    script = Path(__file__).parent / "failing_server.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=60)
     code, details, trailing = json.loads(done.stdout)
-    assert (code, trailing["x-request-id"]) == ("INTERNAL", "unlucky")
-    assert "nobody" not in details
+    assert (code, trailing["x-request-id"]) == ("INTERNAL", "failing-request")
+    assert "division" not in details
     (line,) = map(json.loads, done.stderr.splitlines())
-    assert (line["level"], line["request_id"]) == ("ERROR", "unlucky")
+    assert (line["level"], line["request_id"]) == ("ERROR", "failing-request")
     assert line["exc_info"].startswith("Traceback")
-    assert line["exc_info"].endswith("ZeroDivisionError: nobody thought of this")
+    assert line["exc_info"].endswith("ZeroDivisionError: division in a service")
 
 
-@pytest.mark.usefixtures("restored")
-def test_for_people_an_event_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Line breaks within a message are spaces, so nobody can make a line look like another event."""
+@pytest.mark.usefixtures("restored_logging")
+def test_human_format_writes_one_line_per_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """Line breaks in a message are replaced by spaces, so that a client cannot forge log lines."""
     start_logging(LogOptions())
-    logging.getLogger("unfreeze.serve.models.registry").warning("cannot\n2026-01-01 ERROR all is lost\r%s", "\u2028no")
+    logging.getLogger("unfreeze.serve.models.registry").warning("cannot\n2026-01-01 ERROR forged line\r%s", "\u2028no")
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"\S+ \S+ WARNING cannot 2026-01-01 ERROR all is lost  no", line)
+    assert re.fullmatch(r"\S+ \S+ WARNING cannot 2026-01-01 ERROR forged line  no", line)
 
 
-@pytest.mark.usefixtures("restored")
-def test_other_packages_are_never_logged_below_info(capsys: pytest.CaptureFixture[str]) -> None:
-    """At debug our own lines are shown, Pillow's are not."""
+@pytest.mark.usefixtures("restored_logging")
+def test_other_packages_are_not_logged_below_info(capsys: pytest.CaptureFixture[str]) -> None:
+    """At level debug, debug messages of unfreeze are logged and those of Pillow are not."""
     start_logging(LogOptions(log_level="debug"))
     logging.getLogger("PIL.PngImagePlugin").debug("STREAM of chunks")
-    logging.getLogger("unfreeze.serve.models.registry").debug("ours")
-    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == ["ours"]
+    logging.getLogger("unfreeze.serve.models.registry").debug("own")
+    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == ["own"]
 
 
-def test_the_level_leaves_out_what_is_below(repository: Path, tmp_path: Path) -> None:
-    """At warning a start and an end leave no line."""
+def test_log_level_filters_lines(repository: Path, tmp_path: Path) -> None:
+    """At level warning, start and shutdown log nothing."""
     with logged_server(repository, tmp_path / "log", "--log-level", "warning") as quiet:
         assert quiet.server.terminate() == 0
     assert quiet.lines() == []

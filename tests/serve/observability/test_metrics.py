@@ -1,6 +1,6 @@
-"""What Prometheus is told, by a real server over HTTP."""
+"""Prometheus metrics of a real server, read over HTTP."""
 
-import subprocess
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -10,40 +10,44 @@ import grpc
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.cli import run_cli
 from support.logged import LoggedServer, logged_server
-from support.servers import serve_command
+from support.servers import server_thread
 
 from unfreeze.contract.model.manifest import INPUT
 from unfreeze.protos import open_inference_pb2 as oip
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
+from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.scheduling.statistics import BUCKETS
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-ENCODED, PREPARED = {"model": "colors.encoded", "version": "1"}, {"model": "colors", "version": "1"}
+ENCODED, PREPROCESSED = {"model": "colors.encoded", "version": "1"}, {"model": "colors", "version": "1"}
 
 
 @pytest.fixture(scope="module")
-def told(repository: Path, images: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
-    """The metrics of a server that answered 4 requests of 8 images, and refused 3."""
+def samples(repository: Path, images: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
+    """The metrics of a server after 4 successful requests with 8 images in total, and 3 failed requests."""
     with logged_server(repository, tmp_path_factory.mktemp("metrics") / "log") as logged:
-        _ask(logged, images)
+        _send_requests(logged, images)
         yield _samples(logged.metrics_url())
 
 
-def _ask(logged: LoggedServer, images: list[bytes]) -> None:
+def _send_requests(logged: LoggedServer, images: list[bytes]) -> None:
     with grpc.insecure_channel(logged.server.target) as channel:
         stub = ClassifierStub(channel)
         for count in (1, 2, 3):
             stub.Predict(pb.PredictRequest(images=images[:count]))
-        GRPCInferenceServiceStub(channel).ModelInfer(_prepared(2))
-        for wrong in ([b"no image"], [images[0], b""], []):
+        GRPCInferenceServiceStub(channel).ModelInfer(_preprocessed_request(2))
+        for invalid in ([b"not an image"], [images[0], b""], []):
             with pytest.raises(grpc.RpcError):
-                stub.Predict(pb.PredictRequest(images=wrong))
+                stub.Predict(pb.PredictRequest(images=invalid))
 
 
-def _prepared(count: int) -> oip.ModelInferRequest:
+def _preprocessed_request(count: int) -> oip.ModelInferRequest:
     request = oip.ModelInferRequest(model_name="colors")
     request.inputs.add(name=INPUT, datatype="UINT8", shape=[count, 32, 32, 3])
     request.raw_input_contents.append(np.zeros((count, 32, 32, 3), np.uint8).tobytes())
@@ -51,7 +55,7 @@ def _prepared(count: int) -> oip.ModelInferRequest:
 
 
 def _samples(url: str) -> Samples:
-    with urlopen(url, timeout=10) as response:  # noqa: S310 - our own server
+    with urlopen(url, timeout=10) as response:  # noqa: S310 - a test server
         text = response.read().decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -60,59 +64,68 @@ def _samples(url: str) -> Samples:
     }
 
 
-def _value(told: Samples, name: str, **labels: str) -> float:
-    return told[name, tuple(sorted(labels.items()))]
+def _value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
 
 
-def test_requests_and_images_are_counted_exactly(told: Samples) -> None:
-    """Encoded and prepared images count for models of their own, and what was refused is no success."""
-    for labels, requests, images in ((ENCODED, 3, 6), (PREPARED, 1, 2)):
-        assert _value(told, "nv_inference_request_success", **labels) == requests
-        assert _value(told, "nv_inference_count", **labels) == images
-        assert 1 <= _value(told, "nv_inference_exec_count", **labels) <= images
+def test_counts_requests_and_images(samples: Samples) -> None:
+    """Encoded and preprocessed images are counted separately, and failed requests are not successes."""
+    for labels, requests, images in ((ENCODED, 3, 6), (PREPROCESSED, 1, 2)):
+        assert _value(samples, "nv_inference_request_success", **labels) == requests
+        assert _value(samples, "nv_inference_count", **labels) == images
+        assert 1 <= _value(samples, "nv_inference_exec_count", **labels) <= images
 
 
-def test_failures_are_counted_by_reason(told: Samples) -> None:
-    """Three requests were refused for what was in them, and nothing else failed."""
-    failures = {labels: value for (name, labels), value in told.items() if name == "nv_inference_request_failure"}
+def test_counts_failures_by_reason_and_status(samples: Samples) -> None:
+    """The three invalid requests are counted, and nothing else failed."""
+    failures = {labels: value for (name, labels), value in samples.items() if name == "nv_inference_request_failure"}
     assert failures == {tuple(sorted({**ENCODED, "reason": "InvalidRequestError"}.items())): 3}
-    assert _value(told, "unfreeze_refused", status="INVALID_ARGUMENT") == 3
-    assert _value(told, "unfreeze_refused", status="RESOURCE_EXHAUSTED") == 0
+    assert _value(samples, "unfreeze_request_errors_total", status="INVALID_ARGUMENT") == 3
+    assert _value(samples, "unfreeze_request_errors_total", status="RESOURCE_EXHAUSTED") == 0
 
 
 @pytest.mark.parametrize("stage", ["queue", "decode", "infer", "request"])
-def test_histograms_agree_with_the_counters(told: Samples, stage: str) -> None:
-    """Buckets only grow, the last and the count are all requests, and sums are those of Triton's counters."""
+def test_histograms_agree_with_counters(samples: Samples, stage: str) -> None:
+    """Buckets are cumulative, the last one counts all requests, and sums equal Triton's counters."""
     counter = {"decode": "compute_input", "infer": "compute_infer"}.get(stage, stage)
-    for labels, requests in ((ENCODED, 3), (PREPARED, 1)):
+    for labels, requests in ((ENCODED, 3), (PREPROCESSED, 1)):
         bounds = [*map(str, BUCKETS), "+Inf"]
-        counts = [_value(told, f"unfreeze_{stage}_seconds_bucket", **labels, le=bound) for bound in bounds]
+        counts = [_value(samples, f"unfreeze_{stage}_duration_seconds_bucket", **labels, le=bound) for bound in bounds]
         assert counts == sorted(counts)
-        assert counts[-1] == _value(told, f"unfreeze_{stage}_seconds_count", **labels) == requests
-        seconds = _value(told, f"unfreeze_{stage}_seconds_sum", **labels)
-        assert 1e6 * seconds == pytest.approx(_value(told, f"nv_inference_{counter}_duration_us", **labels))
-    assert _value(told, "unfreeze_request_seconds_sum", **ENCODED) > _value(
-        told, "unfreeze_infer_seconds_sum", **ENCODED
+        assert counts[-1] == _value(samples, f"unfreeze_{stage}_duration_seconds_count", **labels) == requests
+        seconds = _value(samples, f"unfreeze_{stage}_duration_seconds_sum", **labels)
+        assert 1e6 * seconds == pytest.approx(_value(samples, f"nv_inference_{counter}_duration_us", **labels))
+    assert _value(samples, "unfreeze_request_duration_seconds_sum", **ENCODED) > _value(
+        samples, "unfreeze_infer_duration_seconds_sum", **ENCODED
     )
 
 
-def test_what_is_loaded_and_waits_is_told(told: Samples) -> None:
-    """The version is ready, nothing waits any more, and the process tells of itself."""
-    assert _value(told, "unfreeze_model_ready", **PREPARED) == 1
-    assert _value(told, "nv_inference_pending_request_count", **PREPARED) == 0
-    assert _value(told, "process_resident_memory_bytes") > 1e6
+def test_reports_readiness_queue_and_process_metrics(samples: Samples) -> None:
+    """The model is ready, the queue is empty, and the memory of the process is reported."""
+    assert _value(samples, "unfreeze_model_ready", **PREPROCESSED) == 1
+    assert _value(samples, "nv_inference_pending_request_count", **PREPROCESSED) == 0
+    assert _value(samples, "process_resident_memory_bytes") > 1e6
 
 
-def test_a_taken_port_is_an_error_that_says_so(repository: Path, tmp_path: Path) -> None:
-    """A second server with the same port for metrics does not start; without metrics, it does."""
-    with logged_server(repository, tmp_path / "log") as logged:
-        port = logged.metrics_url().rpartition(":")[2].partition("/")[0]
-        command = [*serve_command(repository)[:-1], port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert f"cannot listen for metrics on 127.0.0.1:{port}: Address already in use" in done.stderr
-        assert "choose another --metrics-port" in done.stderr
-        with logged_server(repository, tmp_path / "second", "--no-metrics") as second:
-            assert not any("metrics on" in line["message"] for line in second.lines())
+def test_metrics_endpoint_rejects_post(repository: Path) -> None:
+    """Only GET is allowed."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with server_thread(repository, metrics=True, metrics_port=port):
+        url = f"http://127.0.0.1:{port}/metrics"
+        assert "unfreeze_model_ready" in urlopen(url, timeout=10).read().decode()
         with pytest.raises(HTTPError, match="405"):
-            urlopen(logged.metrics_url(), data=b"a post", timeout=10)  # noqa: S310 - as above
+            urlopen(url, data=b"a post", timeout=10)
+
+
+def test_used_metrics_port_is_an_error(repository: Path) -> None:
+    """A server whose metrics port is in use does not start; with --no-metrics it does."""
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        done = run_cli("serve", "--repository", repository, "--port", 0, "--metrics-port", port)
+        assert (done.returncode, done.stdout) == (1, "")
+        message = " ".join(done.stderr.split())
+        assert f"cannot listen for metrics on 127.0.0.1:{port}: Address already in use" in message
+        assert "change --metrics-port or --metrics-host" in message
+        with server_thread(repository, metrics_port=port) as target, Client(target) as client:
+            assert [model.name for model in client.list_models()] == ["colors"]

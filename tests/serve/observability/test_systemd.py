@@ -1,4 +1,4 @@
-"""What a service manager is told, over its own kind of socket."""
+"""Notifications to systemd, received on a real socket."""
 
 import asyncio
 import os
@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from support.servers import serve_command
 
-from unfreeze.serve.observability.systemd import Notifier
+from unfreeze.serve.observability.systemd import SystemdNotifier
+
+pytestmark = pytest.mark.xdist_group("serve")
 
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
-    """A socket that a manager listens on, and the name that it gives to its services."""
+    """A socket as opened by systemd, and the value of NOTIFY_SOCKET."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@unfreeze-{secrets.token_hex(8)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
@@ -35,60 +37,61 @@ def _received(listening: socket.socket) -> list[str]:
         return received
 
 
-def test_states_arrive_as_one_datagram(manager: tuple[socket.socket, str]) -> None:
-    """Several states are lines of one datagram, on a path and in the abstract namespace."""
+def test_sends_states_in_one_datagram(manager: tuple[socket.socket, str]) -> None:
+    """Several states are lines of one datagram, for a path and for an abstract address."""
     listening, name = manager
-    Notifier({"NOTIFY_SOCKET": name}).tell("READY=1", "STATUS=serving")
+    SystemdNotifier({"NOTIFY_SOCKET": name}).notify("READY=1", "STATUS=serving")
     assert _received(listening) == ["READY=1\nSTATUS=serving"]
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nowhere/at/all"}])
-def test_without_a_manager_nothing_happens(environment: dict[str, str]) -> None:
-    """A server that nobody manages, or whose manager is gone, goes on."""
-    Notifier(environment).tell("READY=1")
+def test_ignores_a_missing_service_manager(environment: dict[str, str]) -> None:
+    """Without NOTIFY_SOCKET, or with a socket that does not exist, notifications do nothing."""
+    SystemdNotifier(environment).notify("READY=1")
 
 
-def test_a_manager_that_does_not_read_holds_nobody(manager: tuple[socket.socket, str]) -> None:
-    """When its socket is full, states are left unsaid."""
-    notifier, started = Notifier({"NOTIFY_SOCKET": manager[1]}), time.monotonic()
+def test_full_socket_does_not_block(manager: tuple[socket.socket, str]) -> None:
+    """If the socket buffer is full, notifications are dropped."""
+    notifier, started = SystemdNotifier({"NOTIFY_SOCKET": manager[1]}), time.monotonic()
     for _ in range(2000):
-        notifier.tell("WATCHDOG=1")
+        notifier.notify("WATCHDOG=1")
     assert time.monotonic() - started < 10
     assert 0 < len(_received(manager[0])) < 2000
 
 
-def test_a_stuck_loop_gives_no_sign_of_life(manager: tuple[socket.socket, str]) -> None:
-    """Signs come twice in a period from the loop itself: while it is blocked, none come."""
+def test_watchdog_pings_stop_while_the_event_loop_is_blocked(manager: tuple[socket.socket, str]) -> None:
+    """Two pings are sent per watchdog timeout, and none while the event loop is blocked."""
     listening, name = manager
 
-    async def live() -> tuple[list[str], list[str]]:
-        async with Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"}).alive():
+    async def run() -> tuple[list[str], list[str]]:
+        async with SystemdNotifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"}).watchdog():
             await asyncio.sleep(0.55)
-            living = _received(listening)
-            time.sleep(0.5)  # noqa: ASYNC251 - that is the point
-            return living, _received(listening)
+            running = _received(listening)
+            time.sleep(0.5)  # noqa: ASYNC251 - blocks the event loop on purpose
+            return running, _received(listening)
 
-    living, stuck = asyncio.run(live())
-    assert set(living) == {"WATCHDOG=1"}
-    assert 3 <= len(living) <= 6
-    assert stuck == []
+    running, blocked = asyncio.run(run())
+    assert set(running) == {"WATCHDOG=1"}
+    assert 3 <= len(running) <= 6
+    assert blocked == []
 
 
 @pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "x"}])
-def test_who_waits_for_no_sign_gets_none(manager: tuple[socket.socket, str], environment: dict[str, str]) -> None:
-    """Nothing is sent where no period is set, or where it is another process's."""
+def test_sends_no_pings_without_a_watchdog(manager: tuple[socket.socket, str], environment: dict[str, str]) -> None:
+    """No pings are sent without a timeout, or if the timeout is for another process."""
     listening, name = manager
 
-    async def live() -> None:
-        async with Notifier({"NOTIFY_SOCKET": name, **environment}).alive():
+    async def run() -> None:
+        async with SystemdNotifier({"NOTIFY_SOCKET": name, **environment}).watchdog():
             await asyncio.sleep(0.15)
 
-    asyncio.run(live())
+    asyncio.run(run())
     assert _received(listening) == []
 
 
-def test_a_server_says_ready_lives_and_says_that_it_stops(manager: tuple[socket.socket, str], repository: Path) -> None:
-    """READY comes when it answers, signs of life around it, and STOPPING after SIGTERM and before its end."""
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
+def test_server_notifies_ready_watchdog_and_stopping(manager: tuple[socket.socket, str], repository: Path) -> None:
+    """READY is sent once the port is open, watchdog pings all the time, and STOPPING after SIGTERM."""
     listening, name = manager
     environment = {**os.environ, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"}
     with subprocess.Popen(serve_command(repository), stdout=subprocess.PIPE, text=True, env=environment) as process:

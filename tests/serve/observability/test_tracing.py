@@ -1,4 +1,4 @@
-"""Traces of requests, as a collector receives them from a real server."""
+"""OpenTelemetry traces of a real server, received by a collector."""
 
 import subprocess
 import sys
@@ -26,31 +26,33 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PREDICT, STREAM = "/unfreeze.v1.Classifier/Predict", "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 class _Collector(TraceServiceServicer):
-    """Keeps what it is sent."""
+    """Stores the spans that it receives."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.services: set[str] = set()
 
-    def Export(  # noqa: N802 - named so in the protocol
+    def Export(  # noqa: N802 - the name in the protocol
         self,
         request: ExportTraceServiceRequest,
         context: grpc.ServicerContext,  # noqa: ARG002
     ) -> ExportTraceServiceResponse:
-        """Take spans."""
-        for of_one in request.resource_spans:
-            attributes = {one.key: one.value.string_value for one in of_one.resource.attributes}
+        """Receive spans."""
+        for resource_spans in request.resource_spans:
+            attributes = {one.key: one.value.string_value for one in resource_spans.resource.attributes}
             self.services.add(attributes["service.name"])
-            self.spans += [span for scope in of_one.scope_spans for span in scope.spans]
+            self.spans += [span for scope in resource_spans.scope_spans for span in scope.spans]
         return ExportTraceServiceResponse()
 
     def wait_for(self, name: str) -> list[Span]:
-        """Give the spans of a name, as soon as there is one."""
+        """Wait until there is a span of this name; returns all of them."""
         until = time.monotonic() + 20
         while not (found := [span for span in self.spans if span.name == name]):
             assert time.monotonic() < until, [span.name for span in self.spans]
@@ -65,14 +67,14 @@ def _traced(repository: Path, log: Path, **environment: str) -> Iterator[tuple[L
     add_TraceServiceServicer_to_server(collector, receiving)
     port = receiving.add_insecure_port("127.0.0.1:0")
     receiving.start()
-    where = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_EXPORTER_OTLP_INSECURE": "true"}
-    with logged_server(repository, log, "--tracing", **where, **environment) as logged:
+    exporter = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_EXPORTER_OTLP_INSECURE": "true"}
+    with logged_server(repository, log, "--tracing", **exporter, **environment) as logged:
         yield logged, collector
     receiving.stop(0).wait()
 
 
-def test_requests_become_spans_below_their_callers(repository: Path, images: list[bytes], tmp_path: Path) -> None:
-    """A span has the caller's trace and parent, the method, how it ended, and the service's name; streams have one."""
+def test_request_spans_are_children_of_the_clients_span(repository: Path, images: list[bytes], tmp_path: Path) -> None:
+    """Each unary call and each stream has one span with parent, method, status and service name."""
     with _traced(repository, tmp_path / "log", OTEL_BSP_SCHEDULE_DELAY="100") as (logged, collector):
         with grpc.insecure_channel(logged.server.target) as channel:
             stub, metadata = ClassifierStub(channel), (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
@@ -84,50 +86,50 @@ def test_requests_become_spans_below_their_callers(repository: Path, images: lis
             attributes = {one.key: one.value for one in span.attributes}
             assert attributes["rpc.method"].string_value == "Predict"
             assert attributes["rpc.grpc.status_code"].int_value == 0
-            asked = [oip.ModelInferRequest(model_name="nobody")] * 2
-            assert len(list(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(asked)))) == 2
+            requests = [oip.ModelInferRequest(model_name="unknown")] * 2
+            assert len(list(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests)))) == 2
             assert len(collector.wait_for(STREAM)) == 1
         assert collector.services == {"unfreeze"}
 
 
-def test_the_last_spans_are_sent_before_the_end(repository: Path, tmp_path: Path) -> None:
-    """A refused request's span has its status, and arrives although the next batch was due in an hour."""
-    environment = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_SERVICE_NAME": "mine"}
+def test_remaining_spans_are_exported_at_shutdown(repository: Path, tmp_path: Path) -> None:
+    """The span of a failed request has its status, and is exported although the next export is in an hour."""
+    environment = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_SERVICE_NAME": "custom-name"}
     with _traced(repository, tmp_path / "log", **environment) as (logged, collector):
-        with grpc.insecure_channel(logged.server.target) as channel, pytest.raises(grpc.RpcError) as refused:
-            ClassifierStub(channel).Predict(pb.PredictRequest(images=[b"no image"]))
-        assert "x-request-id" in dict(refused.value.trailing_metadata())
+        with grpc.insecure_channel(logged.server.target) as channel, pytest.raises(grpc.RpcError) as failed:
+            ClassifierStub(channel).Predict(pb.PredictRequest(images=[b"not an image"]))
+        assert "x-request-id" in dict(failed.value.trailing_metadata())
         assert collector.spans == []
         assert logged.server.terminate() == 0
         (span,) = collector.spans
         attributes = {one.key: one.value for one in span.attributes}
         assert attributes["rpc.grpc.status_code"].int_value == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-        assert collector.services == {"mine"}
+        assert collector.services == {"custom-name"}
 
 
-def test_without_the_extra_it_is_named(repository: Path) -> None:
-    """Where OpenTelemetry is not installed, `--tracing` ends with 1 and says what to install."""
+def test_missing_opentelemetry_is_an_error(repository: Path) -> None:
+    """Without OpenTelemetry, `--tracing` exits with code 1 and the extra to install."""
     command = ["unfreeze", "serve", "--repository", str(repository), "--port", "0", "--no-metrics", "--tracing"]
     script = f"""
 import sys
-class Nothing:
+class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition('.')[0] == 'opentelemetry':
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Nothing())
+sys.meta_path.insert(0, Blocker())
 sys.argv = {command!r}
 from unfreeze.command import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "--tracing needs OpenTelemetry" in done.stderr
+    assert "--tracing requires OpenTelemetry" in done.stderr
     assert "pip install 'unfreeze[tracing]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_without_tracing_loads_none_of_it() -> None:
-    """`import unfreeze.serve.server` loads no OpenTelemetry."""
+def test_opentelemetry_is_imported_only_for_tracing() -> None:
+    """`import unfreeze.serve.server` does not import OpenTelemetry."""
     script = "import unfreeze.serve.server, sys; print(any(name.startswith('opentelemetry') for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -1,8 +1,9 @@
-"""`unfreeze.v1.Classifier`, our own client, and the same answers in this process."""
+"""`unfreeze.v1.Classifier`, called with our client, compared with in-process inference."""
 
 import asyncio
 import io
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.images import draw_image, encode
-from support.servers import RunningServer
+from support.servers import server_thread
 
 from unfreeze.contract.errors import DrainingError, ImageError, InvalidRequestError, ModelError, UnknownModelError
 from unfreeze.export.run import Published
@@ -19,87 +20,93 @@ from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.client.local import LocalClassifier
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 
 @pytest.fixture(scope="module")
-def client(server: RunningServer) -> Client:
-    """Our own client."""
-    with Client(server.target) as connected:
+def client(target: str) -> Iterator[Client]:
+    """A client of the shared server."""
+    with Client(target) as connected:
         yield connected
 
 
-def test_server_and_file_give_the_same_predictions(
+def test_server_and_local_model_return_the_same_predictions(
     client: Client, published: Published, images: list[bytes], tmp_path: Path
 ) -> None:
-    """Bytes and files, by the server and in this process: the same labels, scores and order."""
+    """Encoded images and files, by server and in-process: the same labels, scores and order."""
     files = [tmp_path / f"{number}.bin" for number in range(len(images))]
     for file, image in zip(files, images, strict=True):
         file.write_bytes(image)
     with LocalClassifier(published.path) as local:
-        expected = local.predict(images, top=3)
-        assert local.predict(files, top=3) == expected
+        expected = local.predict(images, top_k=3)
+        assert local.predict(files, top_k=3) == expected
         assert local.predict([]) == []
-    for asked in (images, files, [str(file) for file in files]):
-        served = client.predict(asked, model="colors", top=3)
+    for sources in (images, files, [str(file) for file in files]):
+        served = client.predict(sources, model="colors", top_k=3)
         for one, other in zip(served, expected, strict=True):
             assert [(item.label, item.index) for item in one] == [(item.label, item.index) for item in other]
             np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-5)
     assert client.predict([]) == []
-    assert {answer[0].label for answer in expected} > {expected[0][0].label}, "all images got one label"
+    assert len({predictions[0].label for predictions in expected}) > 1, "all images have the same label"
 
 
-def test_top_is_bounded_by_the_labels(client: Client, images: list[bytes]) -> None:
-    """Asking for more labels than there are gives all of them, and their scores add up to one."""
-    (answer,) = client.predict(images[:1], top=50)
-    assert sorted(item.label for item in answer) == ["blue", "green", "red"]
-    assert sum(item.score for item in answer) == pytest.approx(1, abs=1e-5)
-    assert [item.score for item in answer] == sorted((item.score for item in answer), reverse=True)
+def test_top_k_is_limited_to_the_number_of_labels(client: Client, images: list[bytes]) -> None:
+    """A larger `top_k` returns all labels, and their scores sum to 1."""
+    (predictions,) = client.predict(images[:1], top_k=50)
+    assert sorted(one.label for one in predictions) == ["blue", "green", "red"]
+    scores = [one.score for one in predictions]
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
+    assert scores == sorted(scores, reverse=True)
 
 
-def test_many_images_go_in_several_requests_and_keep_their_order(client: Client, images: list[bytes]) -> None:
-    """More images than a request takes come back in their order."""
-    assert client.predict(images * 9, top=1) == client.predict(images, top=1) * 9
+def test_many_images_are_sent_in_several_requests_in_order(client: Client, images: list[bytes]) -> None:
+    """Results of more images than fit into one request are in the order of the images."""
+    assert client.predict(images * 9, top_k=1) == client.predict(images, top_k=1) * 9
 
 
-def test_the_clients_errors_are_ours(client: Client, images: list[bytes], tmp_path: Path) -> None:
-    """What a server refuses arrives as the error that it raised there, with its words."""
-    with pytest.raises(InvalidRequestError, match=r"image 2 of 3: .*no image"):
+def test_server_errors_are_raised_as_our_error_classes(client: Client, images: list[bytes], tmp_path: Path) -> None:
+    """An error of the server is raised by the client with the same class and message."""
+    with pytest.raises(InvalidRequestError, match=r"image 2 of 3: .*not an image"):
         client.predict([images[0], b"not an image", images[1]])
-    with pytest.raises(UnknownModelError, match="there is no model 'nobody'; there are: colors"):
-        client.predict(images[:1], model="nobody")
-    with pytest.raises(UnknownModelError, match="has version 1 loaded, not '7'"):
+    with pytest.raises(UnknownModelError, match="unknown model 'unknown'; loaded models: colors"):
+        client.predict(images[:1], model="unknown")
+    with pytest.raises(UnknownModelError, match="unknown version '7' of model colors; loaded versions: 1"):
         client.predict(images[:1], version="7")
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
     (tmp_path / "good.jpg").write_bytes(images[0])
     with pytest.raises(InvalidRequestError, match=r"bad\.jpg: image 1 of 9: "):
         client.predict([*[tmp_path / "good.jpg"] * 32, tmp_path / "bad.jpg", *[tmp_path / "good.jpg"] * 8])
-    for top in (0, -1, 5_000_000_000):
-        with pytest.raises(InvalidRequestError, match=r"top (goes from|is at least) 1"):
-            client.predict(images[:1], top=top)
-    with pytest.raises(ImageError, match=r"missing\.jpg cannot be read: No such file"):
+    for top_k in (0, -1, 5_000_000_000):
+        with pytest.raises(InvalidRequestError, match=r"top_k must be between 1 and"):
+            client.predict(images[:1], top_k=top_k)
+    with pytest.raises(ImageError, match=r"cannot read .*missing\.jpg: No such file"):
         client.predict([tmp_path / "missing.jpg"])
-    with Client("127.0.0.1:1") as nobody, pytest.raises(DrainingError, match=r"no server answers at 127\.0\.0\.1:1"):
-        nobody.predict(images[:1])
+    with (
+        Client("127.0.0.1:1") as other,
+        pytest.raises(DrainingError, match=r"cannot connect to a server at 127\.0\.0\.1:1"),
+    ):
+        other.predict(images[:1])
 
 
-def test_an_empty_request_is_refused(server: RunningServer) -> None:
-    """A request without images is INVALID_ARGUMENT."""
-    with grpc.insecure_channel(server.target) as channel, pytest.raises(grpc.RpcError) as refused:
+def test_rejects_request_without_images(target: str) -> None:
+    """A request without images fails with INVALID_ARGUMENT."""
+    with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as failed:
         ClassifierStub(channel).Predict(pb.PredictRequest(model="colors"))
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "holds no image" in refused.value.details()
+    assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "the request has no images" in failed.value.details()
 
 
-def test_a_closed_file_says_so(published: Published, images: list[bytes]) -> None:
-    """Closing twice does no harm, and asking afterwards is an error of ours."""
+def test_closed_local_classifier_raises(published: Published, images: list[bytes]) -> None:
+    """`close` may be called twice; `predict` then raises a ModelError."""
     local = LocalClassifier(published.path)
     local.close()
     local.close()
-    with pytest.raises(ModelError, match="was closed"):
+    with pytest.raises(ModelError, match="is closed"):
         local.predict(images[:1])
 
 
 def _bomb() -> bytes:
-    """An image of 400 million pixels in some 50 kB."""
+    """Encode an image of 400 million pixels in about 50 kB."""
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG", compress_level=9)
     return file.getvalue()
@@ -120,7 +127,7 @@ GOOD = [
 ]
 BAD = [
     (b"", "the image is empty"),
-    (b"hello, I am no image", "no image"),
+    (b"hello, I am not an image", "image"),
     (GOOD[0][1][:-40], "truncated"),
     (GOOD[1][1][:-200], "truncated"),
     (_bomb(), "pixels"),
@@ -129,16 +136,21 @@ BAD = [
 ]
 
 
-@pytest.mark.slow
-def test_a_crowd_of_good_and_bad_callers_is_answered_one_by_one(server: RunningServer, published: Published) -> None:
-    """200 clients at once: each good image gets its own answer, each bad one its own reason, and the server lives."""
+@pytest.mark.parametrize("clients", [40, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.exhaustive])])
+def test_concurrent_valid_and_invalid_requests_are_independent(
+    repository: Path, published: Published, clients: int
+) -> None:
+    """Of many concurrent clients, each valid image gets its own result and each invalid one its own error."""
     with LocalClassifier(published.path) as local:
         expected = local.probabilities([data for _, data in GOOD])
-    outcomes = asyncio.run(_crowd(server.target, clients=200, calls=5))
-    assert len(outcomes) == 200 * 5
-    assert {good for good, _, _ in outcomes} == {True, False}
-    for good, index, outcome in outcomes:
-        if good:
+    with server_thread(repository) as target:
+        outcomes = asyncio.run(_send_concurrently(target, clients=clients, calls=5))
+        with Client(target) as client:
+            assert len(client.predict([GOOD[0][1]])) == 1
+    assert len(outcomes) == clients * 5
+    assert {valid for valid, _, _ in outcomes} == {True, False}
+    for valid, index, outcome in outcomes:
+        if valid:
             scores = sorted((one.index, one.score) for one in outcome.predictions[0].labels)
             np.testing.assert_allclose([score for _, score in scores], expected[index], atol=1e-5)
         else:
@@ -146,30 +158,27 @@ def test_a_crowd_of_good_and_bad_callers_is_answered_one_by_one(server: RunningS
             assert code == grpc.StatusCode.INVALID_ARGUMENT, details
             assert details.startswith("image 1 of 1: ")
             assert BAD[index][1] in details
-    assert server.process.poll() is None
-    with Client(server.target) as client:
-        assert len(client.predict([GOOD[0][1]])) == 1
 
 
-async def _crowd(target: str, clients: int, calls: int) -> list[tuple[bool, int, object]]:
-    """Every client has a connection of its own and asks one thing after the other, good or bad by chance."""
+async def _send_concurrently(target: str, clients: int, calls: int) -> list[tuple[bool, int, object]]:
+    """Each client has its own connection and sends requests one after the other, valid or invalid at random."""
     start = asyncio.Event()
 
     async def client(number: int) -> list[tuple[bool, int, object]]:
-        chance, outcomes = random.Random(number), []  # noqa: S311 - no secret
+        rng, outcomes = random.Random(number), []  # noqa: S311 - not a secret
         options = [("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(target, options=options) as channel:
             await channel.channel_ready()
             await start.wait()
             for _ in range(calls):
-                good = chance.random() < 0.6
-                index = chance.randrange(len(GOOD if good else BAD))
-                request = pb.PredictRequest(images=[(GOOD[index][1]) if good else BAD[index][0]], top=3)
+                valid = rng.random() < 0.6
+                index = rng.randrange(len(GOOD if valid else BAD))
+                request = pb.PredictRequest(images=[(GOOD[index][1]) if valid else BAD[index][0]], top_k=3)
                 try:
                     outcome = await ClassifierStub(channel).Predict(request, timeout=60)
                 except grpc.aio.AioRpcError as error:
                     outcome = (error.code(), error.details())
-                outcomes.append((good, index, outcome))
+                outcomes.append((valid, index, outcome))
         return outcomes
 
     tasks = [asyncio.create_task(client(number)) for number in range(clients)]

@@ -1,17 +1,16 @@
-"""The Open Inference Protocol, asked by NVIDIA's own client and by hand."""
+"""The Open Inference Protocol, used with tritonclient and with the generated stub."""
 
 import json
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from support.servers import RunningServer
 
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.export.run import Published
@@ -19,76 +18,78 @@ from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.serve.client.local import LocalClassifier
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 
 @pytest.fixture(scope="module")
-def stub(server: RunningServer) -> GRPCInferenceServiceStub:
-    """Our own generated client."""
-    with grpc.insecure_channel(server.target) as channel:
+def stub(target: str) -> Iterator[GRPCInferenceServiceStub]:
+    """The generated stub, connected to the shared server."""
+    with grpc.insecure_channel(target) as channel:
         yield GRPCInferenceServiceStub(channel)
 
 
 @pytest.fixture(scope="module")
 def expected(published: Published, images: list[bytes]) -> np.ndarray:
-    """What the model gives in this process."""
+    """The probabilities computed in-process."""
     with LocalClassifier(published.path) as local:
         return local.probabilities(images)
 
 
-def test_unmodified_tritonclient_gets_the_same_answers(
-    server: RunningServer, published: Published, images: list[bytes], expected: np.ndarray, tmp_path: Path
+def test_tritonclient_gets_the_same_probabilities(
+    target: str, published: Published, images: list[bytes], expected: np.ndarray, tmp_path: Path
 ) -> None:
-    """tritonclient, in a process of its own, reads metadata and configuration and gets the in-process answers."""
+    """Unmodified tritonclient, in a process without unfreeze, reads the metadata and gets the in-process results."""
     files = [tmp_path / str(number) for number in range(len(images))]
     for file, image in zip(files, images, strict=True):
         file.write_bytes(image)
-    script = Path(__file__).parents[1] / "triton_session.py"
+    script = Path(__file__).parent / "triton_session.py"
     done = subprocess.run(
-        [sys.executable, script, server.target, "colors", *files], capture_output=True, text=True, check=True
+        [sys.executable, script, target, "colors", *files], capture_output=True, text=True, check=True
     )
-    answers = json.loads(done.stdout)
-    assert (answers["live"], answers["ready"], answers["model_ready"], answers["nobody_ready"]) == (True,) * 3 + (
+    results = json.loads(done.stdout)
+    assert (results["live"], results["ready"], results["model_ready"], results["unknown_ready"]) == (True,) * 3 + (
         False,
     )
-    assert answers["server"]["name"] == "unfreeze"
-    assert answers["colors"]["metadata"]["inputs"] == [
+    assert results["server"]["name"] == "unfreeze"
+    assert results["colors"]["metadata"]["inputs"] == [
         {"name": "pixels", "datatype": "UINT8", "shape": ["-1", "32", "32", "3"]}
     ]
-    assert answers["colors.encoded"]["metadata"]["inputs"] == [
+    assert results["colors.encoded"]["metadata"]["inputs"] == [
         {"name": "image", "datatype": "BYTES", "shape": ["-1", "1"]}
     ]
     for name in ("colors", "colors.encoded"):
-        assert answers[name]["metadata"]["outputs"] == [
+        assert results[name]["metadata"]["outputs"] == [
             {"name": "probabilities", "datatype": "FP32", "shape": ["-1", "3"]}
         ]
-        assert answers[name]["config"]["max_batch_size"] == published.manifest.max_batch
-    np.testing.assert_allclose(answers["encoded 1"], expected, atol=1e-5)
-    np.testing.assert_allclose(answers["encoded 2"], expected, atol=1e-5)
-    assert answers["id"] == "seven"
+        assert results[name]["config"]["max_batch_size"] == published.manifest.max_batch
+    np.testing.assert_allclose(results["encoded 1"], expected, atol=1e-5)
+    np.testing.assert_allclose(results["encoded 2"], expected, atol=1e-5)
+    assert results["id"] == "seven"
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     with LocalClassifier(published.path) as local:
-        np.testing.assert_allclose(answers["pixels"], local._runtime.run(pixels), atol=1e-5)
-    assert answers["refused"][0] == "StatusCode.NOT_FOUND"
-    assert "there is no model 'nobody'; there are: colors" in answers["refused"][1]
+        np.testing.assert_allclose(results["pixels"], local._runtime.run(pixels), atol=1e-5)
+    assert results["error"][0] == "StatusCode.NOT_FOUND"
+    assert "unknown model 'unknown'; loaded models: colors" in results["error"][1]
 
 
-def test_config_equals_the_folders_config_pbtxt(stub: GRPCInferenceServiceStub, published: Published) -> None:
-    """ModelConfig says what Triton reads from the repository, in its own schema, but for how Triton is to start it."""
+def test_model_config_equals_config_pbtxt(stub: GRPCInferenceServiceStub, published: Published) -> None:
+    """ModelConfig returns what Triton reads from the repository, except for Triton's instance and warm-up settings."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
     served = stub.ModelConfig(pb.ModelConfigRequest(name="colors")).config
-    ours = model_config_pb2.ModelConfig.FromString(served.SerializeToString())
-    ours.ClearField("platform")
+    converted = model_config_pb2.ModelConfig.FromString(served.SerializeToString())
+    converted.ClearField("platform")
     written = text_format.Parse(
         (published.path.parents[1] / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     written.ClearField("instance_group")
     written.ClearField("model_warmup")
-    assert ours == written
+    assert converted == written
 
 
-def test_our_messages_and_tritonclients_live_in_one_process() -> None:
-    """Importing both, in either order, does not clash in protobuf's pool, and both still speak."""
+def test_messages_coexist_with_those_of_tritonclient() -> None:
+    """Both can be imported in one process, in either order, and are compatible."""
     ours, theirs = "from unfreeze.protos import open_inference_pb2_grpc", "import tritonclient.grpc"
     use = (
         "from unfreeze.protos import open_inference_pb2 as a; from tritonclient.grpc import service_pb2 as b; "
@@ -112,16 +113,16 @@ def _encoded_request(images: list[bytes]) -> pb.ModelInferRequest:
     return request
 
 
-def _answer(response: pb.ModelInferResponse) -> np.ndarray:
+def _probabilities(response: pb.ModelInferResponse) -> np.ndarray:
     assert [output.name for output in response.outputs] == ["probabilities"]
     assert not response.outputs[0].HasField("contents")
     return np.frombuffer(response.raw_output_contents[0], "<f4").reshape(response.outputs[0].shape)
 
 
-def test_raw_and_typed_contents_give_the_same_answer(
+def test_raw_and_typed_contents_give_the_same_result(
     stub: GRPCInferenceServiceStub, published: Published, images: list[bytes], expected: np.ndarray
 ) -> None:
-    """Pixels and encoded images, raw and typed, all give the in-process answer, always in raw contents."""
+    """Pixels and encoded images, raw and typed, all give the in-process result, always in raw contents."""
     pixels = np.stack([prepare(image, published.manifest.preprocess) for image in images])
     typed_pixels = _pixels_request(pixels)
     typed_pixels.inputs[0].contents.uint_contents.extend(pixels.ravel().tolist())
@@ -129,16 +130,18 @@ def test_raw_and_typed_contents_give_the_same_answer(
     typed_encoded.inputs[0].contents.bytes_contents.extend(images)
     del typed_pixels.raw_input_contents[:], typed_encoded.raw_input_contents[:]
     for request in (_pixels_request(pixels), typed_pixels, _encoded_request(images), typed_encoded):
-        np.testing.assert_allclose(_answer(stub.ModelInfer(request)), expected, atol=1e-5)
+        np.testing.assert_allclose(_probabilities(stub.ModelInfer(request)), expected, atol=1e-5)
 
 
-def test_more_images_than_a_batch_holds_are_answered_in_order(
+def test_requests_larger_than_a_batch_are_split(
     stub: GRPCInferenceServiceStub, published: Published, images: list[bytes], expected: np.ndarray
 ) -> None:
-    """A request of more images than the largest batch is split and put together again."""
+    """A request with more images than the maximum batch size returns all results in order."""
     many = images * 12
     assert len(many) > published.manifest.max_batch
-    np.testing.assert_allclose(_answer(stub.ModelInfer(_encoded_request(many))), np.tile(expected, (12, 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        _probabilities(stub.ModelInfer(_encoded_request(many))), np.tile(expected, (12, 1)), atol=1e-5
+    )
 
 
 BLANK = np.zeros((1, 32, 32, 3), np.uint8)
@@ -159,91 +162,97 @@ def _set(path: str, value: object) -> Change:
 
 
 INVALID = [
-    (_set("input.name", "image"), "takes one input, 'pixels', found ['image']"),
-    (_set("input.datatype", "FP32"), "pixels is of type UINT8, found 'FP32'"),
-    (_set("input.shape", [1, 3, 32, 32]), "pixels has the shape [N, 32, 32, 3], found [1, 3, 32, 32]"),
-    (_set("input.shape", [32, 32, 3]), "found [32, 32, 3]"),
-    (_set("input.shape", [0, 32, 32, 3]), "found [0, 32, 32, 3]"),
-    (_set("input.shape", [-1, 32, 32, 3]), "found [-1, 32, 32, 3]"),
-    (_set("input.shape", [1000, 32, 32, 3]), "holds 3,072 bytes; its shape asks for 3,072,000"),
-    (_set("input.shape", [2**40, 32, 32, 3]), "the request holds 1,099,511,627,776 images; no more than 1,024 may"),
-    (_set("raw_input_contents", [b"short"]), "pixels holds 5 bytes; its shape asks for 3,072"),
-    (_set("raw_input_contents", []), "pixels holds 0 uint_contents"),
-    (_set("raw_input_contents", [b"", b""]), "found 2 raw entries"),
-    (lambda request: request.inputs[0].contents.uint_contents.append(1), "either raw, one entry per input, or typed"),
-    (lambda request: request.inputs.add(name="more"), "takes one input"),
-    (lambda request: request.outputs.add(name="logits"), "the one output is 'probabilities', found 'logits'"),
+    (_set("input.name", "image"), "expects one input named 'pixels', got ['image']"),
+    (_set("input.datatype", "FP32"), "input 'pixels' must have datatype UINT8, got 'FP32'"),
+    (_set("input.shape", [1, 3, 32, 32]), "input 'pixels' must have shape [N, 32, 32, 3], got [1, 3, 32, 32]"),
+    (_set("input.shape", [32, 32, 3]), "got [32, 32, 3]"),
+    (_set("input.shape", [0, 32, 32, 3]), "got [0, 32, 32, 3]"),
+    (_set("input.shape", [-1, 32, 32, 3]), "got [-1, 32, 32, 3]"),
+    (_set("input.shape", [1000, 32, 32, 3]), "has 3,072 bytes, but its shape requires 3,072,000"),
+    (_set("input.shape", [2**40, 32, 32, 3]), "the request has 1,099,511,627,776 images, but at most 1,024 may"),
+    (_set("raw_input_contents", [b"short"]), "input 'pixels' has 5 bytes, but its shape requires 3,072"),
+    (_set("raw_input_contents", []), "input 'pixels' has 0 uint_contents"),
+    (_set("raw_input_contents", [b"", b""]), "got 2 raw entries"),
+    (
+        lambda request: request.inputs[0].contents.uint_contents.append(1),
+        "either raw, with one entry per input, or typed",
+    ),
+    (lambda request: request.inputs.add(name="more"), "expects one input"),
+    (
+        lambda request: request.outputs.add(name="logits"),
+        "the output of the model is 'probabilities'; 'logits' was requested",
+    ),
     (
         lambda request: request.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "x"),
-        "no shared",
+        "shared memory is not supported",
     ),
-    (_set("model_name", ""), "names no model"),
+    (_set("model_name", ""), "the request has no model name"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), INVALID, ids=[message[:40] for _, message in INVALID])
-def test_wrong_requests_are_invalid_and_say_why(change: Change, message: str, stub: GRPCInferenceServiceStub) -> None:
-    """Each way to get a request wrong is INVALID_ARGUMENT with what was found and expected."""
+def test_rejects_invalid_requests(change: Change, message: str, stub: GRPCInferenceServiceStub) -> None:
+    """Each invalid request fails with INVALID_ARGUMENT and a message with the found and the expected value."""
     request = _pixels_request(BLANK)
     change(request)
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as failed:
         stub.ModelInfer(request)
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert message in refused.value.details()
+    assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in failed.value.details()
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\x05\0\0\0abc", "element 1 of image does not end within the contents"),
-        (b"\x03", "element 1 of image does not end within the contents"),
-        (b"\xff\xff\xff\xffabc", "element 1 of image does not end within the contents"),
-        (b"", "image holds 0 elements; its shape asks for 1"),
-        (b"\0\0\0\0\0\0\0\0", "image holds 2 elements; its shape asks for 1"),
+        (b"\x05\0\0\0abc", "element 1 of input 'image' is truncated"),
+        (b"\x03", "element 1 of input 'image' is truncated"),
+        (b"\xff\xff\xff\xffabc", "element 1 of input 'image' is truncated"),
+        (b"", "input 'image' has 0 elements, but its shape requires 1"),
+        (b"\0\0\0\0\0\0\0\0", "input 'image' has 2 elements, but its shape requires 1"),
         (b"\0\0\0\0", "image 1 of 1: the image is empty"),
     ],
 )
-def test_wrong_elements_are_invalid_and_say_why(raw: bytes, message: str, stub: GRPCInferenceServiceStub) -> None:
-    """BYTES contents that do not add up are INVALID_ARGUMENT, whatever their lengths claim."""
+def test_rejects_invalid_bytes_elements(raw: bytes, message: str, stub: GRPCInferenceServiceStub) -> None:
+    """BYTES contents with inconsistent lengths fail with INVALID_ARGUMENT."""
     request = _encoded_request([b"x"])
     request.raw_input_contents[0] = raw
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as failed:
         stub.ModelInfer(request)
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert message in refused.value.details()
+    assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in failed.value.details()
 
 
 @pytest.mark.parametrize("call", ["ModelMetadata", "ModelConfig"])
-@pytest.mark.parametrize(("name", "version"), [("nobody", ""), ("nobody.encoded", ""), ("colors", "9"), ("../x", "")])
+@pytest.mark.parametrize(("name", "version"), [("unknown", ""), ("unknown.encoded", ""), ("colors", "9"), ("../x", "")])
 def test_unknown_models_and_versions_are_not_found(
     call: str, name: str, version: str, stub: GRPCInferenceServiceStub
 ) -> None:
-    """Asking for what is not there is NOT_FOUND."""
-    with pytest.raises(grpc.RpcError) as refused:
+    """Metadata and configuration of an unknown model or version fail with NOT_FOUND."""
+    with pytest.raises(grpc.RpcError) as failed:
         getattr(stub, call)(getattr(pb, f"{call}Request")(name=name, version=version))
-    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert failed.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_request_of_countless_empty_elements_holds_nobody_up(stub: GRPCInferenceServiceStub) -> None:
-    """Fifteen million empty elements where one is announced: refused at once, and others are answered meanwhile."""
+def test_many_empty_elements_do_not_block_other_requests(stub: GRPCInferenceServiceStub) -> None:
+    """A request with fifteen million elements instead of one is rejected while other requests are served."""
     request = _encoded_request([b"x"])
     request.raw_input_contents[0] = bytes(60 * 2**20)
-    refused = stub.ModelInfer.future(request)
-    while not refused.done():
+    call = stub.ModelInfer.future(request)
+    while not call.done():
         started = time.monotonic()
         assert stub.ServerLive(pb.ServerLiveRequest()).live
         assert time.monotonic() - started < 2
-    assert "image holds 2 elements; its shape asks for 1" in refused.exception().details()
+    assert "input 'image' has 2 elements, but its shape requires 1" in call.exception().details()
 
 
-def test_the_suffix_alone_is_no_model(stub: GRPCInferenceServiceStub) -> None:
-    """The name ".encoded" does not stand for the only model."""
+def test_suffix_alone_is_not_a_model_name(stub: GRPCInferenceServiceStub) -> None:
+    """The name `.encoded` does not refer to the only model."""
     assert not stub.ModelReady(pb.ModelReadyRequest(name=".encoded")).ready
 
 
-def test_too_large_a_message_is_refused(stub: GRPCInferenceServiceStub) -> None:
-    """A message above the limit is RESOURCE_EXHAUSTED and the server lives on."""
-    with pytest.raises(grpc.RpcError) as refused:
+def test_rejects_messages_above_the_size_limit(stub: GRPCInferenceServiceStub) -> None:
+    """A larger message fails with RESOURCE_EXHAUSTED, and later requests succeed."""
+    with pytest.raises(grpc.RpcError) as failed:
         stub.ModelInfer(_pixels_request(np.zeros((65 * 2**20 // 3072, 32, 32, 3), np.uint8)))
-    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failed.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stub.ServerLive(pb.ServerLiveRequest()).live

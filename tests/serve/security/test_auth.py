@@ -1,4 +1,4 @@
-"""Tokens: who may ask, what needs none, and what nobody may."""
+"""Token authentication and --no-admin, over every kind of method."""
 
 import logging
 import queue
@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
-from support.servers import RunningServer, running_server
+from support.logged import logged_server
+from support.servers import server_thread
 
 from unfreeze.contract.errors import OptionsError
 from unfreeze.protos import open_inference_pb2, unfreeze_pb2
@@ -20,26 +21,27 @@ from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.security.auth import read_tokens
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 TOKENS = ("b5e0c2f1", "dGhlIG90aGVyIG9uZQ==")
 Metadata = tuple[tuple[str, str], ...]
 Call = Callable[[grpc.Channel, Metadata], object]
 
 
 @pytest.fixture(scope="module")
-def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that asks for tokens, and loads and unloads nothing for its callers."""
+def protected_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that requires a token, and does not let clients load or unload models."""
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text("\n".join([TOKENS[0], "", f"  {TOKENS[1]}  ", ""]))
-    with running_server(
-        repository, "--token-file", str(path), "--insecure", "--no-admin", "--instances", "1"
-    ) as server:
-        yield server
+    path.chmod(0o600)
+    with server_thread(repository, token_file=path, insecure=True, admin=False) as target:
+        yield target
 
 
 @pytest.fixture(scope="module")
-def channel(guarded: RunningServer) -> Iterator[grpc.Channel]:
-    """A connection to it."""
-    with grpc.insecure_channel(guarded.target) as connected:
+def channel(protected_server: str) -> Iterator[grpc.Channel]:
+    """A channel to this server."""
+    with grpc.insecure_channel(protected_server) as connected:
         yield connected
 
 
@@ -76,47 +78,47 @@ def _unknown(channel: grpc.Channel, metadata: Metadata) -> object:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ((), "this server asks for a token, and the request has none: send the metadata `authorization: Bearer TOKEN`"),
-        (_bearer("b5e0c2f"), "the request's token is none that this server knows"),
-        (_bearer(""), "the request's token is none that this server knows"),
-        (_bearer(TOKENS[0], "Digest"), "the request's token is none that this server knows"),
-        ((("authorization", TOKENS[0]),), "the request's token is none that this server knows"),
-        (_bearer(TOKENS[0]) + _bearer("another"), "the request's token is none that this server knows"),
+        ((), "a token is required, and the request has none; send the metadata `authorization: Bearer TOKEN`"),
+        (_bearer("b5e0c2f"), "invalid token; send the metadata"),
+        (_bearer(""), "invalid token; send the metadata"),
+        (_bearer(TOKENS[0], "Digest"), "invalid token; send the metadata"),
+        ((("authorization", TOKENS[0]),), "invalid token; send the metadata"),
+        (_bearer(TOKENS[0]) + _bearer("another"), "invalid token; send the metadata"),
     ],
 )
-def test_without_a_token_that_it_knows_nothing_is_answered(
+def test_rejects_calls_without_a_valid_token(
     call: Call, metadata: Metadata, message: str, channel: grpc.Channel
 ) -> None:
-    """Unary or streaming, ours, reflection or a method that does not exist: UNAUTHENTICATED, and how to do it."""
-    with pytest.raises(grpc.RpcError) as refused:
+    """Unary, streaming, reflection and unknown methods fail with UNAUTHENTICATED and how to send a token."""
+    with pytest.raises(grpc.RpcError) as failed:
         call(channel, metadata)
-    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-    assert message in refused.value.details()
+    assert failed.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert message in failed.value.details()
 
 
 @pytest.mark.parametrize("metadata", [_bearer(TOKENS[0]), _bearer(TOKENS[1]), _bearer(TOKENS[1], "bearer")])
-def test_any_of_the_tokens_opens_every_method(metadata: Metadata, channel: grpc.Channel) -> None:
-    """With one of the file's lines, each call comes to its own answer."""
+def test_accepts_each_token_for_every_method(metadata: Metadata, channel: grpc.Channel) -> None:
+    """With any token of the file, each call returns its own result or error."""
     assert [model.name for model in _list_models(channel, metadata).models] == ["colors"]
-    assert "holds no image" in _predict_stream(channel, metadata).error.message
+    assert "has no images" in _predict_stream(channel, metadata).error.message
     assert _reflect(channel, metadata).list_services_response.service
     for call, status in ((_infer, grpc.StatusCode.INVALID_ARGUMENT), (_unknown, grpc.StatusCode.UNIMPLEMENTED)):
-        with pytest.raises(grpc.RpcError) as refused:
+        with pytest.raises(grpc.RpcError) as failed:
             call(channel, metadata)
-        assert refused.value.code() == status
+        assert failed.value.code() == status
 
 
-def test_a_caller_that_never_sends_its_message_is_refused_too(channel: grpc.Channel) -> None:
-    """The refusal does not wait for what the caller would send."""
+def test_rejects_calls_before_their_message_arrives(channel: grpc.Channel) -> None:
+    """A call whose message is never sent is rejected too."""
     silent = channel.stream_unary("/unfreeze.v1.Classifier/Predict")
-    never = iter(queue.Queue().get, b"")  # waits for what nobody puts
-    with pytest.raises(grpc.RpcError) as refused:
+    never = iter(queue.Queue().get, b"")  # blocks forever
+    with pytest.raises(grpc.RpcError) as failed:
         silent(never, timeout=20)
-    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert failed.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_health_is_open(channel: grpc.Channel) -> None:
-    """Check and Watch answer those who have no token."""
+def test_health_checks_need_no_token(channel: grpc.Channel) -> None:
+    """Check and Watch accept calls without a token."""
     stub, request = HealthStub(channel), health_pb2.HealthCheckRequest(service="colors")
     serving = health_pb2.HealthCheckResponse.SERVING
     assert stub.Check(request, timeout=20).status == serving
@@ -126,61 +128,61 @@ def test_health_is_open(channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("name", ["Load", "Unload"])
-def test_without_admin_nobody_loads_or_unloads(name: str, channel: grpc.Channel) -> None:
-    """With --no-admin a token is not enough, and the model stays."""
+def test_no_admin_forbids_loading_and_unloading(name: str, channel: grpc.Channel) -> None:
+    """With --no-admin, calls with a valid token fail with PERMISSION_DENIED, and the model stays loaded."""
     method = getattr(GRPCInferenceServiceStub(channel), f"RepositoryModel{name}")
     request = getattr(open_inference_pb2, f"RepositoryModel{name}Request")(model_name="colors")
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as failed:
         method(request, metadata=_bearer(TOKENS[0]), timeout=20)
-    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
-    assert "loads and unloads no models for its callers" in refused.value.details()
+    assert failed.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert "clients may not load or unload models on this server" in failed.value.details()
     (model,) = _list_models(channel, _bearer(TOKENS[0])).models
     assert model.state == "READY"
 
 
-def test_the_log_holds_no_token(repository: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither those that the server knows nor those that callers send; that others can read its own is told."""
+def test_log_contains_no_token(repository: Path, tmp_path: Path) -> None:
+    """Neither valid nor invalid tokens are logged; a token file that all users can read causes a warning."""
     path = tmp_path / "tokens"
     path.write_text(TOKENS[0])
     path.chmod(0o644)
-    with (
-        running_server(repository, "--token-file", str(path), "--insecure", "--instances", "1") as server,
-        grpc.insecure_channel(server.target) as channel,
-    ):
-        _list_models(channel, _bearer(TOKENS[0]))
-        with pytest.raises(grpc.RpcError):
-            _list_models(channel, _bearer("a-guess"))
-    told = capfd.readouterr()
-    assert "can read the tokens" in " ".join(told.err.split())
-    assert not any(token in told.err + told.out for token in (TOKENS[0], "a-guess"))
+    arguments = ("--token-file", str(path), "--insecure", "--instances", "1", "--log-level", "debug")
+    with logged_server(repository, tmp_path / "log", *arguments) as logged:
+        with grpc.insecure_channel(logged.server.target) as channel:
+            _list_models(channel, _bearer(TOKENS[0]))
+            with pytest.raises(grpc.RpcError):
+                _list_models(channel, _bearer("a-guess"))
+        assert logged.server.terminate() == 0
+    log = logged.log.read_text()
+    assert "is readable by all users of this machine" in log
+    assert not any(token in log for token in (TOKENS[0], "a-guess"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "tokens cannot be read: No such file"),
-        ("", "tokens holds no token; put one on each line"),
-        (" \n\n", "tokens holds no token; put one on each line"),
-        ("fine\n\nsecret one\n", "tokens, line 3: a token is made of letters, digits and"),
-        ("secr\N{LATIN SMALL LETTER E WITH ACUTE}t", "tokens, line 1: a token is made of letters, digits and"),
-        ("# secret", "tokens, line 1: a token is made of letters, digits and"),
+        (None, "cannot read --token-file .*tokens: No such file"),
+        ("", "tokens contains no token; write one token per line"),
+        (" \n\n", "tokens contains no token; write one token per line"),
+        ("fine\n\nsecret one\n", "tokens, line 3: invalid token; a token consists of"),
+        ("secr\N{LATIN SMALL LETTER E WITH ACUTE}t", "tokens, line 1: invalid token; a token consists of"),
+        ("# secret", "tokens, line 1: invalid token; a token consists of"),
     ],
 )
-def test_a_file_that_holds_no_tokens_is_an_error(content: str | None, message: str, tmp_path: Path) -> None:
-    """What is wrong is said by line, and what stands there is not shown."""
+def test_rejects_invalid_token_files(content: str | None, message: str, tmp_path: Path) -> None:
+    """The error names the line, but does not contain its text."""
     path = tmp_path / "tokens"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(OptionsError, match=message) as refused:
+    with pytest.raises(OptionsError, match=message) as failed:
         read_tokens(path)
-    assert "secr" not in str(refused.value)
+    assert "secr" not in str(failed.value)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
-def test_a_file_that_everybody_can_read_is_a_warning(
+def test_warns_if_all_users_can_read_the_token_file(
     mode: int, *, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is read all the same."""
+    """The file is read nevertheless."""
     path = tmp_path / "tokens"
     path.write_text("one\r\n two \n")
     path.chmod(mode)

@@ -1,4 +1,4 @@
-"""The journal: every epoch once, in lines and in TensorBoard's events, whatever was interrupted."""
+"""The journal holds every epoch once, in lines and in TensorBoard events, also after interruptions."""
 
 import json
 import struct
@@ -39,7 +39,7 @@ def _events(run: Path) -> Iterator[Event]:
 
 
 def _scalars(run: Path) -> dict[tuple[str, int], float]:
-    """Give the values by name and epoch as TensorBoard shows them: a session's start purges later steps before it."""
+    """Return the values by name and epoch as TensorBoard shows them: a session start purges later steps before it."""
     shown: dict[tuple[str, int], float] = {}
     for event in _events(run):
         if event.HasField("session_log"):
@@ -49,21 +49,21 @@ def _scalars(run: Path) -> dict[tuple[str, int], float]:
     return {key: round(value, 6) for key, value in shown.items()}
 
 
-def test_every_epoch_is_a_line_as_soon_as_it_is_over(tmp_path: Path) -> None:
-    """While training goes on the lines so far can be read, and are JSON with all that an epoch gave."""
+def test_writes_a_line_after_every_epoch(tmp_path: Path) -> None:
+    """During training the lines can be read; each is JSON with all values of an epoch."""
     with Journal(tmp_path, []) as journal:
-        journal.note(_epoch(1))
+        journal.log(_epoch(1))
         assert _lines(tmp_path) == [{"number": 1, "loss": 1.0, "learning_rate": 0.001, "held_out_loss": None}]
-        journal.note(_epoch(2, held_out_loss=0.25))
+        journal.log(_epoch(2, held_out_loss=0.25))
         assert _lines(tmp_path)[1] == {"number": 2, "loss": 0.5, "learning_rate": 0.002, "held_out_loss": 0.25}
     assert len(_lines(tmp_path)) == 2
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
-    """The events hold loss, learning rate and, where there is one, the held-out loss, at the epoch's number."""
+def test_tensorboard_receives_the_same_values(tmp_path: Path) -> None:
+    """The events hold loss, learning rate and, if there is one, the held-out loss by epoch."""
     with Journal(tmp_path, []) as journal:
-        journal.note(_epoch(1))
-        journal.note(_epoch(2, held_out_loss=0.25))
+        journal.log(_epoch(1))
+        journal.log(_epoch(2, held_out_loss=0.25))
     assert _scalars(tmp_path) == {
         ("loss", 1): 1.0,
         ("learning_rate", 1): 0.001,
@@ -73,17 +73,17 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     }
 
 
-def test_a_resumed_run_has_every_epoch_once(tmp_path: Path) -> None:
-    """What is behind it is written anew and what an interrupted run wrote later is dropped, in lines and events."""
+def test_a_resumed_run_logs_every_epoch_once(tmp_path: Path) -> None:
+    """Completed epochs are written again, and later ones of the interrupted run dropped, in lines and events."""
     done = [_epoch(number) for number in range(1, 5)]
     with Journal(tmp_path, []) as journal:
         for epoch in done:
-            journal.note(epoch)
+            journal.log(epoch)
     (events,) = (tmp_path / "tensorboard").iterdir()
     events.rename(events.with_name("events.out.tfevents.1000000000.earlier"))  # names have seconds in them
     with Journal(tmp_path, done[:2]) as journal:
         assert [line["number"] for line in _lines(tmp_path)] == [1, 2]
-        journal.note(Epoch(number=3, loss=9.0, learning_rate=0.5))
+        journal.log(Epoch(number=3, loss=9.0, learning_rate=0.5))
     assert [(line["number"], line["loss"]) for line in _lines(tmp_path)] == [(1, 1.0), (2, 0.5), (3, 9.0)]
     shown = _scalars(tmp_path)
     assert {key: value for key, value in shown.items() if key[0] == "loss"} == {
@@ -93,8 +93,8 @@ def test_a_resumed_run_has_every_epoch_once(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_resumed_behind_its_last_epoch_keeps_all(tmp_path: Path) -> None:
-    """With nothing left to train, the lines are those of all epochs."""
+def test_a_run_resumed_after_its_last_epoch_keeps_all(tmp_path: Path) -> None:
+    """With nothing left to train, all epochs are logged."""
     done = [_epoch(1), _epoch(2, held_out_loss=0.5)]
     with Journal(tmp_path, done):
         pass

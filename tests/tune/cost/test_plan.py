@@ -1,22 +1,22 @@
-"""What each cut would cost: counted where it can be counted, measured where it must be."""
+"""Estimated cost of every cut: counted where possible, and otherwise measured."""
 
 import json
 import math
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from support.cli import run_cli
 from support.images import write_images
 
 from unfreeze.contract.errors import DataError, WeightsError
-from unfreeze.tune.backbones.families import build
 from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.sources import build
 from unfreeze.tune.backbones.weights import load_pretrained
+from unfreeze.tune.cost.estimate import Costs, CutPlan, Task, estimate_cut
 from unfreeze.tune.cost.measure import BlockCost, measure_blocks
-from unfreeze.tune.cost.plan import Costs, CutPlan, Task, plan, plan_cut
+from unfreeze.tune.cost.plan import plan
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.options import TuneOptions
 
@@ -25,12 +25,12 @@ OPTIONS = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", vi
 
 @pytest.fixture(scope="module")
 def plans() -> tuple[CutPlan, ...]:
-    """SqueezeNet 1.1's, for 10 classes and 1,000 images."""
+    """Plans for SqueezeNet 1.1, 10 classes and 1,000 images."""
     return plan(OPTIONS, classes=10, images=1000)
 
 
-def test_parameters_and_arithmetic_are_torchvisions(plans: tuple[CutPlan, ...]) -> None:
-    """The whole is what torchvision states: 1,235,496 parameters with its 513,000 of the classifier, 0.349 GMACs."""
+def test_parameters_and_arithmetic_equal_torchvisions(plans: tuple[CutPlan, ...]) -> None:
+    """Torchvision states 1,235,496 parameters, 513,000 of them in the classifier, and 0.349 GMACs."""
     blocks = 1_235_496 - 513_000
     assert {one.parameters for one in plans} == {blocks + 512 * 10 + 10}
     assert {one.stock_parameters for one in plans} == {1_235_496}
@@ -42,8 +42,8 @@ def test_parameters_and_arithmetic_are_torchvisions(plans: tuple[CutPlan, ...]) 
     assert totals.pop() == pytest.approx(2 * (0.349e9 - classifier_macs), rel=0.01)
 
 
-def test_deeper_cuts_train_more_and_freeze_less(plans: tuple[CutPlan, ...]) -> None:
-    """From the head to all: more parameters and more trained arithmetic; no cut takes longer than the naive way."""
+def test_earlier_cuts_train_more_and_freeze_less(plans: tuple[CutPlan, ...]) -> None:
+    """From "head" to "all", trained parameters grow and frozen arithmetic shrinks; no cut is slower than naive."""
     assert [one.cut for one in plans] == ["head", *[f"features.{i}" for i in (12, 11, 10, 9, 7, 6, 4, 3)], "all"]
     for before, after in pairwise(plans):
         assert before.trained_parameters < after.trained_parameters
@@ -51,8 +51,8 @@ def test_deeper_cuts_train_more_and_freeze_less(plans: tuple[CutPlan, ...]) -> N
     assert all(one.seconds <= one.naive_seconds for one in plans)
 
 
-def test_seconds_are_those_of_each_part_times_how_often_it_runs() -> None:
-    """By hand: images are loaded and run through all blocks once, the trained ones anew in each of three epochs."""
+def test_duration_is_the_sum_over_all_stages() -> None:
+    """By hand: images are loaded and run through all blocks once, and through the trained ones in three epochs."""
     blocks = tuple(
         BlockCost(
             name=name,
@@ -68,7 +68,7 @@ def test_seconds_are_those_of_each_part_times_how_often_it_runs() -> None:
     costs = Costs(blocks=blocks, stock_parameters=9, image_bytes=300, evaluation_seconds=3.0)
     task = Task(classes=2, images=1000, val_images=100, load_seconds=0.2)
     options = TuneOptions(views=2, batch_size=10)
-    found = {cut: plan_cut(cut, costs, position, 7, task, options) for cut, position in (("head", 3), ("b", 1))}
+    found = {cut: estimate_cut(cut, costs, position, 7, task, options) for cut, position in (("head", 3), ("b", 1))}
     once = 1000 * 0.2 + 2000 * 1.75 + 100 * (0.1 + 3.0)
     assert found["head"].seconds == pytest.approx(once)
     assert found["b"].seconds == pytest.approx(once + 3 * 1000 * 3.0)
@@ -78,16 +78,16 @@ def test_seconds_are_those_of_each_part_times_how_often_it_runs() -> None:
     assert found["b"].memory_bytes == 3007 * 4 + 2007 * 3 * 4 + 10 * 1000 + 2000 * 100
 
 
-def test_the_cache_is_what_the_cut_gives(plans: tuple[CutPlan, ...]) -> None:
-    """Bytes of the cache are those of bfloat16 activations of every view, or of the images themselves."""
+def test_cache_size_is_that_of_the_activations_at_the_cut(plans: tuple[CutPlan, ...]) -> None:
+    """The cache holds bfloat16 activations of every view, or uint8 images before the first block."""
     by_cut = {one.cut: one for one in plans}
     assert by_cut["head"].cache_bytes == 1000 * 3 * 512 * 13 * 13 * 2
     assert by_cut["features.9"].cache_bytes == 1000 * 3 * 384 * 13 * 13 * 2 * 256 // 384
     assert by_cut["all"].cache_bytes == 1000 * 3 * 224 * 224 * 3
 
 
-def test_measuring_leaves_the_weights() -> None:
-    """Timing runs forward and backward, and no weight moves; what backward keeps is counted."""
+def test_measuring_does_not_change_weights() -> None:
+    """The backward pass is timed without a step, and the memory it keeps is counted."""
     torch.manual_seed(0)
     pretrained = load_pretrained("resnet18", "none")
     network = Network("resnet18", build("resnet18"), pretrained.spec, 3).eval()
@@ -107,22 +107,23 @@ def test_measuring_leaves_the_weights() -> None:
     assert sum(cost.forward_flops for cost in costs) == pytest.approx(2 * (1.814e9 - 512_000), rel=0.01)
 
 
-def test_a_folder_gives_its_own_classes_and_images(tmp_path: Path) -> None:
-    """With a folder, its counts decide, undecodable files among them do no harm, and the command prints the same."""
+def test_plans_for_a_dataset(tmp_path: Path) -> None:
+    """The counts are those of the dataset, which may contain files that cannot be decoded; the command prints them."""
     data = write_images(tmp_path / "data", 10)
     (data / "red" / "000.jpg").write_bytes(b"no image")
-    command = [sys.executable, "-m", "unfreeze.command", "plan", data, "--backbone", "squeezenet1_1", "--views", "2"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    head = json.loads(done.stdout)[0]
+    command = ("plan", data, "--backbone", "squeezenet1_1", "--views", "2", "--batch-size", "2")
+    head = json.loads(run_cli(*command, "--json").stdout)[0]
     assert head["trained_parameters"] == 512 * 3 + 3
     assert head["cache_bytes"] == 24 * 2 * 512 * 13 * 13 * 2
     assert math.isfinite(head["seconds"])
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert all(name in table for name in ("head", "features.12", "all", "naive", "seconds"))
+    table = run_cli(*command).stdout
+    assert all(
+        name in table for name in ("head", "features.12", "all", "naive", "seconds", "8 epochs, 2 views per image")
+    )
 
 
-def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
-    """Unknown backbones and folders are errors as in tuning."""
+def test_rejects_unknown_backbones_and_datasets(tmp_path: Path) -> None:
+    """The errors are those of tuning."""
     with pytest.raises(WeightsError):
         plan(TuneOptions(backbone="yolo"))
     with pytest.raises(DataError):

@@ -1,6 +1,7 @@
-"""What is wrong with images as people have them, and what only looks so."""
+"""Problems of data sets that an inspection reports, and what only looks like one."""
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ from unfreeze.contract.reporting import Silent
 from unfreeze.tune.data.dataset import Dataset, read_dataset
 from unfreeze.tune.data.inspection import Finding, inspect_dataset
 
+CASES = Path(__file__).parents[4] / "shared" / "cases"
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="needs the failing inputs in ../shared/cases")
+
 
 class Counts:
     """A reporter that counts the steps of each piece of work."""
@@ -24,7 +28,7 @@ class Counts:
         self.done: dict[str, int] = {}
 
     def info(self, text: str) -> None:
-        """Say nothing."""
+        """Ignore messages."""
 
     def track(self, what: str, total: int) -> Callable[[int], None]:
         """Begin to count."""
@@ -37,14 +41,14 @@ class Counts:
 
 
 def _scene(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:
-    """Draw soft shapes with some detail, as photographs have them."""
+    """Draw soft shapes with some detail, like a photograph."""
     rng = np.random.default_rng(seed)
     coarse, fine = (Image.fromarray(rng.integers(0, 256, (*grid, 3), np.uint8)) for grid in ((5, 6), (20, 26)))
     return Image.blend(*(grid.resize(size, Image.Resampling.BICUBIC) for grid in (coarse, fine)), 0.3)
 
 
 def _write_splits(root: Path, train: list[bytes], val: list[bytes]) -> Dataset:
-    """Write two classes, by turns; Pillow knows the formats by their content."""
+    """Write two classes by turns; formats are recognized by content, whatever the suffix."""
     for split, files in (("train", train), ("val", val)):
         for number, data in enumerate(files):
             path = root / split / "ab"[number % 2] / f"{number:03}.jpg"
@@ -57,8 +61,8 @@ def _find(dataset: Dataset, folds: int = 2) -> dict[str, Finding]:
     return {finding.kind: finding for finding in inspect_dataset(dataset, folds, Silent()).findings}
 
 
-def test_a_data_set_without_problems_has_no_findings_and_is_read_once(tmp_path: Path) -> None:
-    """Nothing is found, every image of every split counts one step."""
+def test_a_data_set_without_problems_has_no_findings(tmp_path: Path) -> None:
+    """Nothing is found, and every image of every split counts as one step of progress."""
     scenes = [encode(_scene(seed)) for seed in range(12)]
     counts = Counts()
     inspection = inspect_dataset(_write_splits(tmp_path, scenes[:8], scenes[8:]), 3, counts)
@@ -87,11 +91,12 @@ def test_copies_in_another_size_quality_or_brightness_are_found(
         f"val/{'ab'[number % 2]}/{number:03}.jpg ~ train/{'ab'[number % 2]}/{number:03}.jpg" for number in range(5)
     )
     assert found["near-duplicates"].text == (
-        "5 images are nearly one of an earlier split: what is measured on them is too good; keep one of each pair"
+        "5 images nearly equal one of an earlier split, so that the accuracy measured on them is too high; keep one of "
+        "each pair"
     )
 
 
-def test_digits_that_look_alike_are_no_copies(tmp_path: Path) -> None:
+def test_digits_that_look_alike_are_not_copies(tmp_path: Path) -> None:
     """Handwriting of a few pixels, many of one shape: none is reported, and a copy among them is."""
     digits = [Image.fromarray((digit * 15.9).astype(np.uint8)).resize((64, 64)) for digit in load_digits().images[:900]]
     train, val = ([encode(digit, "PNG") for digit in part] for part in (digits[:700], digits[700:]))
@@ -100,8 +105,8 @@ def test_digits_that_look_alike_are_no_copies(tmp_path: Path) -> None:
     assert (found.kind, found.paths) == ("near-duplicates", ("val/a/200.jpg ~ train/b/005.jpg",))
 
 
-def test_parts_before_one_camera_are_no_copies(tmp_path: Path) -> None:
-    """What all images share tells none of them apart: a mark on one background, here or there."""
+def test_parts_before_one_background_are_not_copies(tmp_path: Path) -> None:
+    """What all images share does not count: one background with a mark at different places."""
     scene = np.where(np.asarray(_scene(0)) > 128, 255.0, 0.0)
 
     def seen(number: int) -> bytes:
@@ -113,8 +118,8 @@ def test_parts_before_one_camera_are_no_copies(tmp_path: Path) -> None:
     assert _find(_write_splits(tmp_path, list(map(seen, range(80))), list(map(seen, range(80, 90))))) == {}
 
 
-def test_blank_and_flat_images_are_no_copies(tmp_path: Path) -> None:
-    """Pages with nothing on them but a scanner's shading, colors and noise, beside photographs."""
+def test_blank_and_flat_images_are_not_copies(tmp_path: Path) -> None:
+    """Empty pages with a scanner's shading, colors and noise, beside photographs."""
     shading = np.linspace(240, 245, 90)[:, None, None] + np.zeros((60, 3))
     plain = [encode(Image.fromarray(shading.astype(np.uint8)), quality=70 + seed) for seed in range(10)]
     plain += [encode(draw_image((240, 240, 235), seed), quality=50 + seed) for seed in range(10)]
@@ -124,20 +129,21 @@ def test_blank_and_flat_images_are_no_copies(tmp_path: Path) -> None:
 
 
 def test_one_shape_in_two_colors_is_not_one_image(tmp_path: Path) -> None:
-    """Red and blue of one lightness differ, though their gray prints do not."""
+    """Red and blue of one lightness differ, though their gray thumbnails do not."""
 
     def shape(color: tuple[int, int, int], seed: int) -> bytes:
         mask = np.asarray(_scene(seed).convert("L"))[..., None] > 128
         return encode(Image.fromarray(np.where(mask, color, 255).astype(np.uint8)), "PNG")
 
     red, blue = (200, 30, 30), (30, 50, 255)
-    assert _find(_write_splits(tmp_path, [shape(red, seed) for seed in range(12)], [shape(blue, 3)])) == {}
-    found = _find(_write_splits(tmp_path / "red", [shape(red, seed) for seed in range(12)], [shape((210, 30, 30), 3)]))
+    train = [shape(red, seed) for seed in range(12)]
+    assert _find(_write_splits(tmp_path, train, [shape(blue, 3), shape(blue, 4)])) == {}
+    found = _find(_write_splits(tmp_path / "red", train, [shape((210, 30, 30), 3)]))
     assert found["near-duplicates"].paths == ("val/a/000.jpg ~ train/b/003.jpg",)
 
 
 def test_the_same_bytes_in_two_splits_or_under_two_labels_are_named_in_pairs(tmp_path: Path) -> None:
-    """A leak, a contradiction, or both; within one split and class a repeat harms nobody; none is a near copy too."""
+    """A leak, a contradiction, or both. Repeats in one split and class are harmless; none is a near copy as well."""
     scenes = [encode(_scene(seed)) for seed in range(12)]
     train = [*scenes[:8], scenes[0], scenes[1]]  # 008 repeats 000 in class a, 009 repeats 001 in class b
     val = [scenes[0], scenes[8], scenes[3], scenes[2]]  # in a: 000, 003; in b: 8, 002
@@ -154,10 +160,11 @@ def test_the_same_bytes_in_two_splits_or_under_two_labels_are_named_in_pairs(tmp
         "val/a/002.jpg = train/b/003.jpg",
         "val/b/003.jpg = train/a/002.jpg",
     )
-    assert "3 images lie in an earlier split too, byte for byte" in found["duplicates"].text
+    assert found["duplicates"].text.startswith("3 images are in an earlier split too, byte for byte, so that the accur")
+    assert found["duplicates"].describe() == f"{found['duplicates'].text}: {', '.join(found['duplicates'].paths)}"
 
 
-def test_test_images_are_held_against_training_and_validation(tmp_path: Path) -> None:
+def test_test_images_are_compared_with_training_and_validation(tmp_path: Path) -> None:
     """A leak from val into test counts as one from train does."""
     scenes = [encode(_scene(seed)) for seed in range(9)]
     _write_splits(tmp_path, scenes[:4], scenes[4:6])
@@ -171,42 +178,50 @@ def test_test_images_are_held_against_training_and_validation(tmp_path: Path) ->
 
 
 def test_files_that_do_not_decode_are_returned_with_the_reason(tmp_path: Path) -> None:
-    """Truncated, empty and unreadable ones; the caller takes them out, and the counts of the classes do without."""
+    """Truncated, empty and missing ones; the counts of images per class are without them."""
     scenes = [encode(_scene(seed)) for seed in range(8)]
     dataset = _write_splits(tmp_path, [*scenes[:5], scenes[5][:900], b""], scenes[6:])
     (tmp_path / "val" / "a" / "000.jpg").unlink()
     inspection = inspect_dataset(dataset, 3, Silent())
     found = {finding.kind: finding for finding in inspection.findings}
     assert found["undecodable"].paths == ("train/a/006.jpg", "train/b/005.jpg", "val/a/000.jpg")
-    assert found["undecodable"].text.startswith("3 files do not decode and are left out; replace or remove them (1 x ")
+    assert found["undecodable"].text.startswith("3 files cannot be decoded and are not used (1 x ")
+    assert found["undecodable"].text.endswith("); replace or remove them")
     assert [item.path.name for item in inspection.undecodable] == ["006.jpg", "005.jpg", "000.jpg"]
     assert "it has no bytes" in inspection.undecodable[0].reason
     assert "truncated" in inspection.undecodable[1].reason
-    assert found["few-images"].paths == ("b",)
+    assert found["few-images"].paths == ("b: 2",)
 
 
 def test_a_data_set_of_which_nothing_decodes_is_inspected_too(tmp_path: Path) -> None:
-    """It is the caller who refuses it."""
+    """It is left to the caller to refuse it."""
     inspection = inspect_dataset(_write_splits(tmp_path, [b"x"] * 30, [b"x"] * 2), 1, Silent())
     (found,) = [finding for finding in inspection.findings if finding.kind == "undecodable"]
-    assert (found.count, len(found.paths), len(inspection.undecodable)) == (32, 20, 32)
+    assert (found.count, len(found.paths), len(inspection.undecodable)) == (32, 32, 32)
+    assert (found.excerpt()["count"], found.excerpt()["paths"]) == (32, found.paths[:20])
+    assert found.describe().endswith(
+        "train/a/000.jpg, train/a/002.jpg, train/a/004.jpg, train/a/006.jpg, train/a/008.jpg, and 27 more"
+    )
 
 
-def test_skipped_files_are_told_with_their_reasons_and_bad_names_apart(tmp_path: Path) -> None:
-    """Reasons with their numbers; names as bytes that any terminal can show."""
+def test_skipped_files_are_reported_with_their_reasons_and_bad_names_apart(tmp_path: Path) -> None:
+    """Reasons with their counts; names that are not UTF-8 with escapes."""
     data = write_images(tmp_path / "data", 5)
-    for name in ("a.txt", "b.txt", "Thumbs.db"):
+    for name in ("a.txt", "b.txt", "c.db"):
         (data / "red" / name).write_bytes(b"x")
     (data / "red" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
     found = _find(read_dataset(data))
     assert found["names"].paths == ("red/caf\\xe9.jpg",)
-    assert "1 files have names that are not UTF-8 and are left out; rename them" in found["names"].text
-    assert (found["skipped"].count, found["skipped"].paths) == (3, ("red/Thumbs.db", "red/a.txt", "red/b.txt"))
-    assert "(2 x .txt is no image's suffix; 1 x .db is no image's suffix)" in found["skipped"].text
+    assert found["names"].text.startswith("1 file has a name that is not UTF-8 and is not used (1 x ")
+    assert (found["skipped"].count, found["skipped"].paths) == (3, ("red/a.txt", "red/b.txt", "red/c.db"))
+    assert found["skipped"].text == (
+        "3 files were found and are not used (2 x not an image (.txt); 1 x not an image (.db)); check that none of "
+        "them is wanted"
+    )
 
 
 def test_classes_with_fewer_training_images_than_folds_are_named(tmp_path: Path) -> None:
-    """With as many as there are folds a class is whole."""
+    """A class with as many images as folds is not reported."""
     data = write_images(tmp_path / "train", 5)
     write_images(tmp_path / "val", 1, first_seed=500)
     (data / "red" / "004.jpg").unlink()
@@ -214,15 +229,14 @@ def test_classes_with_fewer_training_images_than_folds_are_named(tmp_path: Path)
     assert "few-images" not in _find(dataset, folds=4)
     assert _find(dataset, folds=5)["few-images"] == Finding(
         kind="few-images",
-        text="1 classes have fewer than 5 training images, one for each fold of the cross-validation: red 4; add "
-        "images, or join classes",
+        text="1 class has fewer than 5 training images (one per cross-validation fold); add images, or merge classes",
         count=1,
-        paths=("red",),
+        paths=("red: 4",),
     )
 
 
 def test_labels_that_differ_in_spelling_only_are_put_side_by_side(tmp_path: Path) -> None:
-    """Case, blanks at the ends, composed and decomposed accents; different words stay apart."""
+    """Case, surrounding spaces, composed and decomposed accents; different words are not reported."""
     labels = ["Ant", "ant", "ant ", "bee", unicodedata.normalize("NFC", "guêpe"), unicodedata.normalize("NFD", "guêpe")]
     for number, label in enumerate(labels):
         for copy in range(3):
@@ -230,6 +244,30 @@ def test_labels_that_differ_in_spelling_only_are_put_side_by_side(tmp_path: Path
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(encode(draw_image(COLORS["red"], 10 * number + copy), "PNG"))
     found = _find(read_dataset(tmp_path))["case"]
-    assert found.paths == ("Ant = ant = ant ", " = ".join(sorted(labels[4:])))
+    assert found.paths == ("'Ant' = 'ant' = 'ant '", "'gue\\u0302pe' = 'guêpe'")
     assert found.text.startswith("2 classes are written in more than one way")
-    assert "'Ant' = 'ant' = 'ant '" in found.text
+
+
+def test_classes_without_validation_or_test_images_are_named(tmp_path: Path) -> None:
+    """Each split that lacks a class is reported with the classes it lacks; a class whose images are broken counts."""
+    for split, count in (("train", 5), ("val", 2), ("test", 1)):
+        write_images(tmp_path / split, count, first_seed=50 * count)
+    shutil.rmtree(tmp_path / "val" / "red")
+    for path in (tmp_path / "val" / "blue").iterdir():
+        path.write_bytes(b"x")
+    (tmp_path / "test" / "green" / "000.jpg").unlink()
+    found = _find(read_dataset(tmp_path))
+    assert set(found) == {"undecodable", "val-classes", "test-classes"}
+    assert found["val-classes"].describe() == (
+        "2 classes have no validation images, so that the validation accuracy says nothing about them; add validation "
+        "images: blue, red"
+    )
+    assert found["test-classes"].describe() == (
+        "1 class has no test images, so that the test accuracy says nothing about it; add test images: green"
+    )
+
+
+@needs_cases
+def test_reports_the_class_that_a_collected_case_lacks() -> None:
+    """A val folder without one of the classes."""
+    assert len(_find(read_dataset(CASES / "val-lacks-a-class"))["val-classes"].paths) == 1

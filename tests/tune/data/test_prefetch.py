@@ -1,4 +1,4 @@
-"""Work that runs ahead of whoever takes its results."""
+"""A parallel map that runs ahead of its consumer."""
 
 import threading
 import time
@@ -11,20 +11,20 @@ from unfreeze.tune.data.prefetch import map_ahead
 
 
 def test_results_come_in_order_from_several_threads() -> None:
-    """Whichever is done first, and with nothing to do."""
+    """Whichever item is done first; without items there are no results."""
     never = threading.Event()
 
     def work(item: int) -> int:
         if item == 0:
-            never.wait(0.05)  # the first one is the last to be done
+            never.wait(0.05)  # the first item is done last
         return 2 * item
 
     assert list(map_ahead(work, range(200))) == [2 * item for item in range(200)]
     assert list(map_ahead(work, [])) == []
 
 
-def test_only_so_much_is_begun_as_is_soon_taken() -> None:
-    """A million images are never in memory at once."""
+def test_only_a_few_items_are_started_ahead() -> None:
+    """The results of a long iterable are never in memory at once."""
     begun: list[int] = []
 
     def items() -> Iterator[int]:
@@ -38,8 +38,8 @@ def test_only_so_much_is_begun_as_is_soon_taken() -> None:
     results.close()
 
 
-def test_an_error_reaches_the_taker_and_stops_the_rest() -> None:
-    """What has not begun by then never does."""
+def test_an_error_reaches_the_consumer_and_stops_the_rest() -> None:
+    """Items that have not started by then never start."""
     done: list[int] = []
 
     def work(item: int) -> None:

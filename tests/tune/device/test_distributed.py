@@ -1,4 +1,4 @@
-"""Several processes that torchrun starts come to what one comes to."""
+"""Several processes started by torchrun give the result of a single one."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def _torchrun(data: Path, out: Path, *more: str) -> "subprocess.CompletedProcess
         "-m",
         "unfreeze.tune",
     ]
-    told = [
+    options = [
         "--backbone",
         "squeezenet1_1",
         "--weights",
@@ -43,18 +43,26 @@ def _torchrun(data: Path, out: Path, *more: str) -> "subprocess.CompletedProcess
         "sgd",
         *more,
     ]
-    return subprocess.run([*command, str(data), "--out", str(out), *told], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*command, str(data), "--out", str(out), *options], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "cut"), [("all", "auto"), ("scratch", "auto"), ("last-blocks", "features.10"), ("probe", "auto")]
+    ("recipe", "cut"),
+    [
+        pytest.param("all", "auto", marks=pytest.mark.exhaustive),
+        pytest.param("scratch", "auto", marks=pytest.mark.exhaustive),
+        ("last-blocks", "features.10"),
+        pytest.param("probe", "auto", marks=pytest.mark.exhaustive),
+    ],
 )
-def test_two_processes_end_where_one_does(recipe: str, cut: str, data: Path, tmp_path: Path) -> None:
-    """With gloo on the CPU: the same losses and weights as one process within float's tolerance, one run's folder."""
-    rate = 1e-3
+def test_two_processes_train_like_one(recipe: str, cut: str, data: Path, tmp_path: Path) -> None:
+    """With gloo on the CPU: equal losses and weights within rounding, and the same files."""
+    learning_rate = 1e-3
     done = _torchrun(
-        data, tmp_path / "two", "--recipe", recipe, "--cut", cut, "--epochs", "2", "--learning-rate", str(rate)
+        data, tmp_path / "two", "--recipe", recipe, "--cut", cut, "--epochs", "2", "--learning-rate", str(learning_rate)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads(done.stdout.splitlines()[-1])
@@ -67,7 +75,7 @@ def test_two_processes_end_where_one_does(recipe: str, cut: str, data: Path, tmp
         recipe=recipe,
         cut=cut,
         epochs=2,
-        learning_rate=rate,
+        learning_rate=learning_rate,
     )
     one = fine_tune(data, tmp_path / "one", options)
     assert [epoch["number"] for epoch in two["epochs"]] == [epoch["number"] for epoch in one["epochs"]]
@@ -80,8 +88,8 @@ def test_two_processes_end_where_one_does(recipe: str, cut: str, data: Path, tmp
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_what_is_not_decided_is_left_to_one_process(data: Path, tmp_path: Path) -> None:
-    """Without a recipe the processes end with what to say."""
+def test_several_processes_require_explicit_options(data: Path, tmp_path: Path) -> None:
+    """Without a recipe the error lists the required options."""
     done = _torchrun(data, tmp_path / "run")
     assert done.returncode != 0
-    assert "several processes train what is decided: give --recipe" in done.stderr
+    assert "distributed training needs explicit options: --recipe, --learning-rate, and --cut" in done.stderr

@@ -1,4 +1,4 @@
-"""Precision: what is asked for is computed in, and float16's scaled gradients train what unscaled ones do."""
+"""Precision: the requested type is used, and gradient scaling does not change training."""
 
 import copy
 import io
@@ -14,10 +14,11 @@ from torch import Tensor
 from unfreeze.contract.errors import DivergenceError, UnfreezeError
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.precision import CPU, Precision, choose_precision
-from unfreeze.tune.features.cache import Cached
+from unfreeze.tune.features.activations import Cached
 from unfreeze.tune.options import PrecisionName, TuneOptions
 from unfreeze.tune.run import fine_tune
-from unfreeze.tune.training.train import Schedule, Training, shuffled
+from unfreeze.tune.training.optimization import Schedule, shuffled_batches
+from unfreeze.tune.training.train import Training
 
 FLOAT16 = Precision(device=CPU, dtype=torch.float16)
 CUDA = Precision(device=torch.device("cuda"), dtype=torch.bfloat16)
@@ -29,7 +30,7 @@ def _training(
     return Training(
         network=network,
         source=source,
-        schedule=Schedule(epochs=2, rate=1e-3, blocks=blocks),
+        schedule=Schedule(epochs=2, learning_rate=1e-3, blocks=blocks),
         options=TuneOptions(batch_size=8, **options),
         precision=precision,
     )
@@ -40,19 +41,19 @@ def _weights(training: Training) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_a_precision_asked_for_is_taken(name: PrecisionName, dtype: torch.dtype) -> None:
-    """Whatever the hardware likes best, "bf16" and "fp32" are what they say, on the device that was asked for."""
+def test_a_requested_precision_is_used(name: PrecisionName, dtype: torch.dtype) -> None:
+    """On any hardware, "bf16" and "fp32" select that type on the requested device."""
     assert choose_precision("cpu", name) == Precision(device=CPU, dtype=dtype)
 
 
-def test_float16_is_refused_on_a_cpu() -> None:
-    """Asking for it is an error that names what to use."""
-    with pytest.raises(UnfreezeError, match=r"--precision fp16 is for GPUs: .*use bf16 or fp32"):
+def test_rejects_float16_on_a_cpu() -> None:
+    """The error names the alternatives."""
+    with pytest.raises(UnfreezeError, match=r"--precision fp16 requires a GPU.*use bf16, fp32 or auto"):
         choose_precision("cpu", "fp16")
 
 
-def test_a_run_computes_in_what_it_was_told(tmp_path: Path) -> None:
-    """The option reaches the run, against what the hardware likes best, and the run's figures name it."""
+def test_a_run_uses_and_records_the_requested_precision(tmp_path: Path) -> None:
+    """Also a precision that "auto" would not choose; the metrics name it."""
     name, dtype = ("fp32", "float32") if choose_precision("cpu").dtype == torch.bfloat16 else ("bf16", "bfloat16")
     options = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", recipe="probe", precision=name)
     metrics = fine_tune(write_images(tmp_path / "data", 4), tmp_path / "run", options)
@@ -66,8 +67,8 @@ def _cudnn() -> tuple[bool, bool, bool, bool]:
 
 
 @pytest.mark.parametrize("benchmark", [False, True])
-def test_kernels_are_tried_where_many_rounds_repay_it(benchmark: bool) -> None:  # noqa: FBT001 - a parameter
-    """On CUDA for 200 rounds and more, and TF32 is off meanwhile; then all is as it was, after an error too."""
+def test_cudnn_benchmarks_its_kernels_for_many_batches(benchmark: bool) -> None:  # noqa: FBT001 - a parameter
+    """On CUDA from 200 batches on; TF32 is disabled; settings are restored, also after an error."""
     was = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = benchmark
     try:
@@ -87,7 +88,7 @@ def test_kernels_are_tried_where_many_rounds_repay_it(benchmark: bool) -> None: 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_scaled_gradients_are_unscaled_before_they_are_clipped(optimizer: str) -> None:
-    """Powers of two scale float32 without rounding: with a scaler, whose scale grows, the weights are the same bits."""
+    """Powers of two scale float32 without rounding: with a growing scale, weights are bit for bit equal."""
     network = small_network()
     source = activations_at(network, 8)
     plain, scaled = (_training(copy.deepcopy(network), source, [8], FLOAT32, optimizer=optimizer) for _ in range(2))
@@ -100,15 +101,15 @@ def test_scaled_gradients_are_unscaled_before_they_are_clipped(optimizer: str) -
 
 
 @pytest.mark.parametrize("overflowing", [0, 1])
-def test_a_step_whose_gradients_overflow_is_none(overflowing: int) -> None:
-    """Weights, optimizer and learning rate stay for that batch, the first one too, the scale halves, and it goes on."""
+def test_a_step_with_overflowing_gradients_is_skipped(overflowing: int) -> None:
+    """Weights, optimizer and learning rate do not change, and the scale is halved; also in the first step."""
     network = small_network("resnet18")
     source = activations_at(network, 5)
     training = _training(network, source, (), FLOAT16)
     step = 0
     network.head.linear.bias.register_hook(lambda own: own * float("inf") if step == overflowing else own)
-    deals = shuffled(24, 1, 8, training.generator)
-    for step, ((rows, _), batch) in enumerate(zip(deals, source.batches(deals), strict=True)):
+    indices = shuffled_batches(24, 1, 8, training.generator)
+    for step, ((rows, _), batch) in enumerate(zip(indices, source.batches(indices), strict=True)):
         before, taken, scale = _weights(training), training.scheduler.last_epoch, training.scaler.get_scale()
         loss = training._step(batch, rows)
         assert loss.isfinite()
@@ -121,8 +122,8 @@ def test_a_step_whose_gradients_overflow_is_none(overflowing: int) -> None:
 
 
 @pytest.mark.parametrize("precision", [BFLOAT16, FLOAT16], ids=["bfloat16", "float16"])
-def test_narrow_types_train_what_float32_does(precision: Precision) -> None:
-    """The losses of a block and the head are float32's within two per cent, and not the same; weights stay float32."""
+def test_16_bit_types_train_like_float32(precision: Precision) -> None:
+    """Losses differ, by at most two percent; weights stay float32."""
     network = small_network()
     source = activations_at(network, 8, 32)
     exact, narrow = (_training(copy.deepcopy(network), source, [8], one) for one in (FLOAT32, precision))
@@ -135,8 +136,8 @@ def test_narrow_types_train_what_float32_does(precision: Precision) -> None:
     assert {parameter.dtype for parameter in narrow.network.parameters()} == {torch.float32}
 
 
-def test_the_scale_outlives_an_interruption() -> None:
-    """What a training's state holds of the scaler is what another one goes on with."""
+def test_a_resumed_training_restores_the_scale() -> None:
+    """The scaler's state is part of the training's state."""
     network = small_network("resnet18")
     source = activations_at(network, 5)
     training = _training(copy.deepcopy(network), source, (), FLOAT16)
@@ -151,12 +152,12 @@ def test_the_scale_outlives_an_interruption() -> None:
     assert other.scaler.get_scale() == 512
 
 
-def test_float16_that_overflows_says_what_is_wider() -> None:
-    """Where float16 comes to numbers that are none, float32 is named as a way out; elsewhere it is not."""
+def test_float16_overflow_suggests_float32() -> None:
+    """Divergence in float16 suggests --precision fp32; in float32 it does not."""
     network = small_network("resnet18")
     torch.nn.init.constant_(network.head.linear.weight, float("inf"))
     source = activations_at(network, 5)
-    with pytest.raises(DivergenceError, match=r"use a smaller one, or --precision fp32$"):
+    with pytest.raises(DivergenceError, match=r"use a smaller one, or use --precision fp32$"):
         _training(copy.deepcopy(network), source, (), FLOAT16).run()
     with pytest.raises(DivergenceError, match=r"use a smaller one$"):
         _training(network, source, (), FLOAT32).run()

@@ -1,4 +1,4 @@
-"""Activations at a cut: the same, be they kept in memory, kept in a file, or computed anew."""
+"""Activations at a cut are equal whether cached in memory, cached in a file, or streamed."""
 
 import os
 from pathlib import Path
@@ -13,17 +13,8 @@ from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.cache import (
-    Cached,
-    Deal,
-    Rows,
-    Source,
-    Streamed,
-    advance_cache,
-    cache_bytes,
-    keep,
-    pooled_features,
-)
+from unfreeze.tune.features.activations import ActivationSource, BatchIndices, Cached, Rows, Streamed
+from unfreeze.tune.features.cache import advance_cache, cache_activations, cache_bytes, pooled_features
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def images(tmp_path: Path) -> tuple[LabeledImage, ...]:
 
 
 def _cached(network: Network, images: tuple[LabeledImage, ...], position: int, folder: Path) -> Cached:
-    kept = extracted_at(network, position, images, folder, views=3).kept
+    kept = extracted_at(network, position, images, folder, views=3).cached
     assert kept is not None
     return kept
 
@@ -51,8 +42,8 @@ def _streamed(
     return found.streamed
 
 
-def _deals(count: int) -> list[Deal]:
-    """Deal out all images in a random order, a random view of each; some deals are empty, some of one image."""
+def _indices(count: int) -> list[BatchIndices]:
+    """Split all images in random order, a random view of each, into batches, one of them empty."""
     generator = torch.Generator().manual_seed(1)
     rows = torch.randperm(count, generator=generator)
     views = torch.randint(3, rows.shape, generator=generator)
@@ -60,35 +51,35 @@ def _deals(count: int) -> list[Deal]:
     return list(zip(rows.split(parts), views.split(parts), strict=True))
 
 
-def _batches(source: Source, deals: list[Deal]) -> list[torch.Tensor]:
-    return list(source.batches(deals))
+def _batches(source: ActivationSource, indices: list[BatchIndices]) -> list[torch.Tensor]:
+    return list(source.batches(indices))
 
 
 def _fill_memory(monkeypatch: pytest.MonkeyPatch, available: int) -> None:
-    """Say that so many bytes of memory are free, which is not ours to bring about."""
+    """Report a chosen amount of free memory."""
     report = psutil.virtual_memory()._replace(available=available)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: report)
 
 
 @pytest.mark.parametrize("position", [0, 1, 5])
-def test_deals_give_the_same_batches_kept_and_computed_anew(
+def test_batches_are_equal_cached_and_streamed(
     position: int, network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """Every row of a batch is the image and view that was dealt, bit for bit the same from either source."""
+    """Every row of a batch is the requested image and view, bit for bit equal from either source."""
     cached, streamed = (make(network, images, position, tmp_path) for make in (_cached, _streamed))
-    deals = _deals(24)
-    kept, anew = _batches(cached, deals), _batches(streamed, deals)
-    for (rows, views), one, other in zip(deals, kept, anew, strict=True):
+    indices = _indices(24)
+    kept, anew = _batches(cached, indices), _batches(streamed, indices)
+    for (rows, views), one, other in zip(indices, kept, anew, strict=True):
         assert torch.equal(one, other)
         assert one.dtype == other.dtype
         expected = [cached.activations[row, view] for row, view in zip(rows, views, strict=True)]
         assert all(torch.equal(*pair) for pair in zip(one, expected, strict=True))
 
 
-def test_some_of_the_images_keep_their_own_activations(
+def test_a_subset_has_the_activations_of_its_images(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """Rows are numbered anew: the n-th of those taken is what it was under its old number, taken once or twice."""
+    """The selected images are numbered from 0, also in a subset of a subset."""
     cached, streamed = (make(network, images, 4, tmp_path) for make in (_cached, _streamed))
     taken, again = np.array([20, 3, 11, 7, 15]), np.array([4, 0])
     deal = (torch.tensor([1, 0]), torch.tensor([2, 0]))
@@ -103,24 +94,24 @@ def test_some_of_the_images_keep_their_own_activations(
         assert torch.equal(next(fewer.batches([deal])), cached.activations[[20, 15], [2, 0]])
 
 
-def test_what_is_kept_later_is_what_one_pass_keeps(
+def test_a_stream_is_cached_with_the_values_of_one_pass(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """A stream that fits into the room is kept, in the same bits; one byte more and it stays a stream."""
+    """A stream within the budget is cached; with a budget one byte smaller it stays a stream."""
     cached, streamed = (make(network, images, 5, tmp_path) for make in (_cached, _streamed))
     size = cached.activations.nbytes
-    kept = keep(streamed, placement_in(tmp_path, size))
+    kept = cache_activations(streamed, placement_in(tmp_path, size))
     assert isinstance(kept, Cached)
     assert kept.position == 5
     assert torch.equal(kept.activations, cached.activations)
     assert torch.equal(kept.labels, cached.labels)
-    assert keep(streamed, placement_in(tmp_path, size - 1)) is streamed
+    assert cache_activations(streamed, placement_in(tmp_path, size - 1)) is streamed
 
 
-def test_views_are_the_same_for_the_same_seed_and_name(
+def test_views_depend_on_seed_and_file_name_only(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """Loading twice gives the same bits, whatever the order in which decoding threads end; views differ."""
+    """Loading twice gives equal values in any order of the decoding threads; views differ from each other."""
     first, again = (_cached(network, images, 0, tmp_path).activations for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first[:, 1], first[:, 0])
@@ -128,18 +119,18 @@ def test_views_are_the_same_for_the_same_seed_and_name(
 
 
 @pytest.mark.parametrize("position", [0, 3, 9])
-def test_room_is_counted_before_anything_runs(
+def test_cache_bytes_is_the_size_of_the_cache(
     position: int, network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """The bytes worked out in advance are those that the activations take."""
-    kept = keep(_streamed(network, images, position, tmp_path), placement_in(tmp_path))
+    """The computed size is that of the allocated activations."""
+    kept = cache_activations(_streamed(network, images, position, tmp_path), placement_in(tmp_path))
     assert kept.activations.nbytes == cache_bytes(network, position, 24, 3)
 
 
 def test_more_than_half_of_the_free_memory_goes_to_an_unnamed_file(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where memory is short the same activations lie in a file, which no one sees and which is gone afterwards."""
+    """With little free memory the activations are in a file without a name, which is deleted with them."""
     folder = tmp_path / "run"
     folder.mkdir()
     inside = _cached(network, images, 3, folder)
@@ -156,10 +147,10 @@ def test_more_than_half_of_the_free_memory_goes_to_an_unnamed_file(
     assert f"{folder}/.activations-" not in Path("/proc/self/maps").read_text()
 
 
-def test_no_room_anywhere_is_an_error_that_says_what_to_do(
+def test_a_full_disk_is_an_error_with_advice(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk ends with the size that was wanted and the options that lower it, and leaves no file."""
+    """The message has the required size and the options that reduce it; no file is left behind."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -168,30 +159,30 @@ def test_no_room_anywhere_is_an_error_that_says_what_to_do(
     _fill_memory(monkeypatch, 1000)
     folder = tmp_path / "run"
     folder.mkdir()
-    expected = r"activations need 0\.0 GB: too much for the memory.*run cannot take them.*No space left on device.*"
+    expected = r"need 0\.0 GB, more than the free memory, and cannot be written to .*run .*No space left on device.*"
     with pytest.raises(UnfreezeError, match=expected + r"smaller --cache-gb, fewer --views or a later --cut"):
         _cached(network, images, 3, folder)
     assert list(folder.iterdir()) == []
 
 
-def test_a_cache_taken_on_is_the_cache_at_the_later_cut(
+def test_advancing_a_cache_gives_the_activations_at_the_later_cut(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """Running the blocks in between on cached activations gives what one pass gives there."""
+    """The blocks in between, run on cached activations, give what one pass gives."""
     early, late = (_cached(network, images, position, tmp_path) for position in (4, 8))
-    taken_on = advance_cache(network, early, 8, FLOAT32, placement_in(tmp_path))
-    torch.testing.assert_close(taken_on.activations.float(), late.activations.float(), atol=2e-2, rtol=2e-2)
-    assert taken_on.position == 8
-    assert torch.equal(taken_on.labels, late.labels)
+    advanced = advance_cache(network, early, 8, FLOAT32, placement_in(tmp_path))
+    torch.testing.assert_close(advanced.activations.float(), late.activations.float(), atol=2e-2, rtol=2e-2)
+    assert advanced.position == 8
+    assert torch.equal(advanced.labels, late.labels)
     assert advance_cache(network, late, 8, FLOAT32, placement_in(tmp_path)) is late
 
 
-def test_caching_leaves_the_network_as_it_was(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
-    """Batch statistics of a network in eval mode do not move, nor does any weight."""
+def test_caching_does_not_change_the_network(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
+    """Neither weights nor batch statistics change."""
     network = small_network("mobilenet_v2")
     before = {key: value.clone() for key, value in network.state_dict().items()}
     found = extracted_at(network, 5, images, tmp_path, survey=True)
-    pooled_features(network, found.kept, FLOAT32)
+    pooled_features(network, found.cached, FLOAT32)
     _batches(found.streamed, [(torch.arange(3), torch.zeros(3, dtype=torch.int64))])
     assert not network.training
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
@@ -201,7 +192,7 @@ def test_caching_leaves_the_network_as_it_was(images: tuple[LabeledImage, ...], 
 def test_pooled_features_are_the_same_from_every_cut(
     precision: Precision, network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """Whatever the cut and the precision, the features behind the last block agree within rounding."""
+    """At any cut and in any precision, the features after the last block agree within rounding."""
     some = images[::2]
     expected = extracted_at(network, 9, some, tmp_path, views=3).features
     for position in (0, 2, 7):
@@ -213,8 +204,8 @@ def test_pooled_features_are_the_same_from_every_cut(
         assert (first[:, 0] - expected[:, 0]).abs().max() < 0.03 * expected.abs().max()
 
 
-def test_pooled_features_are_the_same_kept_and_computed_anew(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
-    """All images or some, the features from a stream are bit for bit those from what was kept."""
+def test_pooled_features_are_equal_cached_and_streamed(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
+    """For all images or a subset, bit for bit."""
     network = small_network("resnet18")  # maps of one pixel, as squeezenet's are here, round otherwise by their strides
     cached, streamed = (make(network, images, 3, tmp_path) for make in (_cached, _streamed))
     whole = pooled_features(network, cached, FLOAT32)

@@ -1,4 +1,4 @@
-"""Where activations are kept, and that what is trained on them is the same wherever that is."""
+"""Where activations are stored; the result of a training does not depend on it."""
 
 import copy
 from pathlib import Path
@@ -11,14 +11,15 @@ from support.tuning import FLOAT32, activations_at, small_network
 
 import unfreeze.tune.features.placement
 from unfreeze.tune.device.precision import CPU
-from unfreeze.tune.device.staging import stacked
-from unfreeze.tune.features.cache import Cached
+from unfreeze.tune.device.staging import stack_images
+from unfreeze.tune.features.activations import Cached
 from unfreeze.tune.features.placement import CachePlacement, Place, place_for
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.training.train import Schedule, Training
+from unfreeze.tune.training.optimization import Schedule
+from unfreeze.tune.training.train import Training
 
 GB = 1 << 30
-OTHER = torch.device("cuda")  # where there is none, all goes as with one, but nothing is pinned or copied
+OTHER = torch.device("cuda")  # without a GPU, the code paths are those for one, but nothing is pinned or copied
 
 
 @pytest.mark.parametrize(
@@ -34,16 +35,18 @@ OTHER = torch.device("cuda")  # where there is none, all goes as with one, but n
         (0, 0, 0, "memory"),
     ],
 )
-def test_activations_lie_as_near_as_half_of_what_is_free_is_left(
+def test_activations_are_placed_where_half_of_the_free_memory_remains(
     size: int, device_free: int, memory_free: int, place: Place
 ) -> None:
-    """On the device that computes, else in main memory, else in a file."""
+    """On the computing device, else in main memory, else in a file."""
     assert place_for(size, device_free=device_free, memory_free=memory_free) == place
 
 
-def test_room_is_made_where_the_place_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device with memory free takes them; without, main memory; and a CPU's own memory is not asked for twice."""
-    monkeypatch.setattr(unfreeze.tune.features.placement, "free_on", lambda device: 0 if device == CPU else 2 * GB)
+def test_caches_are_allocated_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device with enough free memory, else in main memory."""
+    monkeypatch.setattr(
+        unfreeze.tune.features.placement, "free_device_memory", lambda device: 0 if device == CPU else 2 * GB
+    )
     placement = CachePlacement(
         budget_bytes=GB, folder=tmp_path, device=torch.device("meta")
     )  # a device without memory of its own
@@ -53,13 +56,13 @@ def test_room_is_made_where_the_place_is(tmp_path: Path, monkeypatch: pytest.Mon
     assert CachePlacement(budget_bytes=GB, folder=tmp_path).allocate((3,), torch.uint8).device == CPU
 
 
-def test_a_cpu_has_no_memory_beside_the_main_memory() -> None:
-    """Nothing is asked of CUDA where the CPU computes."""
-    assert unfreeze.tune.features.placement.free_on(CPU) == 0
+def test_a_cpu_has_no_device_memory() -> None:
+    """CUDA is not queried for a CPU."""
+    assert unfreeze.tune.features.placement.free_device_memory(CPU) == 0
 
 
 def _placed(source: Cached, folder: Path, monkeypatch: pytest.MonkeyPatch, memory_free: int) -> Cached:
-    """Copy activations to where room is made for them, to be computed on by another device."""
+    """Copy activations to the place chosen for them, for another device to compute on."""
     report = psutil.virtual_memory()._replace(available=memory_free)
     with monkeypatch.context() as patched:
         patched.setattr(psutil, "virtual_memory", lambda: report)
@@ -71,28 +74,26 @@ def _placed(source: Cached, folder: Path, monkeypatch: pytest.MonkeyPatch, memor
 
 
 @pytest.mark.parametrize("position", [0, 4])
-def test_batches_for_another_device_are_the_same(position: int) -> None:
-    """Collected ahead, in order, whatever the size of a deal, none among them; of all images or of some."""
+def test_batches_for_another_device_are_equal(position: int) -> None:
+    """Collected in advance, in order, for batches of any size, including empty ones; of all images or a subset."""
     network = small_network("resnet18")
     source = activations_at(network, position, 60, views=3)
     away = Cached(position=position, activations=source.activations, labels=source.labels, device=OTHER)
     generator = torch.Generator().manual_seed(1)
     rows, views = torch.randperm(60, generator=generator), torch.randint(3, (60,), generator=generator)
     parts = [7, 1, 0, 9, 3, 20, 20]
-    deals = list(zip(rows.split(parts), views.split(parts), strict=True))
-    expected = [source.activations[row, view] for row, view in deals]
-    found = list(away.batches(iter(deals)))
+    indices = list(zip(rows.split(parts), views.split(parts), strict=True))
+    expected = [source.activations[row, view] for row, view in indices]
+    found = list(away.batches(iter(indices)))
     assert [len(batch) for batch in found] == parts
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    deal = (torch.tensor([1, 0]), torch.tensor([2, 1]))
+    one = (torch.tensor([1, 0]), torch.tensor([2, 1]))
     some = away.take(np.array([20, 3, 11]))
-    assert torch.equal(next(some.batches([deal])), source.activations[[3, 20], [2, 1]])
+    assert torch.equal(next(some.batches([one])), source.activations[[3, 20], [2, 1]])
 
 
-def test_training_gives_the_same_weights_wherever_activations_lie(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Near what computes, in main memory beside it, or in a file: the same losses and weights, bit for bit."""
+def test_training_does_not_depend_on_the_place_of_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device, in main memory or in a file: equal losses and weights, bit for bit."""
     network = small_network()
     source = activations_at(network, 8, views=2)
     size = source.activations.nbytes
@@ -104,7 +105,7 @@ def test_training_gives_the_same_weights_wherever_activations_lie(
         training = Training(
             network=trained,
             source=one,
-            schedule=Schedule(epochs=2, rate=1e-3, blocks=[8]),
+            schedule=Schedule(epochs=2, learning_rate=1e-3, blocks=[8]),
             options=TuneOptions(batch_size=8),
             precision=FLOAT32,
         )
@@ -118,10 +119,10 @@ def test_training_gives_the_same_weights_wherever_activations_lie(
 
 @pytest.mark.parametrize("device", [CPU, OTHER], ids=["cpu", "cuda"])
 def test_images_are_stacked_for_any_device(device: torch.device) -> None:
-    """As numpy stacks them, in main memory; pinned where a GPU is to fetch them."""
+    """As NumPy stacks them, in main memory; pinned for a GPU."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8) for _ in range(3)]
-    batch = stacked(images, device)
+    batch = stack_images(images, device)
     assert batch.device == CPU
     assert np.array_equal(batch.numpy(), np.stack(images))
     assert batch.is_pinned() == (device == OTHER and torch.cuda.is_available())

@@ -1,19 +1,20 @@
-"""Whether a flipped image is still one of its class: found out from the images."""
+"""The test whether flipped images are still classified correctly."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from support.runs import SPEC
 from support.tuning import FLOAT32, small_network
 
 from unfreeze.tune.data.dataset import read_dataset
 from unfreeze.tune.data.images import TRAIN, LabeledImage
-from unfreeze.tune.selection.flip_test import stays_itself
+from unfreeze.tune.selection.flip_test import tolerates_flips
 
 
 def _write(folder: Path, brightness: dict[str, tuple[int, int]], count: int) -> tuple[LabeledImage, ...]:
-    """Write grainy images whose left and right halves are as bright as their class says."""
+    """Write noisy images whose class determines the brightness of their left and right halves."""
     rng = np.random.default_rng(0)
     for split, many in ((TRAIN, count), ("val", 1)):
         for label, halves in brightness.items():
@@ -25,32 +26,41 @@ def _write(folder: Path, brightness: dict[str, tuple[int, int]], count: int) -> 
     return read_dataset(folder).splits[TRAIN]
 
 
-def test_classes_of_left_and_right_are_not_flipped(tmp_path: Path) -> None:
-    """Where a class is which side is bright, a flipped image is one of the other class."""
+def test_rejects_flips_if_classes_differ_in_left_and_right(tmp_path: Path) -> None:
+    """If the bright side makes the class, a flipped image belongs to the other class."""
     images = _write(tmp_path, {"left": (200, 60), "right": (60, 200)}, 20)
-    assert not stays_itself(small_network("resnet18"), images, SPEC, FLOAT32)
+    assert not tolerates_flips(small_network("resnet18"), images, SPEC, FLOAT32)
 
 
-def test_classes_of_brightness_may_be_flipped(tmp_path: Path) -> None:
-    """Where a class is how bright an image is, on whichever side, flipping changes nothing."""
+def test_accepts_flips_if_classes_differ_in_brightness(tmp_path: Path) -> None:
+    """If the brightness makes the class, flipping changes nothing."""
     images = _write(tmp_path, {"dark": (80, 50), "bright": (200, 230)}, 20)
-    assert stays_itself(small_network("resnet18"), images, SPEC, FLOAT32)
+    assert tolerates_flips(small_network("resnet18"), images, SPEC, FLOAT32)
 
 
-def test_too_few_to_tell_are_not_flipped(tmp_path: Path) -> None:
-    """With three images of each class too little is held out, so nothing is risked."""
+def test_rejects_flips_with_too_few_images(tmp_path: Path) -> None:
+    """Three images per class are too few to hold any out."""
     images = _write(tmp_path, {"dark": (80, 50), "bright": (200, 230)}, 3)
-    assert not stays_itself(small_network(), images, SPEC, FLOAT32)
+    assert not tolerates_flips(small_network(), images, SPEC, FLOAT32)
 
 
-def test_a_rare_class_is_left_out_of_the_question(tmp_path: Path) -> None:
-    """A class of two images answers nothing, and the others do."""
+def test_leaves_out_a_rare_class(tmp_path: Path) -> None:
+    """A class of two images is left out, and the others decide."""
     images = _write(tmp_path, {"dark": (80, 50), "bright": (200, 230), "rare": (140, 140)}, 20)
     some = tuple(one for one in images if one.label != 2) + tuple(one for one in images if one.label == 2)[:2]
-    assert stays_itself(small_network("resnet18"), some, SPEC, FLOAT32)
+    assert tolerates_flips(small_network("resnet18"), some, SPEC, FLOAT32)
 
 
-def test_what_is_told_by_chance_alone_is_not_flipped(tmp_path: Path) -> None:
-    """Where a classifier cannot tell the classes, it cannot tell what flipping does to them either."""
+def test_rejects_flips_if_classes_are_not_separable(tmp_path: Path) -> None:
+    """If accuracy is at chance, it cannot show what flipping changes."""
     images = _write(tmp_path, {"one": (120, 120), "two": (120, 120)}, 20)
-    assert not stays_itself(small_network("resnet18"), images, SPEC, FLOAT32)
+    assert not tolerates_flips(small_network("resnet18"), images, SPEC, FLOAT32)
+
+
+@pytest.mark.parametrize("counts", [(4, 1), (6, 3, 0), (3, 3), (1, 1), (4, 3, 2, 1)])
+def test_rejects_flips_if_fewer_than_two_classes_have_four_images(counts: tuple[int, ...], tmp_path: Path) -> None:
+    """Rare classes are left out; a single class or none is not given to a classifier."""
+    classes = {str(label): (40 * label, 255 - 40 * label) for label in range(len(counts))}
+    images = _write(tmp_path, classes, max(counts))
+    some = [one for label, count in enumerate(counts) for one in [one for one in images if one.label == label][:count]]
+    assert not tolerates_flips(small_network(), some, SPEC, FLOAT32)

@@ -1,4 +1,4 @@
-"""Training: what is frozen stays, what learns learns, and each at its rate."""
+"""Training: frozen blocks do not change, trained ones do, each at its learning rate."""
 
 import copy
 import io
@@ -19,27 +19,28 @@ from unfreeze.contract.errors import DivergenceError
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import read_dataset
 from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, fit_temperature
-from unfreeze.tune.features.cache import Cached, Source
+from unfreeze.tune.features.activations import ActivationSource, Cached
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.recipes.registry import recipe_of
-from unfreeze.tune.training.augment import Mixture
-from unfreeze.tune.training.train import Schedule, Training, parameter_groups, share, shuffled
+from unfreeze.tune.training.augment import MixedBatch
+from unfreeze.tune.training.optimization import Schedule, parameter_groups, shuffled_batches, warmup_cosine
+from unfreeze.tune.training.train import Training
 
 
 def _training(
     network: Network,
-    source: Source,
+    source: ActivationSource,
     blocks: Collection[int],
     *,
     epochs: int = 2,
-    rate: float = 1e-3,
-    held_out: Source | None = None,
+    learning_rate: float = 1e-3,
+    held_out: ActivationSource | None = None,
     **options: object,
 ) -> Training:
     return Training(
         network=network,
         source=source,
-        schedule=Schedule(epochs=epochs, rate=rate, blocks=blocks),
+        schedule=Schedule(epochs=epochs, learning_rate=learning_rate, blocks=blocks),
         options=TuneOptions(**({"batch_size": 8} | options)),
         precision=FLOAT32,
         held_out=held_out,
@@ -47,7 +48,7 @@ def _training(
 
 
 def _source(network: Network, position: int, folder: Path, per_class: int = 8) -> Cached:
-    kept = extracted_at(network, position, training_images(folder, per_class), folder).kept
+    kept = extracted_at(network, position, training_images(folder, per_class), folder).cached
     assert kept is not None
     return kept
 
@@ -70,7 +71,7 @@ def _names(network: Network, modules: tuple[nn.Module, ...]) -> list[str]:
         ("resnet18", "last-blocks", "layer4"),
         ("mobilenet_v3_small", "last-blocks", "features.10"),
         ("squeezenet1_1", "last-blocks", "features.9"),
-        ("vgg11_bn", "last-blocks", "features.22"),
+        ("vgg11:bn", "last-blocks", "features.19"),
         ("resnet18", "stem-head", "all"),
         ("mobilenet_v3_small", "stem-head", "all"),
         ("resnet18", "all", "all"),
@@ -79,13 +80,13 @@ def _names(network: Network, modules: tuple[nn.Module, ...]) -> list[str]:
         ("resnet18", "probe", "head"),
     ],
 )
-def test_what_is_frozen_stays_bit_for_bit(backbone: str, recipe: str, cut: str, tmp_path: Path) -> None:
-    """Weights and batch statistics of a recipe's blocks and of the head change, every one, and no others do."""
+def test_only_trained_blocks_change(backbone: str, recipe: str, cut: str, tmp_path: Path) -> None:
+    """All weights and batch statistics of a recipe's blocks and of the head change, and no others."""
     network = small_network(backbone)
     before, position = _copied(network), network.position(cut)
-    blocks = recipe_of(recipe).blocks(position, len(network.block_names))
+    blocks = recipe_of(recipe).trained_blocks(position, len(network.block_names))
     source = activations_at(network, position) if cut == "head" else _source(network, position, tmp_path)
-    training = _training(network, source, blocks, rate=1e-2)
+    training = _training(network, source, blocks, learning_rate=1e-2)
     training.run()
     after = network.state_dict()
     trained = ["head", *(name for index in blocks for name in _names(network, network._blocks[index].modules))]
@@ -99,13 +100,13 @@ def test_what_is_frozen_stays_bit_for_bit(backbone: str, recipe: str, cut: str, 
 
 @pytest.mark.parametrize(("optimizer", "head_rate", "factor"), [("adamw", 1e-3, 1), ("sgd", 1e-2, 10)])
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
-def test_rates_fall_from_the_last_block_to_the_input(
+def test_learning_rates_decrease_toward_the_input(
     backbone: str, optimizer: str, head_rate: float, factor: float
 ) -> None:
-    """The head has its own rate; the last block has the asked one, and the first of n that times 0.3^((n - 1) / n)."""
+    """The head has its own; the last block the requested one, the first of n that times 0.3^((n - 1) / n)."""
     network = small_network(backbone)
     count = len(network.block_names)
-    groups = parameter_groups(network, Schedule(epochs=1, rate=2e-3, blocks=range(count)), optimizer)
+    groups = parameter_groups(network, Schedule(epochs=1, learning_rate=2e-3, blocks=range(count)), optimizer)
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     assert Counter(id(parameter) for group in groups for parameter in group["params"]) == Counter(
         id(parameter) for parameter in network.parameters()
@@ -118,8 +119,8 @@ def test_rates_fall_from_the_last_block_to_the_input(
     assert groups[-1]["lr"] == pytest.approx(factor * 2e-3)
 
 
-def test_norms_and_biases_are_not_decayed() -> None:
-    """Weights decay as asked, by a tenth of that with SGD's larger steps; one-dimensional parameters do not."""
+def test_norms_and_biases_have_no_weight_decay() -> None:
+    """Other weights have the requested one, or a tenth of it with SGD, whose learning rates are larger."""
     network = small_network("mobilenet_v3_small")
     source = activations_at(network, 10)
     decays = {}
@@ -139,7 +140,7 @@ def test_norms_and_biases_are_not_decayed() -> None:
 
 
 def _expected_step(network: Network, source: Cached, optimizer: str, class_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Work out a head's first step by hand: the loss's slope, clipped, times the optimizer's first step."""
+    """Compute a head's first step by hand: the clipped gradient of the loss, and the optimizer's first step."""
     x = (source.activations[:, 0].float().mean((2, 3)) - network.head.mean) * network.head.inverse_std
     weight, bias = network.head.linear.weight.detach(), network.head.linear.bias.detach()
     targets = 0.9 * torch.eye(3)[source.labels] + 0.1 / 3
@@ -160,8 +161,8 @@ def _expected_step(network: Network, source: Cached, optimizer: str, class_weigh
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("balance", ["none", "balanced"])
-def test_one_step_is_what_the_formulas_give(optimizer: str, balance: str) -> None:
-    """A head's first step, all images in one batch, is the smoothed and weighted loss's, by hand."""
+def test_one_step_equals_the_formulas(optimizer: str, balance: str) -> None:
+    """The first step of a head with all images in one batch equals the one computed by hand."""
     network = small_network("resnet18")
     made = activations_at(network, 5, 30)
     chosen = torch.cat(
@@ -180,7 +181,7 @@ def test_one_step_is_what_the_formulas_give(optimizer: str, balance: str) -> Non
 
 
 def test_balanced_classes_help_the_rare_one() -> None:
-    """Of two classes that overlap, one twenty times as frequent, the rare one is answered more often when balanced."""
+    """Of two overlapping classes, one twenty times as frequent, the rare one is predicted more often with weights."""
     network = small_network("resnet18", classes=2)
     generator = torch.Generator().manual_seed(0)
     labels = (torch.arange(210) % 21 == 0).long()
@@ -196,21 +197,21 @@ def test_balanced_classes_help_the_rare_one() -> None:
     assert found["balanced"] > found["none"] + 10
 
 
-def test_a_mixtures_loss_is_that_of_both_labels() -> None:
-    """The loss of mixed activations counts the own label by the share and the partner's by the rest."""
+def test_the_loss_of_a_mixed_batch_is_that_of_both_labels() -> None:
+    """It weights a sample's label by its share and the partner's label by the rest."""
     network = small_network("resnet18")
     training = _training(network, activations_at(network, 5), (), label_smoothing=0.2)
     batch = torch.rand(4, *network.border_shape(5))
     labels, partners = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 0, 1, 3])
-    found = training._loss(Mixture(batch=batch, partners=partners, share=0.7), labels)
+    found = training._loss(MixedBatch(batch=batch, partners=partners, share=0.7), labels)
     logits = network.head(batch).detach().log_softmax(1)
     targets = 0.8 * (0.7 * torch.eye(3)[labels] + 0.3 * torch.eye(3)[labels[partners]]) + 0.2 / 3
     assert float(found.detach()) == pytest.approx(float(-(targets * logits).sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize("position", [0, 3])
-def test_mixing_changes_what_is_learned_and_still_learns(position: int, tmp_path: Path) -> None:
-    """With mixed images or activations the weights come out otherwise, and the loss falls all the same."""
+def test_mixup_changes_the_result_and_still_learns(position: int, tmp_path: Path) -> None:
+    """With mixed images or activations the weights differ, and the loss decreases."""
     network = small_network("resnet18")
     source = _source(network, position, tmp_path)
     mixed, unmixed = copy.deepcopy(network), copy.deepcopy(network)
@@ -222,42 +223,44 @@ def test_mixing_changes_what_is_learned_and_still_learns(position: int, tmp_path
     assert not _same(mixed.state_dict(), unmixed.state_dict())
 
 
-def test_the_rate_warms_up_and_falls_to_nothing() -> None:
-    """Linear up, cosine down."""
-    rates = [share(step, 10, 100) for step in range(100)]
+def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
+    """Linear warm-up, cosine decay."""
+    rates = [warmup_cosine(step, 10, 100) for step in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[55] == pytest.approx(0.5)
     assert rates[-1] < 0.001
-    assert share(100, 10, 100) == pytest.approx(0)
+    assert warmup_cosine(100, 10, 100) == pytest.approx(0)
 
 
-def test_an_epoch_tells_the_last_blocks_rate_at_its_end() -> None:
-    """Two epochs of ten steps, warmed up in two: the cosine's value behind each, times the rate."""
+def test_an_epoch_records_the_last_blocks_learning_rate() -> None:
+    """The value at the end of each of two epochs of ten steps, with a warm-up of two."""
     network = small_network()
-    training = _training(network, activations_at(network, 7, 80), range(7, 9), rate=4e-4)
+    training = _training(network, activations_at(network, 7, 80), range(7, 9), learning_rate=4e-4)
     training.run()
     expected = [4e-4 * 0.5 * (1 + math.cos(math.pi * (step - 2) / 18)) for step in (10, 20)]
     assert [epoch.learning_rate for epoch in training.epochs] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(7, [7]), (8, [8]), (15, [15]), (17, [9, 8]), (27, [9, 9, 9])])
-def test_every_image_is_dealt_once_an_epoch(count: int, sizes: list[int]) -> None:
-    """Batches of eight or a little more, none smaller; each image is in one, in some view; orders differ."""
+def test_every_image_is_in_one_batch_of_an_epoch(count: int, sizes: list[int]) -> None:
+    """Batches have at least eight images; views and orders are random."""
     generator = torch.Generator().manual_seed(0)
-    epochs = [shuffled(count, 3, 8, generator) for _ in range(20)]
-    for deals in epochs:
-        assert [len(rows) for rows, _ in deals] == sizes
-        assert all(len(rows) == len(views) for rows, views in deals)
-        assert sorted(torch.cat([rows for rows, _ in deals]).tolist()) == list(range(count))
-    assert {int(view) for deals in epochs for _, views in deals for view in views} == {0, 1, 2}
-    assert len({tuple(torch.cat([rows for rows, _ in deals]).tolist()) for deals in epochs}) == 20
+    epochs = [shuffled_batches(count, 3, 8, generator) for _ in range(20)]
+    for indices in epochs:
+        assert [len(rows) for rows, _ in indices] == sizes
+        assert all(len(rows) == len(views) for rows, views in indices)
+        assert sorted(torch.cat([rows for rows, _ in indices]).tolist()) == list(range(count))
+    assert {int(view) for indices in epochs for _, views in indices for view in views} == {0, 1, 2}
+    assert len({tuple(torch.cat([rows for rows, _ in indices]).tolist()) for indices in epochs}) == 20
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "vgg11"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_networks_without_normalization_learn(backbone: str, optimizer: str, tmp_path: Path) -> None:
-    """Random weights, features of any scale: the loss falls and stays finite."""
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 5e-4), ("sgd", 1e-6)])
+def test_networks_without_normalization_learn(
+    backbone: str, optimizer: str, learning_rate: float, tmp_path: Path
+) -> None:
+    """With random weights and features of a large scale the loss falls and stays finite."""
     network = small_network(backbone)
     with torch.no_grad():
         for parameter in network.model.parameters():
@@ -267,25 +270,28 @@ def test_networks_without_normalization_learn(backbone: str, optimizer: str, tmp
     features = found.features.flatten(0, 1)
     network.head.mean.copy_(features.mean(0))
     network.head.inverse_std.copy_(1 / (features.std(0) + 1e-6))
-    training = _training(network, found.kept, range(position, position + 3), epochs=4, rate=5e-4, optimizer=optimizer)
+    blocks = range(position, position + 3)
+    training = _training(network, found.cached, blocks, epochs=4, learning_rate=learning_rate, optimizer=optimizer)
     training.run()
     losses = [epoch.loss for epoch in training.epochs]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
 
 
-def test_training_that_diverges_is_refused() -> None:
-    """Weights that are no numbers end the training with the rate to make smaller, in the epoch in which they are."""
+def test_divergence_is_an_error() -> None:
+    """NaN weights end the training in their epoch, with the learning rate in the message."""
     network = small_network()
     with torch.no_grad():
         network.head.linear.weight[0, 0] = float("inf")
-    training = _training(network, activations_at(network, 7), range(7, len(network.block_names)), rate=0.5, epochs=3)
-    with pytest.raises(DivergenceError, match=r"--learning-rate 0.5 has come to numbers that are none in epoch 1; use"):
+    training = _training(
+        network, activations_at(network, 7), range(7, len(network.block_names)), learning_rate=0.5, epochs=3
+    )
+    with pytest.raises(DivergenceError, match=r"diverged to NaN or infinity in epoch 1 at --learning-rate 0.5; use"):
         training.run()
 
 
 def test_equal_seeds_give_equal_weights() -> None:
-    """Two trainings on one machine end in the same bits, whatever ran before, and another seed does not."""
+    """Two trainings on one machine give equal weights, whatever ran before; another seed gives others."""
     states = []
     for seed in (1, 1, 2):
         network = small_network("mobilenet_v3_small")
@@ -297,13 +303,13 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert not _same(states[0], states[2])
 
 
-def test_activations_computed_anew_train_the_same_weights(tmp_path: Path) -> None:
-    """Where there is no room to keep activations, what is learned is the same, bit for bit."""
+def test_streamed_activations_train_the_same_weights(tmp_path: Path) -> None:
+    """Training on streamed and on cached activations is bit for bit equal."""
     network = small_network("resnet18")
     images = training_images(tmp_path)
     found = extracted_at(network, 3, images, tmp_path)
     states = []
-    for source in (found.kept, found.streamed):
+    for source in (found.cached, found.streamed):
         trained = copy.deepcopy(network)
         _training(trained, source, range(3, 5)).run()
         states.append(trained.state_dict())
@@ -311,17 +317,19 @@ def test_activations_computed_anew_train_the_same_weights(tmp_path: Path) -> Non
     assert not _same(states[0], network.state_dict())
 
 
-def _against_its_own(source: Cached) -> Cached:
-    """The same activations under other labels: the better they are learned, the worse these are."""
+def _with_other_labels(source: Cached) -> Cached:
+    """The same activations with wrong labels: their loss increases as training proceeds."""
     return Cached(position=source.position, activations=source.activations, labels=(source.labels + 1) % 3)
 
 
 @pytest.mark.parametrize("patience", [1, 2])
-def test_training_stops_when_the_held_out_loss_no_longer_falls(patience: int) -> None:
-    """After as many epochs without a new lowest loss as patience has, it stops and has the best epoch's weights."""
+def test_training_stops_early_when_the_held_out_loss_stops_decreasing(patience: int) -> None:
+    """It stops after `patience` epochs without a new lowest loss, with the best epoch's weights."""
     network = small_network("mobilenet_v3_small")
     source = activations_at(network, 10)
-    training = _training(network, source, range(10, 13), epochs=9, held_out=_against_its_own(source), patience=patience)
+    training = _training(
+        network, source, range(10, 13), epochs=9, held_out=_with_other_labels(source), patience=patience
+    )
     seen: list[dict[str, Tensor]] = []
     training.run(lambda done: seen.append(_copied(done.network)))
     losses = [epoch.held_out_loss for epoch in training.epochs]
@@ -332,11 +340,11 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls(patience: int) ->
     assert not network.training
 
 
-def test_training_goes_on_while_the_held_out_loss_falls() -> None:
-    """Held-out images like those that train let it run to its end; their loss is the head's without smoothing."""
+def test_training_continues_while_the_held_out_loss_decreases() -> None:
+    """The held-out loss is the cross-entropy without label smoothing."""
     network = small_network("resnet18")
     source, held_out = activations_at(network, 4, 48), activations_at(network, 4, 12, seed=1)
-    training = _training(network, source, range(4, 5), epochs=3, rate=1e-4, held_out=held_out, patience=3)
+    training = _training(network, source, range(4, 5), epochs=3, learning_rate=1e-4, held_out=held_out, patience=3)
     training.run()
     losses = [epoch.held_out_loss for epoch in training.epochs]
     assert len(losses) == 3
@@ -347,7 +355,7 @@ def test_training_goes_on_while_the_held_out_loss_falls() -> None:
 
 
 class _InterruptError(Exception):
-    """What ends a training half-way."""
+    """Interrupts a training."""
 
 
 def _stored(state: dict[str, object]) -> dict[str, object]:
@@ -366,10 +374,10 @@ def _stored(state: dict[str, object]) -> dict[str, object]:
         ("efficientnet_b0", 6, {}),  # stochastic depth draws from torch's global generator
     ],
 )
-def test_what_was_interrupted_goes_on_to_the_same_weights(
+def test_an_interrupted_training_resumes_to_the_same_weights(
     backbone: str, position: int, options: dict[str, object]
 ) -> None:
-    """Stopped behind the second of four epochs, stored, and taken up by another training: equal to the last bit."""
+    """Interrupted after two of four epochs, stored and resumed in another training: bit for bit equal."""
     network = small_network(backbone)
     source, blocks = activations_at(network, position, 16, views=2), range(position, len(network.block_names))
     uninterrupted = copy.deepcopy(network)
@@ -395,8 +403,8 @@ def test_what_was_interrupted_goes_on_to_the_same_weights(
     assert not _same(resumed.state_dict(), network.state_dict())
 
 
-def test_every_epoch_drops_out_other_things() -> None:
-    """With stochastic depth, no learning and one image again and again, the epochs' losses still differ."""
+def test_dropout_differs_between_epochs() -> None:
+    """With stochastic depth, a learning rate of 0 and copies of one image, the losses of epochs differ."""
     network = small_network("swin_t")  # without batch statistics
     last = len(network.block_names) - 1
     one = activations_at(network, last, 1).activations
@@ -410,11 +418,11 @@ def test_every_epoch_drops_out_other_things() -> None:
     assert len({round(epoch.loss, 4) for epoch in training.epochs}) == 3
 
 
-def test_what_was_best_is_remembered_over_an_interruption() -> None:
-    """A training taken up behind its best epoch stops when it would have, with the best epoch's weights."""
+def test_a_resumed_training_remembers_the_best_epoch() -> None:
+    """Resumed after the best epoch, it stops when it would have, with the best epoch's weights."""
     network = small_network("mobilenet_v3_small")
     source = activations_at(network, 10)
-    options = {"epochs": 9, "held_out": _against_its_own(source), "patience": 2}
+    options = {"epochs": 9, "held_out": _with_other_labels(source), "patience": 2}
     whole = _training(copy.deepcopy(network), source, range(10, 13), **options)
     states: list[dict[str, object]] = []
     whole.run(lambda done: states.append(_stored(done.state())))
@@ -430,18 +438,18 @@ def test_what_was_best_is_remembered_over_an_interruption() -> None:
 
 
 def test_temperature_undoes_overconfidence() -> None:
-    """Logits three times too large get a temperature near three, and honest ones about one."""
+    """Logits three times too large get a temperature near three, calibrated ones about one."""
     rng = np.random.default_rng(2)
-    honest = torch.from_numpy(rng.normal(0, 1.5, (4000, 5))).float()
+    calibrated = torch.from_numpy(rng.normal(0, 1.5, (4000, 5))).float()
     torch.manual_seed(0)
-    labels = torch.distributions.Categorical(logits=honest).sample()
+    labels = torch.distributions.Categorical(logits=calibrated).sample()
     for factor in (0.5, 1.0, 3.0):
-        evaluation = Evaluation(logits=honest * factor, labels=labels, images=(), skipped=())
+        evaluation = Evaluation(logits=calibrated * factor, labels=labels, images=(), skipped=())
         assert fit_temperature(evaluation) == pytest.approx(factor, rel=0.1)
 
 
-def test_evaluation_is_in_full_precision_and_skips_what_is_no_image(tmp_path: Path) -> None:
-    """Logits are the network's own in float32, in the images' order."""
+def test_evaluation_is_in_float32_and_skips_damaged_files(tmp_path: Path) -> None:
+    """Logits are float32, in the order of the images."""
     data = write_images(tmp_path / "data", 6)
     (data / "red" / "000.jpg").write_bytes(b"gone")
     images = read_dataset(data, val_fraction=0.2).splits["train"]
@@ -452,13 +460,13 @@ def test_evaluation_is_in_full_precision_and_skips_what_is_no_image(tmp_path: Pa
     assert evaluation.accuracy == float(np.mean(evaluation.logits.argmax(1).numpy() == evaluation.labels.numpy()))
 
 
-def test_images_are_flipped_where_they_may_be(tmp_path: Path) -> None:
-    """Training on images sees half of them flipped when told so, and none when not."""
+def test_images_are_flipped_if_requested(tmp_path: Path) -> None:
+    """About half of the images are flipped with `flip`, and none without."""
     shares = {}
     for flip in (False, True):
         network = small_network()
         source = _source(network, 0, tmp_path / str(flip))
-        schedule = Schedule(epochs=1, rate=1e-3, blocks=range(len(network.block_names)), flip=flip)
+        schedule = Schedule(epochs=1, learning_rate=1e-3, blocks=range(len(network.block_names)), flip=flip)
         options = TuneOptions(batch_size=8)
         training = Training(network=network, source=source, schedule=schedule, options=options, precision=FLOAT32)
         seen: list[Tensor] = []
@@ -467,9 +475,9 @@ def test_images_are_flipped_where_they_may_be(tmp_path: Path) -> None:
         training.run()
         images = torch.cat([batch for batch in seen if batch.dtype == torch.uint8])
         known = {image.numpy().tobytes() for image in source.activations.flatten(0, 1)}
-        turned = {image.flip(1).numpy().tobytes() for image in source.activations.flatten(0, 1)}
+        flipped = {image.flip(1).numpy().tobytes() for image in source.activations.flatten(0, 1)}
         found = [image.numpy().tobytes() for image in images]
-        assert all(one in known or one in turned for one in found)
-        shares[flip] = sum(one in turned and one not in known for one in found) / len(found)
+        assert all(one in known or one in flipped for one in found)
+        shares[flip] = sum(one in flipped and one not in known for one in found) / len(found)
     assert shares[False] == 0
     assert 0.2 < shares[True] < 0.8

@@ -1,0 +1,50 @@
+"""Run a load in a thread of its own, which leaves the cores to a version that is being served."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+
+from unfreeze.serve.models.loaded_model import LoadedModel
+
+_THREAD_NAME = "load"
+# With a larger step, another process could keep this thread from running for seconds while it holds Python's lock.
+_NICENESS_STEP = 5
+
+
+async def run_load(load: Callable[[], LoadedModel], *, low_priority: bool) -> LoadedModel:
+    """Run a load in a new thread and wait for it.
+
+    Args:
+        load: loads a model; blocks.
+        low_priority: lower the thread's priority; only on Linux, where threads have their own.
+    """
+    result: Future[LoadedModel] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            if low_priority and sys.platform == "linux":
+                _lower_priority()
+            result.set_result(load())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
+            result.set_exception(error)
+
+    # A daemon thread, because the process must be able to exit while a load is still running.
+    threading.Thread(target=run, name=_THREAD_NAME, daemon=True).start()
+    return await asyncio.wrap_future(result)
+
+
+def is_loading() -> bool:
+    """Check whether a thread of this process is still loading a model, even if its caller has given up."""
+    return any(thread.name == _THREAD_NAME for thread in threading.enumerate())
+
+
+def _lower_priority() -> None:
+    """Lower the priority of this thread; it cannot be raised again."""
+    thread = threading.get_native_id()
+    with suppress(OSError):  # a sandbox may forbid it
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS_STEP)

@@ -1,0 +1,128 @@
+"""Estimate the cost of fine-tuning from one cut, from the measured costs of the blocks."""
+
+import math
+from dataclasses import dataclass
+
+from unfreeze.tune.cost.measure import BlockCost
+from unfreeze.tune.features.placement import CACHES
+from unfreeze.tune.options import TuneOptions
+
+_OPTIMIZER_COPIES = 3  # gradients, and two moments of AdamW
+_FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Size of a dataset.
+
+    Args:
+        classes: number of classes.
+        images: number of training images.
+        val_images: number of validation images.
+        load_seconds: to inspect, decode and augment one image, with all cores in use.
+    """
+
+    classes: int
+    images: int
+    val_images: int
+    load_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Measured costs of a network on this device.
+
+    Args:
+        blocks: in order from the input.
+        stock_parameters: of torchvision's network, with its classifier.
+        image_bytes: of a prepared image, which is what a cache before the first block holds.
+        evaluation_seconds: of one image through the whole network in float32.
+    """
+
+    blocks: tuple[BlockCost, ...]
+    stock_parameters: int
+    image_bytes: int
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutPlan:
+    """Estimated cost of fine-tuning from one cut.
+
+    Args:
+        cut: "head", the name of a block, or "all".
+        trained_parameters: in the blocks behind the cut and the head.
+        parameters: of the whole network.
+        stock_parameters: of torchvision's network, whose classifier the head replaces.
+        frozen_flops: of the frozen blocks' forward pass for one image.
+        trained_flops: of the trained blocks' forward pass for one image; training takes about three times as many.
+        cache_bytes: of the activations of all images and views at the cut.
+        memory_bytes: of weights, gradients, optimizer state, the activations of one batch, and the cache if it is kept.
+        epochs: passes over the images.
+        seconds: of a run with this cut and a given learning rate, from the first image to the metrics. The trials that
+            choose a learning rate or a recipe are not included.
+        naive_seconds: the same if images were decoded and frozen blocks computed again in every epoch.
+    """
+
+    cut: str
+    trained_parameters: int
+    parameters: int
+    stock_parameters: int
+    frozen_flops: int
+    trained_flops: int
+    cache_bytes: int
+    memory_bytes: int
+    epochs: int
+    seconds: float
+    naive_seconds: float
+
+
+def estimate_cut(cut: str, costs: Costs, position: int, head: int, task: Task, options: TuneOptions) -> CutPlan:
+    """Estimate the cost of fine-tuning from one cut.
+
+    Args:
+        cut: its name.
+        costs: of the network.
+        position: number of blocks before the cut.
+        head: number of parameters of the head.
+        task: size of the dataset.
+        options: of the run.
+    """
+    trunk, tail = costs.blocks[:position], costs.blocks[position:]
+    trained = sum(cost.parameters for cost in tail) + head
+    weights = sum(cost.parameters for cost in costs.blocks) + head
+    cache = _image_bytes(costs, position) * task.images * options.views
+    is_kept = cache <= options.cache_gb * 1e9 / CACHES
+    batch = options.batch_size_for(task.images) * sum(cost.saved_bytes for cost in tail)
+    once, cached_epoch, naive_epoch = _durations(costs, position, task, options)
+    epochs = options.epochs_for(task.images)
+    epoch = cached_epoch if is_kept else naive_epoch
+    return CutPlan(
+        cut=cut,
+        trained_parameters=trained,
+        parameters=weights,
+        stock_parameters=costs.stock_parameters,
+        frozen_flops=sum(cost.forward_flops for cost in trunk),
+        trained_flops=sum(cost.forward_flops for cost in tail),
+        cache_bytes=cache,
+        memory_bytes=weights * _FLOAT32_BYTES + trained * _OPTIMIZER_COPIES * _FLOAT32_BYTES + batch + cache * is_kept,
+        epochs=epochs,
+        seconds=once + epochs * epoch if tail else once,
+        naive_seconds=once + epochs * naive_epoch,
+    )
+
+
+def _image_bytes(costs: Costs, position: int) -> int:
+    """Return the bytes of one image's activations in the cache."""
+    return costs.blocks[position - 1].activation_bytes if position else costs.image_bytes
+
+
+def _durations(costs: Costs, position: int, task: Task, options: TuneOptions) -> tuple[float, float, float]:
+    """Return the seconds of everything but the epochs, of an epoch with a cache, and of one without."""
+    forward = math.fsum(cost.forward_seconds for cost in costs.blocks)
+    frozen = math.fsum(cost.forward_seconds for cost in costs.blocks[:position])
+    training = math.fsum(cost.training_seconds for cost in costs.blocks[position:])
+    load_view = task.load_seconds / options.views
+    extraction = task.images * (task.load_seconds + options.views * forward)
+    validation = task.val_images * (load_view + costs.evaluation_seconds)
+    return extraction + validation, task.images * training, task.images * (load_view + frozen + training)

@@ -1,0 +1,206 @@
+"""The activations at a cut, as training reads them: from a cache, or computed from the images whenever needed."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.data.images import LabeledImage
+from unfreeze.tune.data.prefetch import map_ahead
+from unfreeze.tune.data.views import Views, load_view
+from unfreeze.tune.device.memory import halve_on_oom
+from unfreeze.tune.device.precision import CPU, Precision
+from unfreeze.tune.device.staging import empty_batch, stack_images
+
+_BATCHES_AHEAD = 4
+BatchIndices = tuple[Tensor, Tensor]  # the images of a batch, int64 [n], and the view of each, int64 [n]
+
+
+@runtime_checkable
+class ActivationSource(Protocol):
+    """Activations of N images in V views, at a cut.
+
+    Args:
+        position: number of blocks that computed them; at 0 they are the prepared images.
+        labels: int64 [N].
+        views: V.
+    """
+
+    @property
+    def position(self) -> int: ...  # noqa: D102
+
+    @property
+    def labels(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def views(self) -> int: ...  # noqa: D102
+
+    def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
+        """Yield the batch for each of the indices: [n, ...]."""
+
+    def take(self, rows: np.ndarray) -> "ActivationSource":
+        """Select images by their numbers; they are numbered from 0 in the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cached:
+    """Activations that are stored.
+
+    Args:
+        position: number of blocks that computed them; at 0 they are the prepared images.
+        activations: [N, V, ...]: bfloat16, or uint8 [N, V, H, W, 3] at position 0.
+        labels: int64 [N].
+        device: the device that computes on them.
+    """
+
+    position: int
+    activations: Tensor
+    labels: Tensor
+    device: torch.device = CPU
+
+    @property
+    def views(self) -> int:
+        """Number of views of each image."""
+        return self.activations.shape[1]
+
+    def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
+        """Yield batches where the activations are stored; threads collect those for another device in advance."""
+        stored = self.activations.device
+        if stored.type != self.device.type:
+            yield from map_ahead(self._collect, indices, _BATCHES_AHEAD)
+            return
+        for rows, views in indices:
+            yield self.activations[rows.to(stored, non_blocking=True), views.to(stored, non_blocking=True)]
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Select images by their numbers, without a copy."""
+        return Rows(whole=self, rows=torch.from_numpy(rows))
+
+    def _collect(self, indices: BatchIndices) -> Tensor:
+        rows, views = indices
+        batch = empty_batch((len(rows), *self.activations.shape[2:]), self.activations.dtype, self.device)
+        return torch.index_select(self.activations.flatten(0, 1), 0, rows * self.views + views, out=batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """A subset of the images of a source.
+
+    Args:
+        whole: all of them.
+        rows: the numbers of the selected images, int64 [n].
+    """
+
+    whole: "Cached | Streamed"
+    rows: Tensor
+
+    @property
+    def position(self) -> int:
+        """Number of blocks that computed the activations."""
+        return self.whole.position
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the selected images, int64 [n]."""
+        return self.whole.labels[self.rows]
+
+    @property
+    def views(self) -> int:
+        """Number of views of each image."""
+        return self.whole.views
+
+    def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
+        """Yield the batch for each of the indices, which number the selected images from 0."""
+        return self.whole.batches((self.rows[rows], views) for rows, views in indices)
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Select some of the selected images."""
+        return Rows(whole=self.whole, rows=self.rows[torch.from_numpy(rows)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """Activations that are computed from the images for each batch, because they exceed the cache budget.
+
+    Args:
+        network: its first blocks compute them.
+        position: number of those blocks.
+        images: N images, all known to decode.
+        recipe: how their views are made.
+        precision: to compute in.
+        labels: int64 [N].
+    """
+
+    network: Network
+    position: int
+    images: tuple[LabeledImage, ...]
+    recipe: Views
+    precision: Precision
+    labels: Tensor
+
+    @property
+    def views(self) -> int:
+        """Number of views of each image."""
+        return self.recipe.count
+
+    def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
+        """Yield batches, computed by the frozen blocks from images that threads decode in advance."""
+        batches = list(indices)
+        flat = [(row, view) for rows, views in batches for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
+        loaded = map_ahead(self._load, flat)
+        for rows, _ in batches:
+            if not len(rows):  # all images of a small batch may belong to other processes
+                yield torch.empty(0, *self.network.border_shape(self.position), dtype=cache_dtype(self.position))
+                continue
+            pixels = stack_images(list(islice(loaded, len(rows))), self.precision.device)
+            yield torch.cat([*run_trunk(self.network, pixels, 0, self.position, self.precision)])
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Select images by their numbers."""
+        return Rows(whole=self, rows=torch.from_numpy(rows))
+
+    def _load(self, row_and_view: tuple[int, int]) -> np.ndarray:
+        row, view = row_and_view
+        return load_view(self.images[row], self.recipe, view)
+
+
+def cache_dtype(position: int) -> torch.dtype:
+    """Return the type in which the activations after `position` blocks are cached; at 0, that of the images."""
+    return torch.bfloat16 if position else torch.uint8
+
+
+def run_trunk(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Iterator[Tensor]:
+    """Run blocks `first` to `last - 1` without gradients, `precision.trunk_batch` images at a time.
+
+    Args:
+        network: in eval mode, on the precision's device.
+        batch: [n, ...].
+        first: the first block.
+        last: the block after the last one.
+        precision: to compute in.
+
+    Yields:
+        Slices of the result, [m, ...], in order: bfloat16 on the precision's device; slices of `batch` itself where
+        `first` equals `last`.
+
+    Raises:
+        UnfreezeError: the GPU has too little memory for a single image.
+    """
+    for inputs in batch.split(precision.trunk_batch):
+        if first == last:
+            yield inputs
+            continue
+        for outputs in halve_on_oom(partial(run_frozen, network, precision, first, last), inputs):
+            yield outputs.to(torch.bfloat16)
+
+
+def run_frozen(network: Network, precision: Precision, first: int, last: int, batch: Tensor) -> Tensor:
+    """Run blocks `first` to `last - 1` on a whole batch without gradients."""
+    with torch.inference_mode(), precision.autocast():
+        return network.run_blocks(precision.to_device(batch), first, last)

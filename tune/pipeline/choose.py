@@ -1,0 +1,92 @@
+"""Extract features, fit the probe, and choose a candidate; or read the choice of an interrupted run."""
+
+from torch import Tensor
+
+from unfreeze.tune.artifacts.resume import CHOICE
+from unfreeze.tune.data.dataset import TRAIN
+from unfreeze.tune.data.images import labels_of
+from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
+from unfreeze.tune.linear.probe import Probe, fit_probe
+from unfreeze.tune.pipeline.context import RunContext
+from unfreeze.tune.recipes.registry import PROBE, is_linear, linear_recipe
+from unfreeze.tune.selection.candidate import Candidate
+from unfreeze.tune.selection.choice import Choice, choice_from_state, choice_state
+from unfreeze.tune.selection.choose import choose
+from unfreeze.tune.selection.request import chooses_cut, earliest_cut, requested_candidate
+from unfreeze.tune.selection.trials import SearchInputs
+
+
+def choose_candidate(context: RunContext) -> tuple[Choice, Probe, ExtractedFeatures | None]:
+    """Choose how to tune.
+
+    Args:
+        context: of the run; files that cannot be decoded are removed from its dataset.
+
+    Returns:
+        The choice, the probe, and the extracted features; None for the features if the choice was read from the state
+        of an interrupted run.
+    """
+    saved = context.resume_state.load(CHOICE)
+    context.workers.barrier()
+    if saved is not None:
+        return choice_from_state(saved["choice"]), Probe(**saved["probe"]), None
+    requested = requested_candidate(context.options)
+    extracted = _extract(context, requested)
+    features = context.workers.collect(extracted.features, len(context.dataset.splits[TRAIN]))
+    choice, probe = _choose(context, requested, extracted, features)
+    if context.workers.is_leader:
+        context.resume_state.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe)})
+    return choice, probe, extracted
+
+
+def _extract(context: RunContext, requested: Candidate | None) -> ExtractedFeatures:
+    """Run all blocks over the training images once, and cache activations where they may be needed."""
+    network, options, images = context.network, context.options, context.own_images
+    cut = earliest_cut(network, options) if requested is None else requested.cut
+    extracted = extract_features(
+        network,
+        network.position(cut),
+        images,
+        context.views,
+        context.precision,
+        context.placement,
+        context.reporter.track("running the backbone over the training images", len(images)),
+        survey=requested is None and chooses_cut(options),
+    )
+    context.dataset = context.dataset.without(extracted.skipped)
+    return extracted
+
+
+def _choose(
+    context: RunContext, requested: Candidate | None, extracted: ExtractedFeatures, features: Tensor
+) -> tuple[Choice, Probe]:
+    if requested is not None:
+        choice = Choice(candidate=requested, reason=f"{requested}: as requested")
+        return choice, _fit(context, features, requested.recipe if is_linear(requested.recipe) else PROBE)
+    probe = _fit(context, features, PROBE)
+    choice = choose(
+        SearchInputs(
+            network=context.network,
+            extracted=extracted,
+            probe=probe,
+            options=context.options,
+            precision=context.precision,
+            placement=context.placement,
+            reporter=context.reporter,
+            allows_flips=lambda: context.allows_flips,
+        )
+    )
+    recipe = choice.candidate.recipe
+    refit = is_linear(recipe) and recipe != PROBE
+    return choice, _fit(context, features, recipe) if refit else probe
+
+
+def _fit(context: RunContext, features: Tensor, recipe: str) -> Probe:
+    context.reporter.info(f"fitting {recipe} on frozen features")
+    return fit_probe(
+        features,
+        labels_of(context.dataset.splits[TRAIN]),
+        recipe=linear_recipe(recipe),
+        seed=context.options.seed,
+        balanced=context.options.class_weights == "balanced",
+    )

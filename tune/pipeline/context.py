@@ -1,0 +1,72 @@
+"""State that the stages of a run share."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from unfreeze.contract.reporting import Reporter
+from unfreeze.tune.artifacts.resume import ResumeState
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.weights import Pretrained
+from unfreeze.tune.data.dataset import TRAIN, Dataset
+from unfreeze.tune.data.images import LabeledImage
+from unfreeze.tune.data.inspection import Finding
+from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.distributed import Workers
+from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.features.placement import CachePlacement
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.selection.flip_test import tolerates_flips
+
+
+@dataclass(kw_only=True)
+class RunContext:
+    """State of a run.
+
+    Args:
+        options: of the run.
+        reporter: shows progress.
+        dataset: without the files that could not be decoded so far.
+        findings: problems of the dataset.
+        pretrained: weights and preprocessing of the backbone.
+        precision: device and numeric type.
+        network: pretrained, with a new head; it is not trained itself.
+        placement: of cached activations.
+        resume_state: from which an interrupted run continues.
+        workers: processes that share the work.
+    """
+
+    options: TuneOptions
+    reporter: Reporter
+    dataset: Dataset
+    findings: tuple[Finding, ...]
+    pretrained: Pretrained
+    precision: Precision
+    network: Network
+    placement: CachePlacement
+    resume_state: ResumeState
+    workers: Workers
+
+    @property
+    def own_images(self) -> tuple[LabeledImage, ...]:
+        """The training images of this process."""
+        return self.dataset.splits[TRAIN][self.workers.rank :: self.workers.count]
+
+    @property
+    def views(self) -> Views:
+        """The views to make of each training image."""
+        flip = self.options.views > 1 and self.allows_flips
+        return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed, flip=flip)
+
+    @cached_property
+    def allows_flips(self) -> bool:
+        """Whether training may flip images horizontally."""
+        if self.options.flip != "auto":
+            return self.options.flip == "yes"
+        images = self.dataset.splits[TRAIN]
+        tolerated = tolerates_flips(self.network, images, self.pretrained.spec, self.precision)
+        self.reporter.info(
+            "horizontal flips do not lower probe accuracy, so training flips at random"
+            if tolerated
+            else "horizontal flips may lower probe accuracy, so training does not flip images"
+        )
+        return tolerated

@@ -1,0 +1,58 @@
+"""Evaluate the tuned network, and the probe that training started from."""
+
+from unfreeze.contract.errors import DivergenceError
+from unfreeze.tune.artifacts.results import TuningResult, calibrated_result
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.data.dataset import TEST, VAL
+from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, evaluate_together
+from unfreeze.tune.pipeline.context import RunContext
+from unfreeze.tune.recipes.recipe import BlockRecipe
+from unfreeze.tune.recipes.registry import recipe_of
+from unfreeze.tune.selection.candidate import Candidate
+from unfreeze.tune.selection.choice import Choice
+from unfreeze.tune.training.train import Training
+
+
+def evaluate_run(context: RunContext, choice: Choice, probed: Network, training: Training | None) -> TuningResult:
+    """Evaluate on the validation and test images, and calibrate.
+
+    Args:
+        context: of the run; files that cannot be decoded are removed from its dataset.
+        choice: how the network was tuned.
+        probed: pretrained network with the probe as its head.
+        training: finished; None if the recipe is linear, so that `probed` is the result.
+
+    Raises:
+        DataError: no validation or test image can be decoded.
+        DivergenceError: the network's outputs are not finite.
+    """
+    network = training.network if training else probed
+    evaluations = _validate(context, choice.candidate, network, probed)
+    images = context.dataset.splits.get(TEST)
+    test = evaluate(network, images, context.pretrained.spec, context.precision.device) if images else None
+    return calibrated_result(network, choice, evaluations, test, training, context.options.abstain_precision)
+
+
+def _validate(context: RunContext, candidate: Candidate, network: Network, probed: Network) -> list[Evaluation]:
+    """Evaluate the network, and last the probe, which may be the same."""
+    images, spec, device = context.dataset.splits[VAL], context.pretrained.spec, context.precision.device
+    networks = [network] if network is probed else [network, probed]
+    advance = context.reporter.track("evaluating in full precision", len(images))
+    evaluations = evaluate_together(networks, _shared_blocks(context, candidate), images, spec, device, advance)
+    context.dataset = context.dataset.without(evaluations[0].skipped)
+    if not evaluations[0].logits.isfinite().all():
+        raise DivergenceError("the trained network's outputs are not finite; use a smaller --learning-rate")
+    if evaluations[0].accuracy < evaluations[-1].accuracy:
+        context.reporter.info(
+            f"validation accuracy is lower than that of the probe alone ({evaluations[0].accuracy:.3f} < "
+            f"{evaluations[-1].accuracy:.3f}); --recipe probe gives the probe"
+        )
+    return evaluations
+
+
+def _shared_blocks(context: RunContext, candidate: Candidate) -> int:
+    """Count the blocks that training has not changed, from the input on."""
+    recipe = recipe_of(candidate.recipe)
+    if isinstance(recipe, BlockRecipe) and not recipe.pretrained:
+        return 0
+    return context.network.position(candidate.cut)

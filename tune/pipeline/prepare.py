@@ -1,0 +1,134 @@
+"""Prepare a run: read and inspect the images, load the pretrained network, open the run's folder."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from unfreeze.contract.errors import CheckpointError, DataError
+from unfreeze.contract.reporting import Reporter
+from unfreeze.tune.artifacts.findings import FINDINGS_FILE, write_findings
+from unfreeze.tune.artifacts.resume import ResumeState
+from unfreeze.tune.artifacts.run_folder import locked_folder, remove_run
+from unfreeze.tune.backbones.weights import load_pretrained
+from unfreeze.tune.data.counted import counted
+from unfreeze.tune.data.dataset import Dataset, read_dataset
+from unfreeze.tune.data.inspection import Inspection, inspect_dataset
+from unfreeze.tune.data.sources import SourceOptions
+from unfreeze.tune.device.distributed import Workers
+from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.features.placement import CACHES, CachePlacement
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.pipeline.context import RunContext
+from unfreeze.tune.selection.choose import FOLDS
+from unfreeze.tune.selection.request import earliest_cut, requested_candidate
+
+
+def prepare_run(
+    data: str | os.PathLike[str],
+    out: Path,
+    options: TuneOptions,
+    reporter: Reporter,
+    precision: Precision,
+    workers: Workers,
+) -> tuple[RunContext, Inspection]:
+    """Read everything that a run needs, before anything is written.
+
+    Args:
+        data: folder of labeled images, or a CSV file.
+        out: the run's folder, which may not exist yet.
+        options: of the run.
+        reporter: shows progress.
+        precision: device and numeric type.
+        workers: processes that share the work.
+
+    Returns:
+        The context of the run, without the files that cannot be decoded, and the results of the inspection.
+
+    Raises:
+        DataError: the images cannot be used, or `strict` is set and they have problems.
+        WeightsError: the backbone or its weights are unavailable.
+        CheckpointError: the cut is unknown, or the options do not suit distributed training.
+    """
+    torch.manual_seed(options.seed)
+    dataset = _read(data, options, reporter)
+    pretrained = load_pretrained(options.backbone, options.weights)
+    if pretrained.note:
+        reporter.info(pretrained.note)
+    network = pretrained.network(options.backbone, len(dataset.labels), precision.device)
+    network.position(earliest_cut(network, options))
+    _check_distributed(options, workers)
+    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range)
+    for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
+        reporter.info(line)
+    if options.strict:
+        _refuse_problems(dataset, inspection, out, workers)
+    context = RunContext(
+        options=options,
+        reporter=reporter,
+        dataset=dataset.without(inspection.undecodable),
+        findings=inspection.findings,
+        pretrained=replace(pretrained, spec=replace(pretrained.spec, deep_range=inspection.deep_range)),
+        precision=precision,
+        network=network,
+        placement=CachePlacement(
+            budget_bytes=round(options.cache_gb * 1e9 / CACHES), folder=out, device=precision.device
+        ),
+        resume_state=ResumeState(out),
+        workers=workers,
+    )
+    return context, inspection
+
+
+def open_run(context: RunContext, out: Path, inspection: Inspection, *, resume: bool) -> None:
+    """Check the state of the run to resume, or start with an empty folder.
+
+    Args:
+        context: of the run.
+        out: the run's folder, which exists.
+        inspection: of the dataset.
+        resume: whether to resume.
+
+    Raises:
+        CheckpointError: the run to resume was started with other inputs.
+    """
+    write_findings(out, context.dataset, inspection)
+    inputs = context.options, inspection.contents, context.pretrained.sha256
+    if resume:
+        context.resume_state.check(*inputs)
+        return
+    remove_run(out)
+    context.resume_state.begin(*inputs)
+
+
+def _read(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> Dataset:
+    source = SourceOptions.of(options)
+    dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed, options=source)
+    for line in dataset.summary():
+        reporter.info(line)
+    return dataset
+
+
+def _check_distributed(options: TuneOptions, workers: Workers) -> None:
+    if workers.count == 1:
+        return
+    if requested_candidate(options) is None:
+        raise CheckpointError(
+            "distributed training needs explicit options: --recipe, --learning-rate, and --cut for last-blocks"
+        )
+    if options.patience or options.mixup:
+        raise CheckpointError("distributed training does not support --patience and --mixup; leave them out")
+
+
+def _refuse_problems(dataset: Dataset, inspection: Inspection, out: Path, workers: Workers) -> None:
+    """Raise an error if the data has problems, after writing all of them to the run's folder."""
+    problems = [finding for finding in inspection.findings if not finding.handled]
+    if not problems:
+        return
+    if workers.is_leader:
+        with locked_folder(out):
+            write_findings(out, dataset, inspection)
+    listed = "".join(f"\n  {finding.describe()}" for finding in problems)
+    count = counted(len(problems), "problem")
+    raise DataError(f"--strict: the data has {count}; all files are listed in {out / FINDINGS_FILE}:{listed}")

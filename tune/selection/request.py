@@ -1,0 +1,53 @@
+"""What the options fix, and what they leave to the search."""
+
+from unfreeze.tune.backbones.network import ALL, HEAD, Network
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.recipes.last_blocks import last_share
+from unfreeze.tune.recipes.recipe import LinearRecipe
+from unfreeze.tune.recipes.registry import AUTO, block_recipe, is_linear, recipe_of
+from unfreeze.tune.selection.candidate import Candidate
+
+
+def requested_candidate(options: TuneOptions) -> Candidate | None:
+    """Return the candidate that the options name; None if they leave something to be chosen."""
+    name = options.requested_recipe
+    if chooses_cut(options):
+        return None
+    recipe = recipe_of(name)
+    if isinstance(recipe, LinearRecipe):
+        return Candidate.linear(name)
+    rates = (options.learning_rate,) if options.learning_rate else recipe.learning_rates
+    return Candidate(name, requested_cut(options), rates[0]) if len(rates) == 1 else None
+
+
+def chooses_cut(options: TuneOptions) -> bool:
+    """Return whether the search has to choose a cut."""
+    name = options.requested_recipe
+    if name == AUTO:
+        return True
+    return options.cut == "auto" and not is_linear(name) and block_recipe(name).chooses_cut
+
+
+def requested_cut(options: TuneOptions) -> str:
+    """Return the cut of a recipe that trains blocks, unless the search has to choose it."""
+    return options.cut if block_recipe(options.requested_recipe).chooses_cut else ALL
+
+
+def earliest_cut(network: Network, options: TuneOptions) -> str:
+    """Return the cut at which to cache activations before anything is chosen.
+
+    Args:
+        network: whose blocks are cut.
+        options: of the run.
+
+    Returns:
+        The requested cut, or the middle if the search has to choose one.
+    """
+    if chooses_cut(options):
+        return middle_cut(network)
+    return HEAD if is_linear(options.requested_recipe) else requested_cut(options)
+
+
+def middle_cut(network: Network) -> str:
+    """Return the cut with half of the blocks behind it."""
+    return last_share(network.block_names, 2)
