@@ -41,6 +41,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 10_000),
     "patience": (0, 10_000),
     "views": (1, 64),
+    "image_size": (32, 4096),
+    "crop_pct": (0.1, 1.0),
     "batch_size": (2, 65_536),
     "seed": (0, 2**32 - 1),
     "learning_rate": (1e-8, 10.0),
@@ -76,6 +78,11 @@ class TuneOptions:
             which are also flipped where `flip` allows it.
         flip: flip training images horizontally at random. "auto" first tests whether flipped images are still
             classified correctly. Cached activations are never flipped.
+        quarter_turns: rotate training images by random multiples of 90 degrees, where images themselves are trained
+            on. Cached activations are never rotated.
+        image_size: side of the square that the network sees, in pixels. By default that of the weights.
+        crop_pct: side of that square as a share of the resized image's shorter side, as in timm. By default that of the
+            weights; 1 crops nothing of square images.
         batch_size: images per step. By default 16, and up to 64 for thousands of images.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         learning_rate: peak learning rate of the last block; earlier blocks use lower ones. By default 0.0005; 0.003 is
@@ -120,6 +127,9 @@ class TuneOptions:
     precision: Annotated[PrecisionName, _hardware] = "auto"
     views: Annotated[int, _data] = 1
     flip: Annotated[Literal["auto", "yes", "no"], _data] = "auto"
+    quarter_turns: Annotated[bool, Parameter(group=DATA, negative="")] = False
+    image_size: Annotated[int | None, _data] = None
+    crop_pct: Annotated[float | None, _data] = None
     batch_size: Annotated[int | None, _training] = None
     optimizer: Annotated[Literal["adamw", "sgd"], _training] = "adamw"
     learning_rate: Annotated[float | None, _training] = None

@@ -59,6 +59,8 @@ def test_a_cut_may_imply_the_recipe(recipe: str, cut: str, requested: str) -> No
         ("patience", -1),
         ("views", 0),
         ("batch_size", 1),
+        ("image_size", 31),
+        ("crop_pct", 1.5),
         ("seed", -1),
         ("learning_rate", 0.0),
         ("learning_rate", math.nan),

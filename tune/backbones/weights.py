@@ -1,6 +1,6 @@
 """Build a backbone with the weights to start from, and the preprocessing that they expect."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from unfreeze.tune.backbones.sources import Backbone, find_backbone
 from unfreeze.tune.backbones.state_keys import match_state
 from unfreeze.tune.backbones.weight_files import WeightFile, read_weight_file
 
+_MAX_SIDE = 4096  # of `PreprocessSpec`
 BUILTIN_BACKBONE = "mobilenet_v3_small"
 
 
@@ -36,6 +37,20 @@ class Pretrained:
     weights: str
     sha256: str
     note: str = ""
+
+    def at_size(self, image_size: int | None, crop_pct: float | None) -> "Pretrained":
+        """Change the preprocessing to another input size or another crop.
+
+        Args:
+            image_size: side of the square crop in pixels; None keeps the size of the weights.
+            crop_pct: side of the crop as a share of the resized image's shorter side; None keeps that of the weights.
+        """
+        if image_size is None and crop_pct is None:
+            return self
+        side = image_size or min(self.spec.crop)
+        share = crop_pct or min(self.spec.crop) / min(self.spec.resize)
+        resize = (min(_MAX_SIDE, max(side, round(side / share))),)
+        return replace(self, spec=replace(self.spec, resize=resize, crop=(side, side)))
 
     def network(self, backbone: str, classes: int, device: torch.device) -> Network:
         """Put a new head on the model and move it to a device, in eval mode and in channels-last memory format.

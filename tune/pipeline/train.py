@@ -108,6 +108,7 @@ def _prepare(context: RunContext, candidate: Candidate, network: Network, source
             learning_rate=candidate.learning_rate,
             blocks=recipe.trained_blocks(network.position(candidate.cut), len(network.block_names)),
             flip=source.position == 0 and context.allows_flips,
+            quarter_turns=source.position == 0 and context.options.quarter_turns,
         ),
         options=options,
         precision=context.precision,

@@ -210,6 +210,7 @@ class Trials:
             learning_rate=candidate.learning_rate,
             blocks=recipe.trained_blocks(source.position, len(self.inputs.network.block_names)),
             flip=source.position == 0 and self.inputs.allows_flips(),
+            quarter_turns=source.position == 0 and self.inputs.options.quarter_turns,
         )
 
 

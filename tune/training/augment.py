@@ -1,4 +1,4 @@
-"""Cheap augmentation of training batches: random horizontal flips of images, and mixup of images or activations."""
+"""Cheap augmentation of training batches: flips and quarter turns of images, and mixup of images or activations."""
 
 from dataclasses import dataclass
 
@@ -35,6 +35,22 @@ def flip_selected(images: Tensor, selected: Tensor) -> Tensor:
     """
     selected = selected.to(images.device, non_blocking=True)
     return torch.where(selected.view(-1, 1, 1, 1), images.flip(2), images)
+
+
+def rotate_quarters(images: Tensor, turns: Tensor) -> Tensor:
+    """Rotate each image by a multiple of 90 degrees; images that are not square only by 180 degrees.
+
+    Activations must not be rotated, for the reason given in `flip_selected`.
+
+    Args:
+        images: uint8 [n, H, W, 3].
+        turns: number of clockwise quarter turns, int64 [n], 0 to 3.
+    """
+    turns = turns.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+    half_turned = torch.where(turns >= 2, images.flip(1, 2), images)  # noqa: PLR2004 - two quarters
+    if images.shape[1] != images.shape[2]:
+        return half_turned
+    return torch.where(turns % 2 == 1, half_turned.transpose(1, 2).flip(2), half_turned)
 
 
 def mixup(network: Network, batch: Tensor, alpha: float, generator: torch.Generator) -> MixedBatch:

@@ -27,12 +27,14 @@ class Schedule:
         learning_rate: peak of the last block's.
         blocks: numbers of the trained blocks.
         flip: whether images are flipped horizontally at random; activations never are.
+        quarter_turns: whether images are rotated by random multiples of 90 degrees; activations never are.
     """
 
     epochs: int
     learning_rate: float
     blocks: Collection[int]
     flip: bool = False
+    quarter_turns: bool = False
 
 
 def shuffled_batches(count: int, views: int, batch_size: int, generator: torch.Generator) -> list[BatchIndices]:

@@ -18,7 +18,7 @@ from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.activations import ActivationSource
 from unfreeze.tune.features.cache import pooled_features
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.training.augment import MixedBatch, flip_selected, mixup
+from unfreeze.tune.training.augment import MixedBatch, flip_selected, mixup, rotate_quarters
 from unfreeze.tune.training.optimization import (
     Schedule,
     batches_per_epoch,
@@ -167,6 +167,7 @@ class Training:
         """Take an optimizer step on this process's images of a batch; `rows` numbers all images of the batch."""
         own = self.workers.owns(rows)
         flipped = torch.rand(len(rows), generator=self.generator) < 0.5  # noqa: PLR2004 - half
+        turns = torch.randint(4, (len(rows),), generator=self.generator) if self.schedule.quarter_turns else None
         labels = self.source.labels[rows[own]].to(self.precision.device, non_blocking=True)
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.precision.device)
@@ -174,6 +175,8 @@ class Training:
             batch = self.precision.to_device(batch)
             if self.schedule.flip and batch.dtype == torch.uint8:
                 batch = flip_selected(batch, flipped[own])
+            if turns is not None and batch.dtype == torch.uint8:
+                batch = rotate_quarters(batch, turns[own])
             loss = self._loss(mixup(self.network, batch, self.options.mixup, self.generator), labels) / len(rows)
         scaled = self.scaler.scale(loss)
         if len(batch):

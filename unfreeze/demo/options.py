@@ -10,9 +10,9 @@ class DemoOptions:
     """Size of the demo.
 
     Args:
-        train_per_class: Training images per class; by default all of the digits, 110 of each wallpaper group.
+        train_per_class: Training images per class; by default all of the digits, 200 of each wallpaper group.
         val_per_class: Validation images per class; by default all of the digits, 20 of each wallpaper group.
-        epochs: Training epochs; 5 by default.
+        epochs: Training epochs; by default 5 for the digits, 10 for the wallpaper groups.
         seconds: Duration of the throughput measurement, in seconds.
         seed: Random seed.
 

@@ -152,6 +152,17 @@ def test_reads_safetensors(state: State, tmp_path: Path) -> None:
     assert next(pretrained.model.parameters()).dtype == torch.float32
 
 
+def test_input_size_and_crop_can_be_changed() -> None:
+    """A size keeps the share of the image that is cropped, a share keeps the size, and without both nothing changes."""
+    stock = load_pretrained("squeezenet1_1", "none")
+    assert stock.at_size(None, None) is stock
+    assert (stock.spec.resize, stock.spec.crop) == ((256,), (224, 224))
+    for size, share, resize, crop in ((112, None, 128, 112), (None, 0.5, 448, 224), (96, 1.0, 96, 96)):
+        spec = stock.at_size(size, share).spec
+        assert (spec.resize, spec.crop) == ((resize,), (crop, crop))
+        assert (spec.mean, spec.interpolation) == (stock.spec.mean, stock.spec.interpolation)
+
+
 def test_none_gives_random_weights_from_torchs_seed() -> None:
     """The seed decides, and torchvision's preprocessing is used."""
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Augmentation: random horizontal flips of images, and mixup."""
+"""Augmentation: random flips and quarter turns of images, and mixup."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy import stats
 from support.tuning import small_network
 
 from unfreeze.tune.backbones.network import Network
-from unfreeze.tune.training.augment import flip_selected, mixup
+from unfreeze.tune.training.augment import flip_selected, mixup, rotate_quarters
 
 SELECTED = torch.tensor([True, False, True, False, False, True])
 
@@ -26,6 +26,16 @@ def test_selected_images_are_flipped_horizontally() -> None:
     assert torch.equal(found[SELECTED], images[SELECTED].flip(2))
     assert torch.equal(found[~SELECTED], images[~SELECTED])
     assert not torch.equal(found, images)
+
+
+def test_images_are_rotated_by_quarter_turns() -> None:
+    """Each by its own number of turns, as `torch.rot90` does; images that are not square only by 180 degrees."""
+    turns = torch.tensor([0, 1, 2, 3, 1, 2])
+    square, wide = (torch.randint(0, 256, (6, 4, width, 3), dtype=torch.uint8) for width in (4, 5))
+    for found, image, turn in zip(rotate_quarters(square, turns), square, turns.tolist(), strict=True):
+        assert torch.equal(found, image.rot90(-turn, (0, 1)))
+    half_turned = torch.where(turns.view(-1, 1, 1, 1) >= 2, wide.flip(1, 2), wide)
+    assert torch.equal(rotate_quarters(wide, turns), half_turned)
 
 
 def test_without_alpha_nothing_is_mixed(network: Network) -> None:

@@ -481,3 +481,24 @@ def test_images_are_flipped_if_requested(tmp_path: Path) -> None:
         shares[flip] = sum(one in flipped and one not in known for one in found) / len(found)
     assert shares[False] == 0
     assert 0.2 < shares[True] < 0.8
+
+
+def test_images_are_rotated_if_requested(tmp_path: Path) -> None:
+    """All four orientations occur with `quarter_turns`, and only the original one without."""
+    for turns in (False, True):
+        network = small_network()
+        source = _source(network, 0, tmp_path / str(turns))
+        blocks = range(len(network.block_names))
+        schedule = Schedule(epochs=1, learning_rate=1e-3, blocks=blocks, quarter_turns=turns)
+        options = TuneOptions(batch_size=8)
+        training = Training(network=network, source=source, schedule=schedule, options=options, precision=FLOAT32)
+        seen: list[Tensor] = []
+        normalized = network.normalized
+        network.normalized = lambda inputs, keep=seen, apply=normalized: (keep.append(inputs), apply(inputs))[1]
+        training.run()
+        known = source.activations.flatten(0, 1)
+        orientations = [{image.rot90(turn, (0, 1)).numpy().tobytes() for image in known} for turn in range(4)]
+        found = [image.numpy().tobytes() for batch in seen if batch.dtype == torch.uint8 for image in batch]
+        assert all(any(one in known for known in orientations) for one in found)
+        rotated = [any(one in known - orientations[0] for one in found) for known in orientations[1:]]
+        assert rotated == [turns] * 3
