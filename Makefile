@@ -3,7 +3,8 @@ PYTHON ?= python3
 GPU_PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# One OpenMP thread in each of the two processes: more would compete for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: help demo test test-all gpu lint format docs protos constraints clean
 

@@ -1,6 +1,14 @@
-"""Skips tests marked `gpu` on machines without one."""
+"""Skips tests marked `gpu` on machines without one, and makes Ctrl-C work in child processes."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Handle SIGINT: in background jobs it is ignored, and the processes that tests start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -127,7 +127,7 @@ def test_without_tensorrt_the_error_says_what_to_install(
     done = run_cli("export", run, "--repository", tmp_path / "models", "--name", "colors", "--tensorrt")
     assert done.returncode != 0
     assert "tensorrt cannot be loaded" in done.stderr
-    assert "pip install 'unfreeze[tensorrt]', with NVIDIA's own package index" in done.stderr
+    assert "pip install 'unfreeze[tensorrt]' from NVIDIA's package index" in done.stderr
     assert not (tmp_path / "models").exists()
 
 

@@ -180,7 +180,7 @@ def _pipe(run: Path) -> None:
     ("break_it", "error", "message"),
     [
         (lambda run: (run / "run.json").unlink(), CheckpointError, "contains no finished run"),
-        (lambda run: (run / "run.json").write_text("{"), CheckpointError, "no JSON"),
+        (lambda run: (run / "run.json").write_text("{"), CheckpointError, "not valid JSON"),
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), CheckpointError, "was changed after tuning"),
         (_swap_weights, CheckpointError, "was changed after tuning: its SHA-256 is"),
         (_pipe, CheckpointError, "there is no file model.safetensors"),

@@ -53,7 +53,7 @@ def _network(key: str, spec: PreprocessSpec) -> CalibratedNetwork:
     network.head.mean.copy_(features.mean(0))
     deviation = features.std(0)
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))
-    torch.nn.init.normal_(network.head.linear.weight, std=0.3)
+    torch.nn.init.normal_(network.head.linear.weight, std=1 / len(deviation) ** 0.5)  # logits of about 1
     return CalibratedNetwork(network, 1.0, "softmax")
 
 

@@ -1,6 +1,7 @@
 """The command line: its output streams, exit codes and messages."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -58,14 +59,22 @@ def test_process_exits_with_the_code_of_the_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "arguments", "extra"),
+    ("package", "arguments", "message"),
     [
-        ("torch", ["tune", "images", "--out", "run"], "'unfreeze[tune,cpu]'"),
-        ("onnxruntime", ["predict", "a.jpg", "--file", "m.onnx"], "'unfreeze[cpu]', or 'unfreeze[gpu]'"),
+        (
+            "torch",
+            ["tune", "images", "--out", "run"],
+            r"this command needs an extra: pip install 'unfreeze\[tune,cpu\]' \(the package torch is not installed\)",
+        ),
+        (
+            "onnxruntime",
+            ["predict", "a.jpg", "--file", "m.onnx"],
+            r"runtime 'cpu' is not available: .*onnxruntime.*; pip install 'unfreeze\[cpu\]'",
+        ),
     ],
 )
 def test_missing_package_names_the_extra_that_installs_it(
-    package: str, arguments: list[str], extra: str, tmp_path: Path
+    package: str, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     """Without an optional package, a command that needs it exits with 1 and the command to install it."""
     (tmp_path / "m.onnx").write_bytes(b"")
@@ -73,8 +82,7 @@ def test_missing_package_names_the_extra_that_installs_it(
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"this command needs an extra: pip install {extra}" in done.stderr
-    assert f"(the package {package} is not installed)" in done.stderr
+    assert re.search(message, _words(done.stderr))
     assert "Traceback" not in done.stderr
 
 
@@ -107,7 +115,7 @@ def test_wrong_usage_exits_with_an_error_and_no_traceback(arguments: list[str], 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tune", "nowhere", "--out", "run"], "nowhere is no folder"),
+        (["tune", "nowhere", "--out", "run"], "nowhere cannot be read as a data set"),
         (["export", "nowhere", "--repository", "models", "--name", "x"], "nowhere contains no finished run"),
         (["serve", "--repository", "nowhere"], "nowhere"),
         (["predict", "a.jpg", "--file", "nowhere.onnx"], "there is no file nowhere.onnx"),
@@ -252,4 +260,4 @@ def test_interrupted_tuning_leaves_only_a_resumable_run(tmp_path: Path) -> None:
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
     assert "--resume to continue" in stderr
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".unfinished"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".unfinished", "findings.json"]

@@ -243,7 +243,6 @@ def test_rejects_images_that_are_slow_to_decode(image: bytes, why: str, classifi
     _check(_error(classifier.Predict, _predict(GOOD, image)), "INVALID_ARGUMENT", f"image 2 of 2: {why}")
 
 
-@covers("INVALID_ARGUMENT", "HEIC image, without the extra `heic`")
 def test_rejects_heic_without_its_decoder(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says which extra decodes HEIC."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
