@@ -3,6 +3,7 @@ PYTHON ?= python3
 GPU_PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+NODE := tests/serve/client/other_languages
 # One OpenMP thread in each of the two processes: more would compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -14,10 +15,10 @@ help: ## list the targets
 demo: $(INSTALLED) ## handwritten digits, from files to a gRPC answer; no download but the packages
 	$(BIN)/unfreeze demo
 
-test: $(INSTALLED) ## all tests but the exhaustive ones
+test: $(INSTALLED) $(NODE)/node_modules ## all tests but the exhaustive ones
 	$(PYTEST) -m "not exhaustive"
 
-test-all: $(INSTALLED) ## all tests
+test-all: $(INSTALLED) $(NODE)/node_modules ## all tests
 	$(PYTEST)
 
 gpu: ## on a machine with an NVIDIA GPU: the tests that need one, then the benchmark (docs/gpu.md)
@@ -50,7 +51,11 @@ constraints: $(INSTALLED) ## pin the versions that are installed now
 	mv .constraints.new constraints.txt
 
 clean: ## remove what these targets made
-	rm -rf .venv demo site bench/out
+	rm -rf .venv demo site bench/out $(NODE)/node_modules
+
+# For the test of a Node.js client, which is skipped where there is no npm.
+$(NODE)/node_modules: $(NODE)/package.json
+	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --no-package-lock --prefix $(NODE)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
