@@ -1,4 +1,4 @@
-# Everything needs Python 3.11 or newer and a package index, and happens in .venv.
+# Python 3.11 or newer and a package index are needed. Packages are installed into .venv, except for `make gpu`.
 PYTHON ?= python3
 GPU_PYTHON ?= python3
 BIN := .venv/bin
@@ -12,10 +12,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(INSTALLED) ## handwritten digits, from files to a gRPC answer; no download but the packages
+demo: $(INSTALLED) ## handwritten digits, from files to a gRPC answer; no download other than the packages
 	$(BIN)/unfreeze demo
 
-test: $(INSTALLED) $(NODE)/node_modules ## all tests but the exhaustive ones
+test: $(INSTALLED) $(NODE)/node_modules ## all tests except the exhaustive ones
 	$(PYTEST) -m "not exhaustive"
 
 test-all: $(INSTALLED) $(NODE)/node_modules ## all tests
@@ -24,7 +24,7 @@ test-all: $(INSTALLED) $(NODE)/node_modules ## all tests
 gpu: ## on a machine with an NVIDIA GPU: the tests that need one, then the benchmark (docs/gpu.md)
 	$(GPU_PYTHON) -m bench.gpu --tests --seconds 460
 
-lint: $(INSTALLED) ## what CI checks beside the tests
+lint: $(INSTALLED) ## all checks of CI except the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -44,13 +44,13 @@ docs: $(INSTALLED) ## build the documentation site into site/
 protos: $(INSTALLED) ## generate the Python code of the .proto files
 	$(BIN)/python -m unfreeze.protos.generate
 
-# Takes what is installed now; install without the constraints first to take what is newest.
+# To upgrade, first install without the constraints.
 constraints: $(INSTALLED) ## pin the versions that are installed now
 	sed -n '/^#/p' constraints.txt > .constraints.new
 	$(BIN)/pip freeze --exclude-editable >> .constraints.new
 	mv .constraints.new constraints.txt
 
-clean: ## remove what these targets made
+clean: ## remove everything that these targets created
 	rm -rf .venv demo site bench/out $(NODE)/node_modules
 
 # For the test of a Node.js client, which is skipped where there is no npm.

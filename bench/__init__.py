@@ -1,1 +1,1 @@
-"""Every number that the README quotes: one command each."""
+"""Benchmarks: one command for every figure in the documents."""

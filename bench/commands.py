@@ -1,7 +1,7 @@
-"""The reference of all commands, `docs/cli.md`, generated from their own help.
+"""Generate `docs/cli.md`, the reference of all commands, from their help.
 
 python -m bench.commands           # writes it
-python -m bench.commands --check   # exits with 1 if it is not current
+python -m bench.commands --check   # exits with 1 if it is outdated
 """
 
 import sys

@@ -109,10 +109,10 @@ def _report(what: str, facts: dict[str, Any], promises: dict[str, bool]) -> None
 
 @app.command
 def overload(*, images: Path, seconds: float = 60, times: float = 5, timeout_s: float = 1.0, each: int = 16) -> None:
-    """Send more than the server can process: it answers what it accepts in time and refuses the rest at once.
+    """Overload the server: it answers accepted requests in time and rejects the others immediately.
 
     The load generator shares the cores with the server and uses more of them at higher rates, so goodput is corrected
-    for the cores that it left. Requests of many images leave most.
+    for the cores that it left to the server. With many images per request, the generator uses the fewest.
 
     Args:
         images: folder of JPEG files.
@@ -271,7 +271,7 @@ def crash(*, images: Path, count: int = 5) -> None:
 
 @app.command
 def soak(*, images: Path, minutes: float = 10, load: float = 0.8) -> None:
-    """Run at high load for long: memory, file descriptors and threads do not grow.
+    """Run at high load for a long time: memory, file descriptors and threads do not grow.
 
     Args:
         images: folder of JPEG files.

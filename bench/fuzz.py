@@ -120,8 +120,8 @@ def _verdict(tallies: dict[str, Tally], *, right: bool, out: Path) -> bool:
     growth = max(grown_mib(tally) for tally in tallies.values())
     whole = broken == 0 and right and growth <= _MAX_GROWTH_MIB
     RESULTS.print(
-        f"{'passed' if whole else 'FAILED'}: {broken} violations{f', kept in {out}' if broken else ''}; memory grew by "
-        f"{growth:.0f} MiB; intact images are classified {'correctly' if right else 'INCORRECTLY'} at the end",
+        f"{'passed' if whole else 'FAILED'}; violations: {broken}{f', kept in {out}' if broken else ''}; memory grew "
+        f"by {growth:.0f} MiB; intact images are classified {'correctly' if right else 'INCORRECTLY'} at the end",
         markup=False,
     )
     return whole

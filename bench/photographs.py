@@ -1,4 +1,4 @@
-"""The whole way on a folder of photographs: accuracy, time, and agreement of torch, server and local file.
+"""End to end on a folder of photographs: accuracy, time, and agreement of torch, server and local file.
 
 python -m bench.photographs DATA --weights squeezenet1_0.pth
 """

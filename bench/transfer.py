@@ -19,7 +19,7 @@ _WEIGHTS = ("builtin", "none")
 
 
 def main(*, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
-    """Tune from both.
+    """Tune from both and compare.
 
     Args:
         json: print JSON instead of a table.

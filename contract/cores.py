@@ -43,7 +43,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _group_folders() -> Iterator[Path]:
-    """Give the folders of this process's groups and of those above, by `/proc/self/cgroup`.
+    """Yield the folders of this process's groups and of their parents, from `/proc/self/cgroup`.
 
     Inside a container the listed path may be the host's and not exist; the mount's root is then the container's group.
     """
@@ -56,7 +56,7 @@ def _group_folders() -> Iterator[Path]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            hierarchies = [mount, mount / "unified"]  # version 2, alone or beside version 1
+            hierarchies = [mount, mount / "unified"]  # version 2, alone or together with version 1
         elif "cpu" in controllers.split(","):
             hierarchies = [mount / controllers, mount / "cpu"]
         else:

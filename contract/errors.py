@@ -7,10 +7,10 @@
     │   ├── NotAnImageError         not in a supported format
     │   ├── DamagedImageError       in a supported format, but truncated or broken
     │   ├── ImageTooLargeError      more pixels than the limit
-    │   └── UnsupportedImageError   a kind of image that is not read, or not without an option or an extra
+    │   └── UnsupportedImageError   a kind of image that is not supported, or only with an option or an extra
     ├── DataError                   a dataset cannot be trained on
     ├── WeightsError                pretrained weights are not available or do not fit
-    ├── CheckpointError             a run's folder cannot be read
+    ├── CheckpointError             a run's folder cannot be used
     ├── DivergenceError             training diverged to infinity or NaN
     ├── ManifestError               a manifest is malformed, or of an unknown schema
     ├── RepositoryError             a model repository, or a name in it, is not valid
@@ -25,7 +25,7 @@
         ├── ForbiddenError            the caller is not allowed to do this
         └── DrainingError             the server is shutting down
 
-They have no transport's codes: `unfreeze.serve.status` maps them to gRPC's.
+They carry no transport's codes: `unfreeze.serve.status` maps them to gRPC status codes.
 """
 
 
@@ -58,7 +58,7 @@ class ImageTooLargeError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """The image is of a kind that is not read, or not without an option or an extra; the message says which."""
+    """The image is of a kind that is not supported, or only with an option or an extra; the message says which."""
 
 
 class DataError(UnfreezeError):
@@ -70,7 +70,7 @@ class WeightsError(UnfreezeError):
 
 
 class CheckpointError(UnfreezeError):
-    """A run's folder cannot be read."""
+    """A run's folder cannot be used."""
 
 
 class DivergenceError(UnfreezeError):

@@ -1,4 +1,4 @@
-"""Write files so that a crash leaves none half written."""
+"""Write files so that a crash leaves no partially written file."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a new file beside another and replace that one when the new one is complete and on disk.
+    """Write a new file next to the old one, and replace the old one when the new one is complete and on disk.
 
     Args:
         path: the file to replace, which may not exist; after an error it is unchanged.
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file, making its folder, and flush both to disk."""
+    """Write a file, create its folder if needed, and flush both to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(content)
@@ -49,7 +49,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """Give values that change when a file does: modification time, size and inode; None if there is no such file."""
+    """Return values that change when a file does: modification time, size and inode; None if there is no such file."""
     try:
         stat = path.stat()
     except OSError:

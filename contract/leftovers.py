@@ -49,7 +49,7 @@ def leftover_kind(name: str) -> str | None:
     """Return the kind of a leftover or hidden entry, for messages; None for any other name.
 
     Args:
-        name: of a file or folder, without its parents. Case does not count.
+        name: of a file or folder, without its parents. Case is ignored.
     """
     if name.startswith("._"):
         return "._* (macOS)"

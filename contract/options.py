@@ -7,14 +7,14 @@ from unfreeze.contract.errors import OptionsError
 
 
 def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a number that is out of its range.
+    """Reject a number that is out of its range.
 
     Args:
         options: values by name.
         ranges: lowest and highest value allowed, by name; None is always allowed.
 
     Raises:
-        OptionsError: a value, or NaN, is out of its range; the message names the option as a flag.
+        OptionsError: a value is NaN or out of its range; the message names the option as a flag.
     """
     for name, (low, high) in ranges.items():
         value = options[name]

@@ -26,7 +26,7 @@ class Prediction:
 
 
 def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) -> bool:
-    """Tell whether the top-1 probability is below the threshold, so that the prediction should not be used.
+    """Return whether the top-1 probability is below the threshold, so that the prediction should not be used.
 
     Args:
         predictions: of one image, the most probable first.
@@ -43,7 +43,7 @@ def top_predictions(
     Args:
         probabilities: one per label.
         labels: the C labels.
-        top: how many to list, at least 1; more than there are lists all.
+        top: number of labels to list, at least 1; all are listed if there are fewer.
     """
     order = np.argsort(-probabilities, kind="stable")[:top]
     return tuple(Prediction(label=labels[i], score=float(probabilities[i]), index=int(i)) for i in order)

@@ -50,11 +50,11 @@ class CandidateBuilder:
     """Builds graphs of one trained network in several precisions.
 
     Args:
-        network: in float32 on the CPU.
+        network: the network, in float32 on the CPU.
         shape: height, width and channels of a prepared image.
         reference: the network's probabilities on the validation images.
         calibration: returns training images that calibrate int8.
-        options: of the export.
+        options: options of the export.
         reporter: shows progress.
     """
 
@@ -80,7 +80,7 @@ class CandidateBuilder:
 
     @cached_property
     def _float_graph(self) -> onnx.ModelProto:
-        """The float32 graph, which int8 is quantized from."""
+        """The float32 graph, from which int8 is quantized."""
         return onnx_from_network(self.network, self.shape)
 
     def _check(self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0) -> CandidateGraph:

@@ -37,7 +37,7 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
     Args:
         model: the content of a `model.onnx`.
         shape: height, width and channels of a prepared image.
-        options: of the engine.
+        options: options of the engine.
         reporter: shows progress.
 
     Raises:

@@ -24,7 +24,7 @@ class Float16Network(nn.Module):
     """A network whose blocks compute in float16; normalization, pooling and head stay in float32.
 
     Args:
-        network: in float32; it is copied.
+        network: the network, in float32; it is copied.
     """
 
     def __init__(self, network: Network) -> None:
@@ -102,7 +102,7 @@ def with_manifest(model: onnx.ModelProto, manifest: Manifest) -> bytes:
     """Store a manifest in a model, serialize it and seal it.
 
     Args:
-        model: its metadata are replaced by the manifest.
+        model: its metadata is replaced by the manifest.
         manifest: without a seal.
 
     Returns:

@@ -36,11 +36,11 @@ class ExportOptions:
     """Options of an export.
 
     Args:
-        precision: "fp32", "fp16" or "int8", or several of them separated by commas, or "auto" for all. Of several, the
-            fastest on this machine is published whose accuracy drops by at most `max_drop`; fp32, unless another one
+        precision: "fp32", "fp16" or "int8", or several of them separated by commas, or "auto" for all. With several,
+            the fastest on this machine whose accuracy drops by at most `max_drop` is published; fp32 if no other one
             is faster.
         target: the kernels that int8 is quantized for: "cpu" (x86), "arm" or "tensorrt"; "auto" is this machine's CPU.
-        max_drop: largest accepted drop of top-1 accuracy on the validation images, in percentage points, 0 to 100.
+        max_drop: largest accepted drop in top-1 accuracy on the validation images, in percentage points, 0 to 100.
         tolerance: largest accepted difference of a probability between torch and the fp32 graph, 0 to 1.
         max_batch: largest batch size that the model is served with, 1 to 4096.
         serving_batch: typical batch size, at which latency is measured in addition to 1, 1 to 4096.

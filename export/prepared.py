@@ -47,7 +47,7 @@ def prepare_images(
     if missing:
         raise ProofError(
             f"{len(missing)} of {len(images)} images are missing, for example {missing[0]}; the export needs them to "
-            "check the model. If the data have moved, give the new folder as --data"
+            "check the model. If the data has moved, give the new folder as --data"
         )
     shape = max(1, len(images)), *spec.shape
     with tempfile.TemporaryFile() as file:

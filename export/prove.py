@@ -30,7 +30,7 @@ class Reference:
     Args:
         images: the prepared images.
         probabilities: computed by torch, float32 [N, C].
-        batch_sizes: that every graph is run with.
+        batch_sizes: the batch sizes that every graph is run with.
     """
 
     images: PreparedImages
@@ -49,8 +49,8 @@ def compute_reference(
     """Classify the validation images with torch.
 
     Args:
-        network: in float32 on the CPU.
-        images: to classify.
+        network: the network, in float32 on the CPU.
+        images: the images to classify.
         max_batch: largest batch size that a graph is served with.
         reporter: shows progress.
     """
@@ -156,7 +156,7 @@ def check_graph(model: onnx.ModelProto) -> None:
     """
     try:
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker's and shape inference's errors have no common base
+    except Exception as error:  # the checker's and shape inference's errors have no common base class
         raise ProofError(f"the exported graph is not valid ONNX: {error}; nothing was published") from error
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim

@@ -131,7 +131,7 @@ class Quantizer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the library's warnings and advice, which address its direct users."""
+    """Suppress the library's warnings and advice, which are meant for its direct users."""
     root, level = logging.getLogger(), logging.getLogger().level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -69,7 +69,7 @@ def export_model(
         run: the folder that `unfreeze tune` wrote.
         repository: the folder of the model repository; created if missing.
         name: of the model in the repository.
-        options: of the export.
+        options: options of the export.
         data: the folder or CSV file of the images that the run was tuned on, if it has moved.
         reporter: shows progress.
 
@@ -152,7 +152,7 @@ def _manifest(built: Sequence[CandidateGraph], facts: RunFacts, options: ExportO
 
 
 def _readable(model: bytes) -> Manifest:
-    """Check that the seal and the manifest can be read, as a server and a device do."""
+    """Check the seal and read the manifest, as a server or a device would."""
     try:
         check_seal(model)
         return read_manifest(model)

@@ -33,7 +33,7 @@ class Session:
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=disabled_optimizers(precision),
             )
-        except Exception as error:  # ONNX Runtime's errors have no common base of their own
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
@@ -44,5 +44,5 @@ class Session:
         """
         try:
             return np.asarray(self._session.run(None, {INPUT: np.ascontiguousarray(pixels)})[0])
-        except Exception as error:  # ONNX Runtime's errors have no common base of their own
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ProofError(f"ONNX Runtime failed on a batch of {len(pixels)}: {first_line(error)}") from error

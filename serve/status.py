@@ -47,8 +47,8 @@ class RpcStatus:
     """The status that a failed call is ended with.
 
     Args:
-        code: of gRPC.
-        message: for the caller; free of paths and other details of the server.
+        code: gRPC status code.
+        message: message for the caller, without paths or other details of the server.
         retry_s: seconds after which a retry may succeed; None if a retry would not help.
     """
 

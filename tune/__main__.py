@@ -47,7 +47,7 @@ def run(
     Args:
         data: folder of labeled images, or a CSV file.
         out: folder of the run, which is created.
-        options: of the run.
+        options: options of the run.
         overwrite: replace a run in OUT, finished or not.
         resume: continue the unfinished run in OUT.
     """

@@ -78,17 +78,17 @@ class TuneOptions:
             which are also flipped where `flip` allows it.
         flip: flip training images horizontally at random. "auto" first tests whether flipped images are still
             classified correctly. Cached activations are never flipped.
-        quarter_turns: rotate training images by random multiples of 90 degrees, where images themselves are trained
-            on. Cached activations are never rotated.
+        quarter_turns: rotate training images by random multiples of 90 degrees, if the first block is trained. Cached
+            activations are never rotated.
         image_size: side of the square that the network sees, in pixels. By default that of the weights.
         crop_pct: side of that square as a share of the resized image's shorter side, as in timm. By default that of the
-            weights; 1 crops nothing of square images.
+            weights; 1 does not crop square images.
         batch_size: images per step. By default 16, and up to 64 for thousands of images.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         learning_rate: peak learning rate of the last block; earlier blocks use lower ones. By default 0.0005; 0.003 is
             also tried by cross-validation when `cut` or the recipe "all" is given, and when the images are unlike those
             of pretraining.
-        weight_decay: of the weights; norms and biases are not decayed.
+        weight_decay: weight decay; normalization layers and biases are not decayed.
         label_smoothing: probability spread over all classes, 0 to 0.9.
         mixup: parameter of the beta distribution of mixup, which is applied to activations at the cut. 0 turns it off.
         class_weights: "balanced" gives every class the same total weight, however few images it has.
@@ -98,7 +98,7 @@ class TuneOptions:
             free main memory. Up to two caches exist at a time; if one needs more than half of the limit, the frozen
             blocks run again in every epoch.
         abstain_precision: find the confidence above which this share of the answers is correct, 0.01 to 0.9999.
-        strict: treat every problem of the data as an error.
+        strict: treat problems of the data as errors.
         path_column: column of the image paths in a CSV file. By default one with a usual name, such as path, image or
             filename.
         label_column: column of the labels in a CSV file. By default one with a usual name, such as label, class or
@@ -108,8 +108,8 @@ class TuneOptions:
             failing.
         split_folders: "auto" uses folders named train, val and test as splits if there is one named train; "none" uses
             every folder as a class.
-        deep_range: values of gray images with more than 8 bits that become black and white: "auto" (found over the
-            training images by the bits they use: 0 to 4095 for 12 of 16 bits), "full" (all 16 bits), or LOW,HIGH, with
+        deep_range: values of gray images with more than 8 bits that become black and white: "auto" (from the bits
+            that the training images use: 0 to 4095 for 12 of 16 bits), "full" (all 16 bits), or LOW,HIGH, with
             `=` before a negative LOW.
 
     Raises:
@@ -174,7 +174,7 @@ class TuneOptions:
 
         Args:
             images: number of training images.
-            factor: multiplies the default; without effect on a number that was given.
+            factor: multiplies the default; has no effect if `epochs` is given.
         """
         if self.epochs is not None:
             return self.epochs

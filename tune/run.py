@@ -42,7 +42,7 @@ def fine_tune(
         data: folder with one subfolder per class, optionally inside train, val and test folders; or a CSV file with a
             column of image paths, one of labels and, optionally, one of splits.
         out: the run's folder, which is created.
-        options: of the run; defaults if None.
+        options: options of the run; defaults if None.
         reporter: shows progress; nothing is shown if None.
         overwrite: replace a run in `out`, finished or not.
         resume: continue the unfinished run in `out`.

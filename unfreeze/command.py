@@ -60,7 +60,7 @@ def _exit(text: str, code: int) -> NoReturn:
 
 
 def _extra_for(module: str) -> str:
-    """Give the command that installs a missing package."""
+    """Return the command that installs a missing package."""
     if module.partition(".")[0] == "onnxruntime":
         return "pip install 'unfreeze[cpu]', or 'unfreeze[gpu]' for an NVIDIA GPU"
     return "pip install 'unfreeze[tune,cpu]'"

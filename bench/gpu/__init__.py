@@ -1,1 +1,1 @@
-"""The GPU benchmark: tests, exports, serving and tuning, each in a process with a time limit of its own."""
+"""The GPU benchmark: tests, exports, serving and tuning, each in a separate process with a time limit."""

@@ -2,7 +2,7 @@
 
 python -m bench.gpu
 
-needs no network, only the project's packages; what is missing is left out and listed at the end. See docs/gpu.md.
+Needs no network, only the project's packages; parts that lack a package are listed at the end. See docs/gpu.md.
 `--device cpu --quick` runs the same steps without a GPU.
 """
 

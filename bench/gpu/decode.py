@@ -1,4 +1,4 @@
-"""Images a second that this machine's cores decode and prepare with nothing else running."""
+"""Measure how many images a second the cores of this machine decode and prepare when nothing else runs."""
 
 import multiprocessing
 import time

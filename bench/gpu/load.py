@@ -1,8 +1,9 @@
-"""Load from several processes with requests that were serialized before.
+"""Load from several processes, with requests that were serialized in advance.
 
 python -m bench.gpu.load TARGET FOLDER
 
-is one of those processes. It reads orders from standard input and answers on standard output, one line of JSON each.
+Runs one of these processes. It reads commands from standard input and writes results to standard output, one line of
+JSON each.
 """
 
 import asyncio
@@ -78,7 +79,7 @@ class Generators:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._processes:
-            process.stdin.close()  # which ends it
+            process.stdin.close()  # ends the process
         self._stack.close()
 
     def run(self, kind: str, callers: int, warm_s: float, seconds: float) -> Load:
@@ -141,7 +142,7 @@ async def _load(target: str, requests: Sequence[bytes], callers: int, warm_s: fl
 
 
 def main(target: str, folder: Path) -> None:
-    """Follow the orders on standard input until it ends.
+    """Execute the commands from standard input until it is closed.
 
     Args:
         target: "host:port".

@@ -99,7 +99,7 @@ def _reader() -> Callable[[], float] | None:
 
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    except Exception:  # noqa: BLE001 - not installed, or no driver: it has errors of its own
+    except Exception:  # noqa: BLE001 - not installed, or no driver, which raises other errors
         return (lambda: float(_ask_nvidia_smi("utilization.gpu"))) if _ask_nvidia_smi("utilization.gpu") else None
     return lambda: float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 

@@ -114,7 +114,7 @@ async def attack(
 class _Channels:
     """Channels for unary calls and for streams.
 
-    When a server ends a stream while the client still writes, gRPC's asyncio client reports an error of its own instead
+    When a server ends a stream while the client still writes, gRPC's asyncio client reports its own error instead
     of the server's status; the blocking client does not.
     """
 

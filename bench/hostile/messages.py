@@ -1,4 +1,4 @@
-"""Mutated messages of every method: fields with unusual values, and bytes that do not quite parse."""
+"""Mutated messages of every method: fields with unusual values, and malformed bytes."""
 
 import random
 import struct

@@ -87,7 +87,7 @@ def _vary(rng: np.random.Generator, maps: np.ndarray) -> np.ndarray:
 
 
 def _play(rng: np.random.Generator, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Play the chaos game with many chains; return points [n, 2] within about +-0.5, and the last map of each."""
+    """Play the chaos game with many chains; return points [n, 2] within about +-0.5, and the last map of each point."""
     weights = np.abs(np.linalg.det(maps[:, :, :2])) + 0.02
     chosen = rng.choice(len(maps), (ITERATIONS, CHAINS), p=weights / weights.sum())
     x, y, trail = np.zeros(CHAINS, np.float32), np.zeros(CHAINS, np.float32), []

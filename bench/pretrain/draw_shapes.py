@@ -20,7 +20,7 @@ class Stroke(NamedTuple):
 
 
 def draw_motif(rng: np.random.Generator, pieces: int) -> list[Stroke]:
-    """Draw a motif without symmetry of its own in the box +-1.
+    """Draw an asymmetric motif in the box +-1.
 
     Args:
         rng: Random generator.

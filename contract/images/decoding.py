@@ -1,4 +1,4 @@
-"""Decode an image: upright, in RGB, 8 bits a channel."""
+"""Decode an image: upright, in RGB, 8 bits per channel."""
 
 from PIL import Image
 
@@ -6,7 +6,7 @@ from unfreeze.contract.images.depth import DeepRange, deep_mode, to_8_bits
 from unfreeze.contract.images.opening import MAX_PIXELS, opened
 from unfreeze.contract.images.orientation import orientation_of, turned_upright, upright_box
 
-CONTENT_BOX = "unfreeze.content"  # in `Image.info`: the content of an image decoded at a part of its size
+CONTENT_BOX = "unfreeze.content"  # in `Image.info`: the box of the content in an image decoded at a reduced size
 _WHITE = (255, 255, 255, 255)
 
 
@@ -19,23 +19,23 @@ def decode(
 ) -> Image.Image:
     """Decode an image, upright and in RGB.
 
-    Alpha is composited on white; CMYK and palettes are converted; color profiles are ignored. Of an animation or of
-    several pages, the first is decoded. Colors of more than 8 bits a channel keep their high byte.
+    Alpha is composited on white; CMYK and palettes are converted; color profiles are ignored. Only the first
+    frame or page is decoded. Colors of more than 8 bits per channel keep their high byte.
 
     Args:
         data: the encoded image, in one of `unfreeze.contract.images.formats.FORMATS`.
         at_least: a JPEG or JPEG 2000 file whose sides are all at least twice this many pixels is decoded at a half, a
-            quarter and so on of its size, no smaller than this, which is several times faster.
-        max_pixels: images with more pixels are refused before they are decoded.
+            quarter and so on of its size, but no smaller than this, which is several times faster.
+        max_pixels: images with more pixels are rejected before they are decoded.
         deep_range: (low, high), the values of deep gray images (`unfreeze.contract.images.depth`) that become 0 and
-            255; None is the full range of 16-bit integers, and images of 32-bit integers or floating point are refused.
+            255; None is the full range of 16-bit integers, and 32-bit integers or floating point are rejected.
 
     Returns:
         The image, mode "RGB".
 
     Raises:
         EmptyImageError: no bytes or no pixels.
-        NotAnImageError: not a format that is read.
+        NotAnImageError: not in a supported format.
         DamagedImageError: truncated or broken.
         ImageTooLargeError: more than `max_pixels`.
         UnsupportedImageError: 32-bit integers or floating point without a range, or a decoder that is not installed.

@@ -1,8 +1,8 @@
-"""Deep images, of more than 8 bits a pixel: which range of values they use, and how it maps to 0..255.
+"""Deep images, of more than 8 bits per pixel: which range of values they use, and how it maps to 0..255.
 
-Deep are gray images of 16-bit integers (PNG, TIFF, JPEG 2000, PGM), of 32-bit integers (TIFF) and of floating point
-(TIFF, PFM). JPEG 2000 and PGM files state how many bits they use, and their decoders scale the values to 0..65535.
-Color images of more than 8 bits a channel are not deep here: Pillow delivers them with 8 bits, the high byte of each
+Deep images are gray images of 16-bit integers (PNG, TIFF, JPEG 2000, PGM), of 32-bit integers (TIFF) or of floating
+point (TIFF, PFM). JPEG 2000 and PGM files state how many bits they use; their decoders scale the values to 0..65535.
+Color images of more than 8 bits per channel are not deep here: Pillow delivers them with 8 bits, the high byte of each
 channel.
 """
 
@@ -16,7 +16,7 @@ from unfreeze.contract.errors import UnsupportedImageError
 from unfreeze.contract.images.opening import MAX_PIXELS, opened
 
 DeepRange = tuple[float, ...]
-_BLOCK = 2**20  # pixels mapped at a time, so that a large image needs little memory beside its pixels
+_BLOCK = 2**20  # pixels mapped at a time, so that a large image needs little memory besides its pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def measure_range(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PixelRange | 
 
     Args:
         data: the encoded image.
-        max_pixels: images with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are rejected before they are decoded.
 
     Returns:
         The range, or None for an image of 8 bits or fewer, whose pixels are not decoded.
@@ -66,7 +66,7 @@ def measure_range(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PixelRange | 
 
 
 def deep_mode(image: Image.Image) -> str | None:
-    """Tell how deep an image is.
+    """Return the mode of a deep image.
 
     Args:
         image: as Pillow opened it, decoded or not.
@@ -83,7 +83,7 @@ def to_8_bits(image: Image.Image, deep_range: DeepRange | None) -> UInt8[np.ndar
     """Map the values of a deep image to 0..255: linearly, clipped, and rounded to the nearest level.
 
     Args:
-        image: of which `deep_mode` is not None.
+        image: an image for which `deep_mode` is not None.
         deep_range: (low, high), the values that become 0 and 255; None is the full range of 16-bit integers, of which
             the high byte is kept.
 

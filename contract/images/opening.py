@@ -21,11 +21,11 @@ LARGEST_MAX_PIXELS = 178_956_970  # Pillow refuses more, whatever its caller all
 
 @contextmanager
 def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Image.Image, ImageFormat]]:
-    """Open an encoded image, and turn whatever its decoder raises meanwhile into an `ImageError`.
+    """Open an encoded image, and convert any exception of its decoder into an `ImageError`.
 
     Args:
         data: the encoded image, in one of `FORMATS`.
-        max_pixels: images with more pixels are refused by their header.
+        max_pixels: images with more pixels are rejected by their header.
 
     Yields:
         Pillow's image, whose pixels are decoded when they are first used, and its format.

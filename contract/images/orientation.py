@@ -1,4 +1,4 @@
-"""Turn an image upright, as its EXIF orientation says."""
+"""Turn an image upright, according to its EXIF orientation."""
 
 from PIL import Image
 

@@ -34,7 +34,7 @@ class PreprocessSpec:
         std: per channel (RGB), on the scale of 0 to 1; divided by inside the exported graph.
         deep_range: (low, high), the values of gray images of more than 8 bits that become 0 and 255; values between
             map linearly, values outside are clipped. None is the full range of 16-bit integers; images of 32-bit
-            integers or floating point are then refused.
+            integers or floating point are then rejected.
 
     Raises:
         ValueError: a size is not positive, the crop does not fit, a standard deviation is not positive, or the deep
@@ -70,7 +70,7 @@ class PreprocessSpec:
 
 
 def check_deep_range(deep_range: tuple[float, ...] | None) -> None:
-    """Refuse a range that deep images cannot be mapped by.
+    """Reject an invalid range for deep images.
 
     Raises:
         ValueError: it is not a finite low value and a higher one.
@@ -87,7 +87,7 @@ def prepare(data: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) 
     Args:
         data: the encoded image; see `unfreeze.contract.images.decoding.decode`.
         spec: how it is prepared.
-        max_pixels: images with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are rejected before they are decoded.
 
     Returns:
         RGB, HWC, uint8, of the spec's crop size. Never writable: it may share Pillow's memory.
@@ -102,7 +102,7 @@ def prepare(data: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) 
 def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     """Resize and center-crop, in one step that computes only the pixels that are kept.
 
-    Gives what torchvision's `Resize` (antialiased) followed by `CenterCrop` gives.
+    Equivalent to torchvision's `Resize` (antialiased) followed by `CenterCrop`.
 
     Args:
         image: upright, mode "RGB".

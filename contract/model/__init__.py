@@ -1,1 +1,1 @@
-"""Exported models: manifest, seal, engine note, and the model repository that holds them."""
+"""Exported models: manifest, seal, engine facts, and the model repository that holds them."""

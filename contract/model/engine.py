@@ -1,4 +1,4 @@
-"""TensorRT engines: a cache beside a `model.onnx`, with a JSON file of what it was built from and for."""
+"""TensorRT engines: a cache next to a `model.onnx`, with a JSON file that records what it was built from and for."""
 
 import importlib
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _INSTALL: dict[Flavor, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFacts:
-    """The content of `model.plan.json`: what the engine beside it was built from and for.
+    """The content of `model.plan.json`: what the engine next to it was built from and for.
 
     Args:
         onnx_sha256: SHA-256 of the `model.onnx` that it was built from.
@@ -74,16 +74,16 @@ def load_tensorrt(flavor: Flavor) -> ModuleType:
 
 
 def check_engine(facts: EngineFacts, onnx_sha256: str, version: str, target: str) -> None:
-    """Refuse an engine that was built from another model, by another version, or for other devices.
+    """Reject an engine that was built from another model, by another version, or for other devices.
 
     Args:
         facts: of the engine.
-        onnx_sha256: SHA-256 of the `model.onnx` beside it.
+        onnx_sha256: SHA-256 of the `model.onnx` next to it.
         version: of the installed library.
         target: this device's compute capability, like "SM89".
 
     Raises:
-        ModelError: it was; the message has every difference.
+        ModelError: the engine does not match; the message lists every difference.
     """
     differences = [
         f"it was built {text}"

@@ -47,7 +47,7 @@ class Proof:
 class Candidate:
     """A graph that was exported from the trained network, published or not.
 
-    Latencies depend on the machine; `candidates.json` beside the model has them.
+    Latencies depend on the machine; `candidates.json` next to the model lists them.
 
     Args:
         precision: "fp32", "fp16" or "int8".
@@ -120,7 +120,7 @@ class Manifest:
         golden: test images and their expected probabilities.
         golden_tolerance: the largest allowed difference of a logarithm of their probabilities on another machine, in
             nats, 0 to 1.
-        candidates: all graphs that were exported from the same network, this one among them.
+        candidates: all graphs that were exported from the same network, including this one.
         link: how logits become probabilities: "softmax", or "sigmoid" for the sigmoids of the logits, divided by their
             sum.
         abstain_below: predictions whose top-1 probability is below this threshold are marked as unsure, 0 to 1; None
@@ -175,7 +175,7 @@ class Manifest:
             text: UTF-8 JSON. Unknown fields are an error, except in a later minor version of the schema.
 
         Returns:
-            The manifest; one of schema 2 has its keys renamed, and the present schema.
+            The manifest; one of schema 2 has its keys renamed, and the current schema.
 
         Raises:
             ManifestError: malformed (the message ends with the path, like `@ $.preprocess.resize`), or of an unknown
@@ -189,7 +189,7 @@ class Manifest:
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
-    """Refuse labels that are ambiguous or cannot be written one per line.
+    """Reject labels that are ambiguous or cannot be written one per line.
 
     Raises:
         ValueError: fewer than two labels, a repeated one, an empty one, or one that has a line break or is not valid
@@ -209,7 +209,7 @@ def check_labels(labels: tuple[str, ...]) -> None:
 
 
 def check_abstain_below(threshold: float | None) -> None:
-    """Refuse a threshold that is not a probability.
+    """Reject a threshold that is not a probability.
 
     Raises:
         ValueError: it is not between 0 and 1.

@@ -23,7 +23,7 @@ def read_manifest(model: bytes) -> Manifest:
     size, begin = _varint(model, start + len(_ENTRY))
     text = model[begin : begin + size]
     if len(text) != size:
-        raise ModelError(f"is truncated: its manifest should have {size:,} bytes, and {len(text):,} of them are there")
+        raise ModelError(f"is truncated: its manifest should have {size:,} bytes, but only {len(text):,} are present")
     try:
         return Manifest.from_json(text)
     except ManifestError as error:
@@ -31,7 +31,7 @@ def read_manifest(model: bytes) -> Manifest:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read one of protobuf's integers, 7 bits a byte, the lowest first; return it and the position behind it."""
+    """Read one of protobuf's integers, 7 bits per byte, the lowest first; return it and the position after it."""
     value = 0
     for number, byte in enumerate(data[at : at + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << (7 * number)

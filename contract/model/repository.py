@@ -34,7 +34,7 @@ class ModelRepository:
     """A folder of models with numbered versions.
 
     Args:
-        root: the folder; `publish` makes it if it does not exist.
+        root: the folder; `publish` creates it if it does not exist.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -49,7 +49,7 @@ class ModelRepository:
             RepositoryError: the folder does not exist.
         """
         if not self.root.is_dir():
-            raise RepositoryError(f"{self.root} is not a folder; `unfreeze export` makes a model repository")
+            raise RepositoryError(f"{self.root} is not a folder; `unfreeze export` creates a model repository")
         found: dict[str, tuple[int, ...]] = {}
         for entry in sorted(self.root.iterdir()):
             try:
@@ -70,7 +70,7 @@ class ModelRepository:
         return [int(entry.name) for entry in entries if re.fullmatch(r"[1-9][0-9]{0,8}", entry.name)]
 
     def path(self, name: str, version: int) -> Path:
-        """Give the path of a version's `model.onnx`."""
+        """Return the path of a version's `model.onnx`."""
         return self.root / check_name(name) / str(version) / MODEL_FILE
 
     def check_writable(self, name: str) -> None:
@@ -98,15 +98,15 @@ class ModelRepository:
         """Add a version, atomically.
 
         All files are written and flushed to disk under a hidden name and then renamed, so that a reader never sees a
-        part of a model, and a crash leaves the earlier versions unchanged. A `config.pbtxt` or `kserve.yaml` that was
+        partial model, and a crash leaves the earlier versions unchanged. A `config.pbtxt` or `kserve.yaml` that was
         edited is kept.
 
         Args:
             name: the model's name: letters, digits, `.`, `_` and `-`.
             model: the content of `model.onnx`.
-            manifest: the model's, from which the files beside the versions are written.
+            manifest: the model's, from which the files next to the versions are written.
             more: other files of the version, by name.
-            sign: makes a signature of the version's folder, which is added to it.
+            sign: creates a signature of the version's folder, which is added to it.
 
         Returns:
             The number of the new version: one more than the newest.
@@ -172,7 +172,7 @@ class ModelRepository:
             flush_folder(self.root)
         except OSError as error:
             raise RepositoryError(
-                f"{model.name} version {version} is published, but the files beside it could not be written: {error}"
+                f"{model.name} version {version} is published, but the files next to it could not be written: {error}"
             ) from error
         return True
 
@@ -188,18 +188,18 @@ def find_model(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    path = path if path.name not in ("", "..") else path.resolve()  # "." has no name, and the folder has
+    path = path if path.name not in ("", "..") else path.resolve()  # "." has no name, but the resolved folder has one
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     repository = ModelRepository(path.parent)
     versions = repository.versions(path.name) if _is_name(path.name) else ()
     if not versions:
-        raise ModelError(f"{path} is neither a model file nor a folder with one; `unfreeze export` makes one")
+        raise ModelError(f"{path} is neither a model file nor a folder with one; `unfreeze export` creates one")
     return repository.path(path.name, versions[-1])
 
 
 def read_published(path: Path) -> bytes:
-    """Read a version's file, and check it against the `SHA256SUMS` beside it, if there is one.
+    """Read a version's file, and check it against the `SHA256SUMS` next to it, if there is one.
 
     Args:
         path: of the file.
@@ -225,7 +225,7 @@ def read_published(path: Path) -> bytes:
 
 
 def check_beside(path: Path, labels: tuple[str, ...]) -> None:
-    """Check the files beside a model: those that `SHA256SUMS` lists, and the labels for Triton.
+    """Check the files next to a model: those that `SHA256SUMS` lists, and the labels for Triton.
 
     Args:
         path: of a `model.onnx`.
@@ -246,13 +246,13 @@ def check_beside(path: Path, labels: tuple[str, ...]) -> None:
 
 
 def check_name(name: str) -> str:
-    """Refuse an invalid model name: it must not leave the repository, be hidden in it, or mean something else.
+    """Reject an invalid model name: one that leaves the repository, is hidden in it, or has another meaning there.
 
     Returns:
         The name.
 
     Raises:
-        RepositoryError: it is not valid; the message has the rules.
+        RepositoryError: it is not valid; the message states the rules.
     """
     if not _is_name(name):
         raise RepositoryError(
@@ -267,7 +267,7 @@ def _is_name(name: str) -> bool:
 
 
 def _was_edited(path: Path) -> bool:
-    """Tell whether a configuration was edited or written by hand: it is then kept."""
+    """Return whether a configuration was edited or written by hand, so that it must be kept."""
     if path.suffix not in (".pbtxt", ".yaml") or not path.is_file():
         return False
     return not path.read_text(errors="replace").startswith((_GENERATED, _GENERATED_BEFORE))
@@ -279,7 +279,7 @@ def _sha256(content: bytes) -> str:
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    """Make a hidden folder, which is removed at the end."""
+    """Create a hidden folder, which is removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=root))
     folder.chmod(0o755)
     try:

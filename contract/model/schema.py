@@ -1,6 +1,6 @@
-"""Parse JSON into frozen dataclasses, with errors that end with the path of the wrong value.
+"""Parse JSON into frozen dataclasses, with errors that end with the path of the invalid value.
 
-No library does it, because a device has only numpy, Pillow and ONNX Runtime.
+No library is used, because a device has only numpy, Pillow and ONNX Runtime.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ def sealed(model: bytes) -> bytes:
 
 
 def check_seal(model: bytes) -> str:
-    """Refuse a model that has changed since it was sealed.
+    """Reject a model that has changed since it was sealed.
 
     Args:
         model: the content of a `model.onnx`.

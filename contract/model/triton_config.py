@@ -8,7 +8,7 @@ def config_pbtxt(name: str, manifest: Manifest) -> str:
 
     Args:
         name: the model's name.
-        manifest: has the sizes, the labels and the largest batch.
+        manifest: contains the sizes, the labels and the largest batch size.
     """
     height, width, channels = manifest.preprocess.shape
     dims = f"dims: [{height}, {width}, {channels}]"

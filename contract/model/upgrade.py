@@ -1,4 +1,4 @@
-"""Read what earlier versions wrote: the keys of schema 2 under their present names."""
+"""Read what earlier versions wrote: the keys of schema 2 under their current names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,11 @@ def upgraded_from_2(document: Any) -> Any:
     """Rename the keys of a manifest of schema 2, or of a `run.json` that was written with it.
 
     Args:
-        document: parsed JSON, which is not changed. Where it is not shaped as expected, it is left to the reader, which
-            refuses it.
+        document: parsed JSON, which is not changed. Parts with an unexpected structure are left to the reader, which
+            rejects them.
 
     Returns:
-        A copy with the present names; what has them already is equal to the document.
+        A copy with the current names; equal to the document if it has them already.
     """
     for path, names in _RENAMED_SINCE_2.items():
         document = _renamed(document, path, names)
@@ -41,6 +41,6 @@ def _renamed(value: Any, path: tuple[str, ...], names: Mapping[str, str]) -> Any
 
 
 def _new_name(key: str, holder: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Give a key's present name, unless that is taken: then the old one is left, and refused as unknown."""
+    """Return a key's current name, unless that is taken: then the old one stays, and is later rejected as unknown."""
     new = names.get(key, key)
     return key if new in holder else new

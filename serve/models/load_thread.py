@@ -1,4 +1,4 @@
-"""Run a load in a thread of its own, which leaves the cores to a version that is being served."""
+"""Load a model in a separate thread, optionally at low priority, so that a version in use keeps the cores."""
 
 import asyncio
 import os

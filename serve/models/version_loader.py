@@ -59,7 +59,7 @@ class VersionLoader:
         try:
             model = await run_load(
                 partial(load, name, number, path, self._decoders, self._options, plan),
-                # Threads that the runtime starts would inherit the low priority for ever, so there must be none.
+                # Threads that the runtime starts would keep the low priority permanently, so there must be none.
                 low_priority=plan is not None and plan.threads == 1,
             )
         except Exception as error:  # noqa: BLE001 - whatever the error, the previous version stays loaded

@@ -38,7 +38,7 @@ async def infer(
             `time.monotonic`.
 
     Returns:
-        Class probabilities, or class strings if the request asks for a classification output.
+        Class probabilities, or class strings if the request uses the classification extension.
 
     Raises:
         InvalidRequestError: the request does not match the model, or an image cannot be decoded.

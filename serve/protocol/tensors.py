@@ -11,7 +11,7 @@ from unfreeze.protos import open_inference_pb2 as pb
 
 _ELEMENT_LENGTH = struct.Struct("<I")
 _SHARED_MEMORY = "shared_memory_region"
-_MAX_SHOWN = 8  # a request can have millions of inputs or dimensions; no more than these are read into a message
+_MAX_SHOWN = 8  # a request can have millions of inputs or dimensions; at most these are quoted in a message
 
 
 def single_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.ModelInferRequest.InferInputTensor:

@@ -12,7 +12,7 @@ def channel_options(max_message_mib: int) -> list[tuple[str, int]]:
     """
     max_bytes = max_message_mib * 2**20
     return [
-        # Limits how much of a call is received before the call is rejected; windows that grow would let all of it in.
+        # Limits how much of a call is received before the call is rejected; growing windows would admit all of it.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
         ("grpc.so_reuseport", 0),  # else two servers on the same port would share its connections
@@ -22,5 +22,5 @@ def channel_options(max_message_mib: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),  # a mobile network may be unreachable for seconds
         ("grpc.keepalive_permit_without_calls", 1),  # clients that call rarely keep their connection
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the default of 5 minutes is too long for devices
-        ("grpc.max_connection_idle_ms", _NEVER_MS),  # a new TLS handshake costs a small device more than us a socket
+        ("grpc.max_connection_idle_ms", _NEVER_MS),  # a TLS handshake is costly for a small device
     ]

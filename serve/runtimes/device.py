@@ -1,4 +1,4 @@
-"""The interface between the pipeline and a device that has memory of its own."""
+"""The interface between the pipeline and a device with separate memory."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""Pipelined execution on a device with memory of its own: copies overlap with computation."""
+"""Pipelined execution on a device with separate memory: copies overlap with computation."""
 
 import itertools
 import logging
@@ -26,7 +26,7 @@ class DevicePipeline(Closing):
     """A model on a device, as a `Runtime`; a context manager.
 
     Batches are padded to one of a few sizes, because devices prepare kernels for each size. While one batch is
-    computed, the next is copied to the device in a stream of its own. If the device runs out of memory, the largest
+    computed, the next is copied to the device in a separate stream. If the device runs out of memory, the largest
     batch is halved from then on.
 
     Args:

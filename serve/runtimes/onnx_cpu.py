@@ -25,7 +25,7 @@ def open_model(model: ModelFile, options: RuntimeOptions) -> "OnnxRuntime":
 
     Args:
         model: the model file.
-        options: of which `threads` applies.
+        options: execution options; only `threads` applies.
 
     Raises:
         ModelError: the graph is not valid or differs from its manifest.

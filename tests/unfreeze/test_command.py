@@ -115,7 +115,7 @@ def test_wrong_usage_exits_with_an_error_and_no_traceback(arguments: list[str], 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tune", "nowhere", "--out", "run"], "nowhere cannot be read as a data set"),
+        (["tune", "nowhere", "--out", "run"], "nowhere cannot be read as a dataset"),
         (["export", "nowhere", "--repository", "models", "--name", "x"], "nowhere contains no finished run"),
         (["serve", "--repository", "nowhere"], "nowhere"),
         (["predict", "a.jpg", "--file", "nowhere.onnx"], "there is no file nowhere.onnx"),

@@ -54,7 +54,7 @@ class RunFacts:
         link: how the head's logits become probabilities, "softmax" or "sigmoid".
         abstain_below: a classification whose highest probability is below this is uncertain; None if no
             `abstain_precision` was requested, or none was found.
-        weights_sha256: of `model.safetensors`; filled in by `save_run`.
+        weights_sha256: SHA-256 of `model.safetensors`; filled in by `save_run`.
 
     Raises:
         ValueError: labels, temperature, link or confidence are invalid.
@@ -107,7 +107,7 @@ def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, An
 
     Args:
         out: the folder, which exists.
-        network: whose weights are saved, on any device.
+        network: the network whose weights are saved; it may be on any device.
         facts: written to `run.json`.
         metrics: written to `metrics.json`.
     """

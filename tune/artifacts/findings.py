@@ -1,4 +1,4 @@
-"""`findings.json`: every problem of the data set that a run found, with all files."""
+"""`findings.json`: every problem that a run found in the dataset, with all files."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ def write_findings(folder: Path, dataset: Dataset, inspection: Inspection) -> No
     """Write the findings with all of their files, and every file that is not used with the reason.
 
     Args:
-        folder: of the run, which exists.
-        dataset: as it was read.
-        inspection: of it.
+        folder: the run's folder, which exists.
+        dataset: the dataset as it was read.
+        inspection: the results of its inspection.
     """
     skipped = {item.path: item.reason for item in (*dataset.skipped, *inspection.undecodable)}
     document = {

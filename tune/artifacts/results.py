@@ -34,13 +34,13 @@ class TuningResult:
     """A tuned network and how well it classifies.
 
     Args:
-        network: tuned.
+        network: the tuned network.
         choice: how it was tuned, and why.
-        evaluation: on the validation images.
-        probe_evaluation: on the same images, of the linear classifier on frozen features that training started from.
+        evaluation: evaluation of the network on the validation images.
+        probe_evaluation: evaluation of the probe that training started from, on the same images.
         temperature: divides the logits.
         test: evaluation on the test images; None if there are none.
-        training: None if the recipe is linear.
+        training: the finished training; None if the recipe is linear.
         abstain: confidence above which answers are precise enough, see `unfreeze.tune.evaluation.metrics`; None if not
             requested.
     """
@@ -66,11 +66,11 @@ def calibrated_result(
     """Fit the temperature and the abstention threshold on the validation images.
 
     Args:
-        network: tuned.
+        network: the tuned network.
         choice: how it was tuned.
-        evaluations: on the validation images, of the network first and of the probe that it started from last.
+        evaluations: evaluations on the validation images: the network's first, the probe's last.
         test: evaluation on the test images; None if there are none.
-        training: None if the recipe is linear.
+        training: the finished training; None if the recipe is linear.
         abstain_precision: requested precision of the answers, 0 to 1; None if not requested.
     """
     evaluation = evaluations[0]
@@ -159,7 +159,7 @@ def _versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that are installed."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
-        with suppress(PackageNotFoundError):  # of the sources of backbones, some may be missing
+        with suppress(PackageNotFoundError):  # some packages are optional
             versions[name] = version(name)
     return versions
 

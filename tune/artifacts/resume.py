@@ -51,7 +51,7 @@ class ResumeState:
         """Check that the run was started with the same data, options and versions.
 
         Raises:
-            CheckpointError: something differs; the message lists what.
+            CheckpointError: an input differs; the message lists the differences.
         """
         try:
             before = json.loads((self.folder / _REQUEST).read_bytes())

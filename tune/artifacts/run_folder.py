@@ -26,8 +26,8 @@ def check_folder(out: Path, *, overwrite: bool, resume: bool) -> None:
         resume: whether an unfinished run is continued.
 
     Raises:
-        CheckpointError: the folder contains a run that is neither to be replaced nor continued, or there is none to
-            continue.
+        CheckpointError: the options contradict each other, the folder contains a run that is neither replaced nor
+            continued, or there is no unfinished run to continue.
     """
     unfinished = ResumeState(out).exists()
     if overwrite and resume:

@@ -1,4 +1,4 @@
-"""Modules for the steps that some of torchvision's classifiers take in their `forward` method and not in a module."""
+"""Modules for steps that some of torchvision's classifiers perform in `forward` instead of in a submodule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ class InputTransform(nn.Module):
     """Convert ImageNet normalization to the one that GoogLeNet's and Inception's weights were trained with.
 
     Args:
-        model: a GoogLeNet or Inception, whose own method is used.
+        model: a GoogLeNet or Inception; its own transform method is used.
     """
 
     def __init__(self, model: Any) -> None:

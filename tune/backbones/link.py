@@ -27,7 +27,7 @@ def negative_log_likelihoods(logits: Tensor, labels: Tensor, link: str, temperat
     Args:
         logits: float [N, C].
         labels: int64 [N].
-        link: as for `probabilities`.
+        link: see `probabilities`.
         temperature: divides the logits first.
 
     Returns:

@@ -42,8 +42,8 @@ class Normalize(nn.Module):
 class Head(nn.Module):
     """Pool, standardize and classify: activations [N, F, h, w] to logits [N, C].
 
-    The features' mean and standard deviation over the training images are stored beside the linear layer, which is
-    then well conditioned for a backbone of any scale; SqueezeNet, for example, does not normalize its features.
+    The features' mean and standard deviation over the training images are stored with the linear layer, which is
+    therefore well conditioned for features of any scale; SqueezeNet, for example, does not normalize its features.
 
     Args:
         features: F.
@@ -77,7 +77,7 @@ class Head(nn.Module):
 def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a complete state dict into a model.
 
-    A plain dict lacks the layout version that `state_dict` attaches and MNASNet requires; the model's own is used.
+    A plain dict lacks the layout version that `state_dict` attaches and MNASNet requires; it is taken from the model.
 
     Raises:
         RuntimeError: keys or shapes differ.
@@ -169,7 +169,7 @@ class Network(nn.Module):
         return logits
 
     def run_blocks(self, inputs: Tensor, first: int, last: int) -> Tensor:
-        """Apply blocks `first` to `last - 1`; images (uint8 NHWC, for `first` 0) are normalized before."""
+        """Apply blocks `first` to `last - 1`; images (uint8 NHWC, if `first` is 0) are normalized first."""
         activations = self.normalized(inputs)
         for block in self._blocks[first:last]:
             for module in block.modules:
@@ -215,7 +215,7 @@ class Network(nn.Module):
         return torch.cat([activations.mean(axes, dtype=torch.float32), activations.amax(axes).float()], 1)
 
     def export_state(self) -> dict[str, Tensor]:
-        """Return all weights: the blocks' under the source's keys, the head's under a prefix of its own."""
+        """Return all weights: the blocks' under the source's keys, the head's under a separate prefix."""
         state = {key: value.contiguous() for key, value in self.model.state_dict().items()}
         return state | {_HEAD_PREFIX + key: value for key, value in self.head.state_dict().items()}
 
@@ -231,7 +231,7 @@ class Network(nn.Module):
 
 
 def _border_shapes(blocks: tuple[Block, ...], spec: PreprocessSpec) -> tuple[tuple[int, ...], ...]:
-    """Run a black image through the blocks to get the shape after each of them."""
+    """Run an all-zero input through the blocks to get the shape after each of them."""
     modules = [module for block in blocks for module in block.modules]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     activations, shapes = torch.zeros(1, 3, *spec.crop), []

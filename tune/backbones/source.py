@@ -27,9 +27,9 @@ class Structure:
     """How a model splits into blocks.
 
     Args:
-        blocks: from the input on, without the stock classifier; together they map images, float32 [N, 3, H, W], to
-            feature maps [N, F, h, w]. No block may begin with an in-place operation, because the activations in front
-            of it may be cached.
+        blocks: in order from the input, without the stock classifier; together they map images, float32 [N, 3, H, W],
+            to feature maps [N, F, h, w]. No block may begin with an in-place operation, because the activations
+            before it may be cached.
         classifier: the stock classifier, including its pooling; the model equals the blocks followed by it.
         classifier_prefixes: prefixes of the state-dict keys of the stock classifier and of auxiliary classifiers.
         width_axis: axis of the image's width in the activations between blocks; None for tokens, [N, T, F].

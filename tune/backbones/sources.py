@@ -1,7 +1,7 @@
 """The registered sources of backbones.
 
 A backbone is named `NAME` or `SOURCE/NAME`; without a source, it is torchvision's. To add a source, implement
-`unfreeze.tune.backbones.source.BackboneSource` in a file of its own and register an instance in `SOURCES`.
+`unfreeze.tune.backbones.source.BackboneSource` in a separate file and register an instance in `SOURCES`.
 """
 
 from collections.abc import Mapping

@@ -26,8 +26,8 @@ class Match:
     Args:
         state: the weights under the backbone's own keys, without a stock classifier.
         entry: the path of the state dict in the file; "" for a bare one.
-        prefix: that was removed from the keys.
-        ignored: how many other tensors the state dict has.
+        prefix: the prefix that was removed from the keys.
+        ignored: number of other tensors in the state dict.
     """
 
     state: dict[str, Tensor]
@@ -36,7 +36,7 @@ class Match:
     ignored: int
 
     def __str__(self) -> str:
-        """Describe in one line what was read; empty where the file holds the backbone and nothing else."""
+        """Describe in one line what was read; empty if the file contains only the backbone."""
         read = [f"entry {self.entry!r}"] if self.entry else []
         removed = [f"prefix {self.prefix!r} removed from its keys"] if self.prefix else []
         tensors = "tensor" if self.ignored == 1 else "tensors"
@@ -49,14 +49,14 @@ def match_state(
 ) -> Match:
     """Find the weights of a backbone in a checkpoint.
 
-    The first state dict that has all keys of the backbone behind a common prefix is used. Where several prefixes fit,
+    The first state dict that has all keys of the backbone under a common prefix is used. If several prefixes fit,
     an empty one is preferred, then a moving average ("ema"); the second encoder of contrastive methods ("encoder_k",
     "momentum", "target", "student") comes last.
 
     Args:
         states: state dicts by their path in the file, the preferred one first.
         own: the backbone's state dict.
-        classifier_prefixes: prefixes of those of its keys that are not needed.
+        classifier_prefixes: prefixes of the keys of its classifiers, which are not needed.
         convert: renames keys of the source's published files.
         what: names the file and the backbone in errors.
 
@@ -71,7 +71,7 @@ def match_state(
     found = {key: value for key, value in candidate.items() if not key.startswith(classifier_prefixes)}
     missing, unexpected = _required(wanted) - found.keys(), _unexpected(found, wanted)
     if missing or unexpected:
-        behind = f", behind the prefix {prefix!r}" if prefix else ""
+        behind = f", under the prefix {prefix!r}" if prefix else ""
         raise WeightsError(
             f"the weights do not fit ({what}){behind}: {_listed('missing', missing)}; "
             f"{_listed('unexpected', unexpected)}"
@@ -108,7 +108,7 @@ def _required(wanted: set[str]) -> set[str]:
 
 
 def _prefixes(state: State, required: set[str], convert: Convert) -> set[str]:
-    """Return the prefixes behind which required keys are found."""
+    """Return the prefixes under which required keys are found."""
     return {
         key[:start]
         for key in convert(state)
@@ -127,7 +127,7 @@ def _preferred(prefixes: Sequence[str], what: str) -> str:
     if len(best) > 1:
         raise WeightsError(
             f"ambiguous weights ({what}): keys with each of the prefixes {', '.join(map(repr, sorted(best)))} fit; "
-            "save the weights that you want as a state dict of their own"
+            "save the weights that you want as a separate state dict"
         )
     return best[0]
 
@@ -144,7 +144,7 @@ def _rank(prefix: str) -> int:
 def _unexpected(found: State, wanted: set[str]) -> set[str]:
     """Return keys inside the backbone's own modules that it does not have: those of a larger network, for example.
 
-    Where no key fits, all are returned.
+    If no key fits, all keys are returned.
     """
     if not wanted & found.keys():
         return set(found)

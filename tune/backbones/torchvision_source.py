@@ -17,7 +17,7 @@ from unfreeze.tune.backbones.source import Structure
 
 
 class TorchvisionSource:
-    """The classifiers of torchvision; a name is that of a builder, like "resnet18"."""
+    """The classifiers of torchvision; names are those of its builders, like "resnet18"."""
 
     def build(self, name: str, **options: Any) -> nn.Module:
         """Build a model with random weights and the options that its pretrained weights were trained with."""

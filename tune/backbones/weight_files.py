@@ -32,7 +32,7 @@ class WeightFile:
     Args:
         states: state dicts by the path of their entry in the file, like "state_dict"; "" for a bare state dict. The
             preferred one comes first.
-        preprocess: how images are prepared, where the file says so.
+        preprocess: how images are prepared, if the file specifies it.
         sha256: of the file.
     """
 
@@ -81,19 +81,19 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], PreprocessSpec | N
 def _read_checkpoint(path: Path) -> object:
     if _is_torchscript(path):
         raise WeightsError(
-            f"{path} is a TorchScript program, which is not loaded because it contains code. Where you trust its "
+            f"{path} is a TorchScript program, which is not loaded because it contains code. If you trust its "
             f"origin, save its weights: torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
         )
     try:
-        # Training scripts keep their command line beside the weights; a Namespace holds values and runs no code.
+        # Training scripts save their command line with the weights; a Namespace holds values and runs no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = _UNSAFE_CLASS.search(str(error))
-        contents = f"pickled Python objects ({unsafe[1]})" if unsafe else "a pickle of something else than tensors"
+        contents = f"pickled Python objects ({unsafe[1]})" if unsafe else "a pickle of something other than tensors"
         raise WeightsError(
-            f"{path} contains {contents}, and is not loaded because unpickling can run any code. "
-            "Where you trust its origin, load it in the program that made it and save a state dict: "
+            f"{path} contains {contents}, and is not loaded because unpickling can run arbitrary code. "
+            "If you trust its origin, load it in the program that made it and save a state dict: "
             "torch.save(model.state_dict(), 'weights.pth')"
         ) from None
 
@@ -106,7 +106,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _state_dicts(loaded: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Find all mappings of names to tensors, at most a few entries deep."""
+    """Find all mappings of names to tensors, at most a few levels deep."""
     if not isinstance(loaded, Mapping) or depth > _DEEPEST_ENTRY:
         return
     named = {key: value for key, value in loaded.items() if isinstance(key, str)}

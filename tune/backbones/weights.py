@@ -27,7 +27,7 @@ class Pretrained:
         model: the source's model, with its stock classifier.
         spec: the preprocessing that the weights expect.
         weights: "default", "builtin", "none", or the file's name.
-        sha256: of the file; empty where there was none.
+        sha256: SHA-256 of the file; empty if no file was read.
         note: one line on what was read from a file that holds more than the backbone; empty otherwise.
     """
 

@@ -19,7 +19,7 @@ class Task:
         classes: number of classes.
         images: number of training images.
         val_images: number of validation images.
-        load_seconds: to inspect, decode and augment one image, with all cores in use.
+        load_seconds: seconds to inspect, decode and augment one image, with all cores in use.
     """
 
     classes: int
@@ -33,10 +33,10 @@ class Costs:
     """Measured costs of a network on this device.
 
     Args:
-        blocks: in order from the input.
-        stock_parameters: of torchvision's network, with its classifier.
-        image_bytes: of a prepared image, which is what a cache before the first block holds.
-        evaluation_seconds: of one image through the whole network in float32.
+        blocks: cost of each block, in order from the input.
+        stock_parameters: number of parameters of the source's network, with its classifier.
+        image_bytes: size of a prepared image, which is what a cache before the first block contains.
+        evaluation_seconds: seconds to run one image through the whole network in float32.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -51,17 +51,17 @@ class CutPlan:
 
     Args:
         cut: "head", the name of a block, or "all".
-        trained_parameters: in the blocks behind the cut and the head.
-        parameters: of the whole network.
-        stock_parameters: of torchvision's network, whose classifier the head replaces.
-        frozen_flops: of the frozen blocks' forward pass for one image.
-        trained_flops: of the trained blocks' forward pass for one image; training takes about three times as many.
-        cache_bytes: of the activations of all images and views at the cut.
-        memory_bytes: of weights, gradients, optimizer state, the activations of one batch, and the cache if it is kept.
+        trained_parameters: number of parameters in the blocks after the cut and in the head.
+        parameters: number of parameters of the whole network.
+        stock_parameters: number of parameters of the source's network, whose classifier the head replaces.
+        frozen_flops: FLOPs of the frozen blocks' forward pass for one image.
+        trained_flops: FLOPs of the trained blocks' forward pass for one image; training needs about 3 times as many.
+        cache_bytes: size of the activations of all images and views at the cut.
+        memory_bytes: size of weights, gradients, optimizer state, one batch's activations, and the cache if it is kept.
         epochs: passes over the images.
-        seconds: of a run with this cut and a given learning rate, from the first image to the metrics. The trials that
-            choose a learning rate or a recipe are not included.
-        naive_seconds: the same if images were decoded and frozen blocks computed again in every epoch.
+        seconds: duration of a run with this cut and a given learning rate, from the first image to the metrics, without
+            the trials that choose a learning rate or a recipe.
+        naive_seconds: the same, if images were decoded and frozen blocks computed again in every epoch.
     """
 
     cut: str
@@ -86,7 +86,7 @@ def estimate_cut(cut: str, costs: Costs, position: int, head: int, task: Task, o
         position: number of blocks before the cut.
         head: number of parameters of the head.
         task: size of the dataset.
-        options: of the run.
+        options: options of the run.
     """
     trunk, tail = costs.blocks[:position], costs.blocks[position:]
     trained = sum(cost.parameters for cost in tail) + head

@@ -24,8 +24,8 @@ def measure_loading(images: Sequence[LabeledImage], views: Views) -> float:
     """Time the inspection, decoding and augmentation of some images on all cores.
 
     Args:
-        images: about 32 of them are timed; without any, a synthetic photograph is.
-        views: to make of each.
+        images: up to 63 of them, evenly spaced, are timed; if there are none, a synthetic photograph is timed instead.
+        views: the views to make of each image.
 
     Returns:
         Seconds per image. Images that cannot be decoded count as loaded.

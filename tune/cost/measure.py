@@ -23,11 +23,11 @@ class BlockCost:
     Args:
         name: of the block.
         parameters: number of parameters, for any number of images.
-        forward_flops: of the forward pass; a multiply-add counts as two.
-        activation_bytes: of the block's output in the cache.
-        saved_bytes: kept for the backward pass.
-        forward_seconds: of inference.
-        training_seconds: of the forward and backward pass.
+        forward_flops: FLOPs of the forward pass; a multiply-add counts as two.
+        activation_bytes: size of the block's output in the cache.
+        saved_bytes: memory that is kept for the backward pass.
+        forward_seconds: duration of inference.
+        training_seconds: duration of the forward and backward pass.
     """
 
     name: str
@@ -45,8 +45,8 @@ def measure_blocks(
     """Time the forward pass, and the forward and backward pass, of every block.
 
     Args:
-        network: on the precision's device. Its weights are not changed; statistics of its norms are.
-        precision: that tuning uses.
+        network: on the precision's device. Its weights are not changed, but the statistics of its norms are.
+        precision: the precision that tuning uses.
         batch_size: images per batch.
         reporter: shows progress.
 
@@ -66,7 +66,7 @@ def measure_blocks(
 
 
 def measure_evaluation(network: Network, precision: Precision, batch_size: int) -> float:
-    """Time the evaluation of one image by the whole network in float32, in seconds."""
+    """Return the seconds per image that the whole network needs in float32."""
     shape = (batch_size, *network.image_shape)
     batch = torch.zeros(shape, dtype=torch.uint8, device=precision.device)
     with torch.inference_mode():
@@ -120,7 +120,7 @@ def _forward(network: Network, position: int, inputs: Tensor, precision: Precisi
 
 
 def _record(saved: dict[int, int], tensor: Tensor) -> Tensor:
-    """Record the memory that is kept for the backward pass, without weights and each storage once."""
+    """Record the memory that is kept for the backward pass: each storage once, and no weights."""
     if not isinstance(tensor, nn.Parameter):
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return tensor

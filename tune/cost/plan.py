@@ -18,7 +18,7 @@ from unfreeze.tune.device.threads import limited_threads
 from unfreeze.tune.options import TuneOptions
 
 _TIMED_BATCH = 16
-_VAL_SHARE = 5  # without a dataset, a fifth as many images validate as train
+_VAL_SHARE = 5  # without a dataset, a fifth as many validation images as training images are assumed
 
 
 def plan(
@@ -34,10 +34,10 @@ def plan(
     No weights are downloaded, because they do not change the cost, and nothing is trained.
 
     Args:
-        options: of the run; the cut does not matter.
-        data: dataset, of which some images are decoded to measure how long that takes.
+        options: options of the run; the cut does not matter.
+        data: dataset; some of its images are loaded to measure the loading time.
         classes: number of classes if there is no dataset.
-        images: number of training images if there is no dataset; a fifth as many validate.
+        images: number of training images if there is no dataset; a fifth as many validation images are assumed.
         reporter: shows progress.
 
     Returns:

@@ -32,7 +32,7 @@ class Dataset:
         splits: "train", "val" and, if there is one, "test".
         skipped: files and folders that are not used, with the reason.
         ignored: hidden entries, and what archives, editors and operating systems leave behind.
-        notes: choices that the source made, to be reported; each one line.
+        notes: choices that the source made, to be reported, one line each.
     """
 
     root: Path
@@ -52,7 +52,7 @@ class Dataset:
             yield ignored
 
     def without(self, skipped: Sequence[Skipped]) -> "Dataset":
-        """Return the data set without files that could not be decoded.
+        """Return the dataset without files that could not be decoded.
 
         Args:
             skipped: the files, with the reason.
@@ -72,7 +72,7 @@ class Dataset:
 def read_dataset(
     root: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, options: SourceOptions = _DEFAULTS
 ) -> Dataset:
-    """Find the images of a data set, without decoding them.
+    """Find the images of a dataset, without decoding them.
 
     If the source has no validation images, a stratified part of the training images is held out, the same for the
     same seed.
@@ -80,7 +80,7 @@ def read_dataset(
     Args:
         root: the folder or the file that one of `unfreeze.tune.data.sources.SOURCES` reads.
         val_fraction: share of the training images that is held out, 0 to 1.
-        seed: of that choice.
+        seed: random seed of the held-out part.
         options: how the source is read.
 
     Returns:
@@ -96,8 +96,8 @@ def read_dataset(
     unused = sorted(options.given() - source.options)
     if unused:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        verb = "does" if len(unused) == 1 else "do"
-        raise OptionsError(f"{flags} {verb} not apply to {source.name}, and {root} is one; leave it out")
+        verb, pronoun = ("does", "it") if len(unused) == 1 else ("do", "them")
+        raise OptionsError(f"{flags} {verb} not apply to {source.name}, and {root} is one; leave {pronoun} out")
     found = source.read(root, options)
     _check_classes(found, root)
     dataset = Dataset(
@@ -117,7 +117,7 @@ def _source_of(root: Path) -> DataSource:
     if source is None:
         expected = ", or ".join(source.expects for source in sources.SOURCES)
         problem = file_problem(root) or "a file of another kind"
-        raise DataError(f"{root} cannot be read as a data set ({problem}); expected {expected}")
+        raise DataError(f"{root} cannot be read as a dataset ({problem}); expected {expected}")
     return source
 
 

@@ -1,4 +1,4 @@
-"""Choose the range of values by which images of more than 8 bits are mapped to 0..255."""
+"""Choose the range of values that is mapped to 0..255 in images of more than 8 bits."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from unfreeze.tune.options import AUTO_RANGE, FULL_RANGE, parse_deep_range
 
 _BITS_16 = 16
 _FULL: DeepRange = (0.0, 65535.0)
-_ROUNDING = 1e-5  # of a step; 0.98 in float32 is 0.98, not the next higher step
+_ROUNDING = 1e-5  # of a step; keeps 0.98 in float32 from being rounded to the next step
 _SENSOR_BITS = (8, 10, 12, 14, 16)  # of cameras and detectors; the brightest image may not be in the training images
 _SMALL_SHARE = 1 / 15  # of a range; 12 of 16 bits are a sixteenth
 
@@ -23,12 +23,12 @@ _SMALL_SHARE = 1 / 15  # of a range; 12 of 16 bits are a sixteenth
 def choose_deep_range(requested: str, prints: Fingerprints) -> DeepRange | None:
     """Choose the range from the training images.
 
-    "auto" takes the bits that integers use, rounded up to 8, 10, 12, 14 or 16: 0 to 4095 for 12. Of signed integers and
-    of floating point it takes the lowest to the highest value, rounded outwards to two digits.
+    For integers that are not negative, "auto" is the range of the bits that they use, rounded up to 8, 10, 12, 14 or 16
+    bits: 0 to 4095 for 12. For other values it is the lowest to the highest, rounded outward to two digits.
 
     Args:
         requested: "auto", "full" or "LOW,HIGH".
-        prints: of the images.
+        prints: fingerprints of the images.
 
     Returns:
         (low, high), or None for the full range of 16 bits.
@@ -83,8 +83,8 @@ def find_deep_images(root: Path, prints: Fingerprints, chosen: DeepRange | None)
     """Report images of more than 8 bits that use a small part of a range: of 16 bits, or of the range that is used.
 
     Args:
-        root: the folder of the data set.
-        prints: of its images.
+        root: the folder of the dataset.
+        prints: fingerprints of its images.
         chosen: the range that is used.
     """
     pairs = zip(prints.images, prints.ranges, strict=True)
@@ -95,7 +95,7 @@ def find_deep_images(root: Path, prints: Fingerprints, chosen: DeepRange | None)
 
 
 def _narrowed(deep: dict[str, PixelRange], span: DeepRange) -> Finding:
-    """Report 16-bit images that use few of their bits, if the range takes account of it."""
+    """Report 16-bit images that use few of their bits, if the chosen range accounts for it."""
     in_16_bits = {path: used for path, used in deep.items() if used.mode == "I;16"}
     paths = [path for path, used in in_16_bits.items() if span[1] < _FULL[1] and _share(used, _FULL) <= _SMALL_SHARE]
     bits = max((used.bits_used for used in in_16_bits.values()), default=0)

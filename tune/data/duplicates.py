@@ -1,4 +1,4 @@
-"""Find images that are in a data set twice: with the same bytes, or with nearly the same pixels."""
+"""Find images that are in a dataset twice: with the same bytes, or with nearly the same pixels."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from unfreeze.tune.data.dataset import TEST, VAL
 from unfreeze.tune.data.fingerprints import Fingerprints
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_FLAT = 2.0  # of 255; images with a lower standard deviation show nothing to recognize them by
+_FLAT = 2.0  # of 255; images with a lower standard deviation are too uniform to compare
 _SIMILAR, _SAME = 0.95, 0.998  # correlations; 396 photographs saved again at quality 60 all reached 0.998
 _RIVAL_RANK, _RIVAL_SHARE = 5, 0.1
 _BLOCK = 2**24  # correlations computed at a time: 64 MB
@@ -33,7 +33,7 @@ def find_same_bytes(prints: Fingerprints) -> tuple[Copy, ...]:
     """Find images of one split that are in an earlier split too, byte for byte.
 
     Args:
-        prints: of the images, in the order of their splits.
+        prints: fingerprints of the images, in the order of their splits.
     """
     return tuple(copy for copy in _repeats(prints) if prints.splits[copy.image] != prints.splits[copy.original])
 
@@ -42,7 +42,7 @@ def find_other_labels(prints: Fingerprints) -> tuple[Copy, ...]:
     """Find images that are equal byte for byte and have different labels, in one split or in two.
 
     Args:
-        prints: of the images.
+        prints: fingerprints of the images.
     """
     labels = [image.label for image in prints.images]
     return tuple(copy for copy in _repeats(prints) if labels[copy.image] != labels[copy.original])
@@ -55,10 +55,10 @@ def find_near_copies(prints: Fingerprints, advance: Callable[[int], None]) -> tu
     image of the earlier splits. Without the mean, a background or a position that all images share does not count. The
     most similar image is an original if the correlation, also in color, is at least 0.998; or if it is at least 0.95
     and its distance to 1 is at most a tenth of that of the fifth most similar image. The second rule separates copies
-    from data sets whose images are all alike.
+    from datasets whose images are all alike.
 
     Args:
-        prints: of the images, in the order of their splits.
+        prints: fingerprints of the images, in the order of their splits.
         advance: called with the number of images done since the last call.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Problems of a data set, described for users: what was found, in which files, and what to do."""
+"""Problems of a dataset, described for users: what was found, in which files, and what to do."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +25,9 @@ class Finding:
             "duplicates-labels", "near-duplicates", "deep-range" or "deep-contrast".
         text: what was found and what to do.
         count: number of files, images or labels concerned.
-        paths: all of them, printable: files by their path in the data set, copies as "copy = original" or
+        paths: all of them, printable: files by their path in the dataset, copies as "copy = original" or
             "copy ~ original", labels.
-        handled: whether it needs no action, so that `--strict` does not refuse the data set because of it.
+        handled: whether it needs no action, so that `--strict` does not reject the dataset because of it.
     """
 
     kind: str
@@ -49,15 +49,27 @@ def find_unused_files(dataset: Dataset, undecodable: Sequence[Skipped]) -> Itera
     """Report files that are not used, by what has to be done about them.
 
     Args:
-        dataset: with the files that were skipped when it was read.
+        dataset: the dataset, with the files that were skipped when it was read.
         undecodable: its images that cannot be decoded.
     """
     names = [item for item in dataset.skipped if not is_utf8(item.path)]
     others = [item for item in dataset.skipped if is_utf8(item.path)]
     for kind, items, one, many, advice in (
-        ("undecodable", undecodable, "cannot be decoded and is", "cannot be decoded and are", "replace or remove them"),
-        ("names", names, "has a name that is not UTF-8 and is", "have names that are not UTF-8 and are", "rename them"),
-        ("skipped", others, "was found and is", "were found and are", "check that none of them is wanted"),
+        (
+            "undecodable",
+            undecodable,
+            "cannot be decoded and is",
+            "cannot be decoded and are",
+            "replace or remove such files",
+        ),
+        (
+            "names",
+            names,
+            "has a name that is not UTF-8 and is",
+            "have names that are not UTF-8 and are",
+            "rename such files",
+        ),
+        ("skipped", others, "was found and is", "were found and are", "check whether such files are needed"),
     ):
         reasons = Counter(item.reason for item in items).most_common(3)
         why = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
@@ -100,11 +112,11 @@ def find_missing_classes(dataset: Dataset, prints: Fingerprints) -> Iterator[Fin
 
 
 def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy]) -> Iterator[Finding]:
-    """Report images that are in the data set twice.
+    """Report images that are in the dataset twice.
 
     Args:
-        root: the folder of the data set.
-        prints: of its images.
+        root: the folder of the dataset.
+        prints: fingerprints of its images.
         near: copies that differ in size, quality or brightness.
     """
     biased = "so that the accuracy measured on them is too high; keep one of each pair"
@@ -122,7 +134,7 @@ def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy]) -> Itera
             (
                 "equals",
                 "equal",
-                "another image byte for byte and have another label; correct the label, or remove both",
+                "another image byte for byte under a different label; correct the label, or remove both",
             ),
         ),
         ("near-duplicates", near, "~", ("nearly equals", "nearly equal", f"one of an earlier split, {biased}")),
@@ -143,5 +155,5 @@ def finding(kind: str, text: str, paths: Iterable[str], *, handled: bool = False
 
 
 def path_name(path: Path, root: Path) -> str:
-    """Return a path in the data set as printable text."""
+    """Return a path in the dataset as printable text."""
     return printable(Path(stored_path(path, root)))

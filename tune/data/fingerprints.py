@@ -1,4 +1,4 @@
-"""Read every image once, and keep what recognizes it: a hash of its bytes, a thumbnail, and its range of values."""
+"""Read every image once, and keep what identifies it: a hash of its bytes, a thumbnail, and its range of values."""
 
 import hashlib
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def take_fingerprints(
     """Read and decode every file, on all cores.
 
     Args:
-        dataset: with the images.
+        dataset: the dataset with the images.
         deep_range: "auto", "full" or "LOW,HIGH", as in `TuneOptions`. With "full", images of 32-bit integers or
             floating point cannot be decoded.
         advance: called with 1 for each image done.

@@ -19,7 +19,7 @@ def stratified_folds(labels: np.ndarray, count: int, seed: int) -> tuple[Fold, .
     Args:
         labels: int64 [N].
         count: number of folds; reduced to the size of the smallest class.
-        seed: of the random split.
+        seed: random seed of the split.
 
     Returns:
         The folds; empty if a class has a single image.
@@ -37,8 +37,8 @@ def stratified_part(labels: np.ndarray, count: float, seed: int, *, least: int =
     Args:
         labels: int64 [N].
         count: approximate number of images.
-        seed: of the random draw.
-        least: minimum number per class; a class with fewer images is taken whole.
+        seed: random seed of the draw.
+        least: minimum number per class; a class with fewer images is used completely.
 
     Returns:
         Indices in ascending order, int64.

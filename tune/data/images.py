@@ -51,7 +51,7 @@ def stored_path(path: Path, root: Path) -> str:
 
     Args:
         path: of the image.
-        root: the folder of the data set.
+        root: the folder of the dataset.
 
     Returns:
         The path relative to `root`, or the absolute path of an image outside of it, with `/` as the separator.
@@ -67,7 +67,7 @@ def printable(path: Path) -> str:
 
 
 def is_utf8(path: Path) -> bool:
-    """Tell whether a path is valid UTF-8."""
+    """Return whether a path is valid UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

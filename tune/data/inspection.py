@@ -1,4 +1,4 @@
-"""Inspect a data set before training: read every image once, and report problems."""
+"""Inspect a dataset before training: read every image once, and report problems."""
 
 import hashlib
 from collections import defaultdict
@@ -29,11 +29,11 @@ class Inspection:
 
     Args:
         findings: one of each kind that was found.
-        undecodable: the images that have to be taken out of the data set.
+        undecodable: the images to remove from the dataset.
         contents: by split and label ("train ants"), the number of images and a hash of their names and bytes.
         deep_range: the values of images of more than 8 bits that become 0 and 255, for `PreprocessSpec`; None is the
             full range of 16 bits.
-        notes: what was decided, to be reported; each one line.
+        notes: decisions to be reported, one line each.
     """
 
     findings: tuple[Finding, ...]
@@ -44,10 +44,10 @@ class Inspection:
 
 
 def inspect_dataset(dataset: Dataset, folds: int, reporter: Reporter, deep_range: str = AUTO_RANGE) -> Inspection:
-    """Read every image of every split once, and report problems of the data set.
+    """Read every image of every split once, and report problems of the dataset.
 
     Args:
-        dataset: the data set.
+        dataset: the dataset.
         folds: number of cross-validation folds; each needs a training image of every class.
         reporter: shows progress.
         deep_range: "auto", "full" or "LOW,HIGH", as in `TuneOptions`.

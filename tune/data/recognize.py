@@ -31,7 +31,7 @@ _HEAD_BYTES = 4096
 
 
 def not_an_image(path: Path) -> str | None:
-    """Describe why a file is not taken for an image.
+    """Describe why a file is not treated as an image.
 
     Args:
         path: of the file. It is opened only if its suffix is not that of an image.

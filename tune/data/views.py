@@ -27,7 +27,7 @@ class Views:
     Args:
         spec: how an image is prepared.
         count: views per image; the first is always the image as served.
-        seed: of the random views.
+        seed: random seed of the views.
         flip: whether half of the random views are flipped horizontally.
     """
 
@@ -43,8 +43,8 @@ def load_views(
     """Decode images on all cores and make their views.
 
     Args:
-        images: to load.
-        views: to make of each.
+        images: the images to load.
+        views: the views to make of each image.
         skipped: receives the files that cannot be decoded, with the reason.
 
     Yields:
@@ -70,7 +70,7 @@ def make_views(data: bytes, name: str, views: Views) -> UInt8[np.ndarray, "v h w
     Args:
         data: the encoded image.
         name: of its file, which seeds the random views together with the seed.
-        views: to make.
+        views: the views to make.
 
     Raises:
         ImageError: it cannot be decoded.

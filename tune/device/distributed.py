@@ -61,7 +61,7 @@ class Workers:
                     buffer.div_(self.count)
 
     def collect(self, own: Tensor, total: int) -> Tensor:
-        """Merge what each process has of its own images, [n, ...], in the order of all images: [total, ...]."""
+        """Merge each process's values for its own images, [n, ...], into the order of all images: [total, ...]."""
         if self.count == 1:
             return own
         merged = torch.zeros((total, *own.shape[1:]), dtype=own.dtype)

@@ -23,8 +23,8 @@ class Precision:
     """A device and the type to compute in.
 
     Args:
-        device: to compute on.
-        dtype: of autocast regions.
+        device: the device to compute on.
+        dtype: numeric type of autocast regions.
     """
 
     device: torch.device
@@ -63,7 +63,7 @@ class Precision:
         return replace(self, dtype=torch.float32) if self.device.type == "cpu" and grouped else self
 
     def kernels(self, rounds: int = 0) -> AbstractContextManager[object]:
-        """Return a context without TF32, in which cuDNN benchmarks its kernels where that pays. Settings are restored.
+        """Return a context without TF32, in which cuDNN benchmarks its kernels if that pays off. Settings are restored.
 
         Args:
             rounds: number of batches that will be run, of at most two shapes.

@@ -15,7 +15,7 @@ def empty_batch(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     Args:
         shape: of the batch.
         dtype: of the batch.
-        device: that will copy the batch.
+        device: the device that will copy the batch.
     """
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda" and torch.cuda.is_available())
 

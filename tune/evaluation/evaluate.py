@@ -69,7 +69,7 @@ def evaluate(
         network: on the device.
         images: those that cannot be decoded are left out.
         spec: how they are prepared, see `unfreeze.contract.images.preprocess`.
-        device: to compute on.
+        device: the device to compute on.
         advance: called with the number of images since the last call.
 
     Raises:

@@ -30,7 +30,8 @@ def report(evaluation: Evaluation, labels: tuple[str, ...], temperature: float) 
         `per_class` (precision, recall and number of images by label), `confusion` (rows are true labels, columns
         predicted ones), `calibration_error` before and after temperature scaling, and the most confident
         `misclassified` images. `val_classes` is the number of classes with validation images: all other values say
-        nothing about the rest. The rest has None for precision and recall, and a note. Precision is 0 if undefined.
+        nothing about the other classes, which have None for precision and recall, and a note. Precision is 0 if
+        undefined.
     """
     truth, probabilities = evaluation.labels.numpy(), evaluation.probabilities(temperature)
     predicted, indices = probabilities.argmax(1), np.arange(len(labels))
@@ -76,7 +77,7 @@ def abstain_threshold(
     Thresholds are tested in descending order, from one that keeps enough images, up to the first whose precision is
     not significantly high enough by the one-sided 90% bound of Clopper and Pearson (1934). Stopping there keeps a lucky
     streak of less confident images from passing. This is fixed-sequence testing as in Angelopoulos et al. 2021
-    (arXiv:2110.01052). The first threshold keeps as many images as allow two errors, or all if there are fewer.
+    (arXiv:2110.01052). The first threshold keeps just enough images to allow two errors, or all of them.
 
     Args:
         probabilities: rows sum to 1.

@@ -50,7 +50,7 @@ class ActivationSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Cached:
-    """Activations that are stored.
+    """Cached activations.
 
     Args:
         position: number of blocks that computed them; at 0 they are the prepared images.
@@ -70,7 +70,7 @@ class Cached:
         return self.activations.shape[1]
 
     def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
-        """Yield batches where the activations are stored; threads collect those for another device in advance."""
+        """Yield batches in the memory of the activations; for another device, threads collect them in advance."""
         stored = self.activations.device
         if stored.type != self.device.type:
             yield from map_ahead(self._collect, indices, _BATCHES_AHEAD)
@@ -93,7 +93,7 @@ class Rows:
     """A subset of the images of a source.
 
     Args:
-        whole: all of them.
+        whole: the source of all images.
         rows: the numbers of the selected images, int64 [n].
     """
 
@@ -107,7 +107,7 @@ class Rows:
 
     @property
     def labels(self) -> Tensor:
-        """Of the selected images, int64 [n]."""
+        """Labels of the selected images, int64 [n]."""
         return self.whole.labels[self.rows]
 
     @property
@@ -133,7 +133,7 @@ class Streamed:
         position: number of those blocks.
         images: N images, all known to decode.
         recipe: how their views are made.
-        precision: to compute in.
+        precision: device and numeric type to compute in.
         labels: int64 [N].
     """
 
@@ -179,11 +179,11 @@ def run_trunk(network: Network, batch: Tensor, first: int, last: int, precision:
     """Run blocks `first` to `last - 1` without gradients, `precision.trunk_batch` images at a time.
 
     Args:
-        network: in eval mode, on the precision's device.
+        network: the network, in eval mode, on the precision's device.
         batch: [n, ...].
         first: the first block.
         last: the block after the last one.
-        precision: to compute in.
+        precision: device and numeric type to compute in.
 
     Yields:
         Slices of the result, [m, ...], in order: bfloat16 on the precision's device; slices of `batch` itself where

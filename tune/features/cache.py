@@ -94,9 +94,9 @@ def pooled_features(
     """Run the remaining blocks in eval mode and pool the result.
 
     Args:
-        network: in eval mode, on the precision's device.
+        network: the network, in eval mode, on the precision's device.
         source: the activations to start from.
-        precision: to compute in.
+        precision: device and numeric type to compute in.
         views: number of views to use, V, from the first on; all by default.
 
     Returns:

@@ -30,7 +30,7 @@ class ExtractedFeatures:
 
     Args:
         streamed: computes the activations at the cut from the images.
-        cached: the activations at the cut; None where they exceed the budget, and behind the last block.
+        cached: the activations at the cut; None if they exceed the budget, or if the cut is after the last block.
         features: averages after the last block, float32 [N, V, F].
         surveyed: numbers of the images whose features are pooled at every cut, int64 [S].
         borders: averages and maxima after each block, by the number of blocks, float32 [S, V, 2 F].
@@ -46,7 +46,7 @@ class ExtractedFeatures:
 
     @property
     def labels(self) -> Tensor:
-        """Of the N images, int64."""
+        """Labels of the N images, int64."""
         return self.streamed.labels
 
     def source_at(
@@ -150,12 +150,12 @@ def extract_features(  # noqa: PLR0913 - one pass computes several results
     """Run all blocks once over every view of every image.
 
     Args:
-        network: in eval mode, on the precision's device.
-        position: cut whose activations are cached, unless they exceed the budget. Nothing is cached for a cut behind
+        network: the network, in eval mode, on the precision's device.
+        position: cut whose activations are cached, unless they exceed the budget. Nothing is cached for a cut after
             the last block.
         images: those that do not decode are left out.
         views: how the V views of an image are made.
-        precision: to compute in.
+        precision: device and numeric type to compute in.
         placement: where to cache activations.
         advance: called with the number of images processed.
         survey: also pool the features at every cut, for at most about 4,000 of the images, evenly spaced.

@@ -25,8 +25,8 @@ class CachePlacement:
 
     Args:
         budget_bytes: largest size of a cache.
-        folder: gets a file for activations that do not fit into memory. The file has no name and is deleted with the
-            process.
+        folder: gets a file for activations that do not fit into memory. The file has no name and disappears when
+            the process ends.
         device: the device that computes on the activations.
     """
 

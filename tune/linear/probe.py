@@ -1,4 +1,4 @@
-"""Linear classifiers on frozen features: one linear layer behind a standardization."""
+"""Linear classifiers on frozen features: one linear layer after a standardization."""
 
 import warnings
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Probe:
         weight: float32 [C, F].
         bias: float32 [C].
         link: how its logits become probabilities, "softmax" or "sigmoid".
-        inverse_regularization: that it was fitted with, for one view per image.
+        inverse_regularization: the value that it was fitted with, for one view per image.
     """
 
     mean: Tensor
@@ -69,8 +69,8 @@ def fit_probe(
     Args:
         features: of all views of all images; the first view is the image as served.
         labels: 0 to C - 1; every class occurs, and there are two or more.
-        recipe: which classifier to fit. A calibrated one with a class of a single image is calibrated on the training
-            images, because none can be held out.
+        recipe: which classifier to fit. If a class has a single image, a calibrated one is calibrated on the
+            training images, because none can be held out.
         seed: random seed of the folds.
         balanced: give every class the same total weight, however many images it has.
         inverse_regularization: above 0; use this value instead of choosing one.

@@ -40,7 +40,7 @@ class Trial:
     """Cross-validated results of one strength of regularization.
 
     Args:
-        inverse_regularization: for one view per image.
+        inverse_regularization: the strength, for one view per image.
         decisions: decision values of every image as served when it was held out, [N, C].
         losses: of every image when it was held out, [N].
     """
@@ -112,7 +112,7 @@ def choose_regularization(
                 decisions[held_out] = held_out_decisions
             tried.append(Trial(inverse_regularization=strength, decisions=decisions, losses=losses(decisions)))
             if tried[-1].losses.mean() > _bound(tried):
-                break  # weaker regularization is slower to fit, and no better from here on
+                break  # weaker regularization is slower to fit, and not better from here on
     bound = _bound(tried)
     return next(trial for trial in tried if trial.losses.mean() <= bound)
 

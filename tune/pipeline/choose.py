@@ -20,7 +20,7 @@ def choose_candidate(context: RunContext) -> tuple[Choice, Probe, ExtractedFeatu
     """Choose how to tune.
 
     Args:
-        context: of the run; files that cannot be decoded are removed from its dataset.
+        context: state of the run; files that cannot be decoded are removed from its dataset.
 
     Returns:
         The choice, the probe, and the extracted features; None for the features if the choice was read from the state

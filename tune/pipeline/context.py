@@ -23,15 +23,15 @@ class RunContext:
     """State of a run.
 
     Args:
-        options: of the run.
+        options: options of the run.
         reporter: shows progress.
         dataset: without the files that could not be decoded so far.
         findings: problems of the dataset.
         pretrained: weights and preprocessing of the backbone.
         precision: device and numeric type.
         network: pretrained, with a new head; it is not trained itself.
-        placement: of cached activations.
-        resume_state: from which an interrupted run continues.
+        placement: where to cache activations.
+        resume_state: the state from which an interrupted run continues.
         workers: processes that share the work.
     """
 

@@ -17,10 +17,10 @@ def evaluate_run(context: RunContext, choice: Choice, probed: Network, training:
     """Evaluate on the validation and test images, and calibrate.
 
     Args:
-        context: of the run; files that cannot be decoded are removed from its dataset.
+        context: state of the run; files that cannot be decoded are removed from its dataset.
         choice: how the network was tuned.
         probed: pretrained network with the probe as its head.
-        training: finished; None if the recipe is linear, so that `probed` is the result.
+        training: the finished training; None if the recipe is linear, so that `probed` is the result.
 
     Raises:
         DataError: no validation or test image can be decoded.
@@ -34,7 +34,7 @@ def evaluate_run(context: RunContext, choice: Choice, probed: Network, training:
 
 
 def _validate(context: RunContext, candidate: Candidate, network: Network, probed: Network) -> list[Evaluation]:
-    """Evaluate the network, and last the probe, which may be the same."""
+    """Evaluate the network, then the probe; once if they are the same."""
     images, spec, device = context.dataset.splits[VAL], context.pretrained.spec, context.precision.device
     networks = [network] if network is probed else [network, probed]
     advance = context.reporter.track("evaluating in full precision", len(images))
@@ -51,7 +51,7 @@ def _validate(context: RunContext, candidate: Candidate, network: Network, probe
 
 
 def _shared_blocks(context: RunContext, candidate: Candidate) -> int:
-    """Count the blocks that training has not changed, from the input on."""
+    """Count the unchanged blocks before the first trained one."""
     recipe = recipe_of(candidate.recipe)
     if isinstance(recipe, BlockRecipe) and not recipe.pretrained:
         return 0

@@ -38,7 +38,7 @@ def prepare_run(
     Args:
         data: folder of labeled images, or a CSV file.
         out: the run's folder, which may not exist yet.
-        options: of the run.
+        options: options of the run.
         reporter: shows progress.
         precision: device and numeric type.
         workers: processes that share the work.
@@ -82,12 +82,12 @@ def prepare_run(
 
 
 def open_run(context: RunContext, out: Path, inspection: Inspection, *, resume: bool) -> None:
-    """Check the state of the run to resume, or start with an empty folder.
+    """Check the state of the run to resume, or remove an earlier run and begin a new one.
 
     Args:
-        context: of the run.
+        context: state of the run.
         out: the run's folder, which exists.
-        inspection: of the dataset.
+        inspection: results of inspecting the dataset.
         resume: whether to resume.
 
     Raises:

@@ -31,8 +31,8 @@ def train_candidate(
     """Train the blocks of a candidate, from the start or from where an interrupted run stopped.
 
     Args:
-        context: of the run.
-        candidate: whose recipe trains blocks.
+        context: state of the run.
+        candidate: a candidate whose recipe trains blocks.
         probed: pretrained network with the probe as its head; it is not changed.
         extracted: features and activations of the training images; None if they were extracted before an interruption.
 
@@ -123,7 +123,7 @@ def _hold_out(context: RunContext, source: ActivationSource) -> tuple[Activation
     rows = stratified_part(source.labels.numpy(), count / _HELD_OUT_SHARE, context.options.seed)
     if not len(rows):
         context.reporter.info(
-            f"no class has {_HELD_OUT_SHARE} images to hold some out, so training does not stop early"
+            f"no class has {_HELD_OUT_SHARE} images, so none are held out and training does not stop early"
         )
         return source, None
     return source.take(np.setdiff1d(np.arange(count), rows)), source.take(rows)

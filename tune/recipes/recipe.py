@@ -31,7 +31,9 @@ class Solver(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearRecipe:
-    """A linear classifier on the frozen features behind the last block. The automatic search tries all of them.
+    """A linear classifier on the frozen features after the last block.
+
+    The automatic search tries all of them, on large datasets only the probe.
 
     Args:
         name: the value of `--recipe`.

@@ -13,7 +13,7 @@ def register(recipe: Recipe) -> None:
     """Make a recipe available to `--recipe`, to the automatic search and to the help texts.
 
     Args:
-        recipe: with a new name.
+        recipe: the recipe; its name must be new.
 
     Raises:
         ValueError: the name is taken.

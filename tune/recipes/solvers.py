@@ -96,7 +96,7 @@ def _squared_hinge(margins: np.ndarray) -> Solution:
     return violation**2, -2 * violation
 
 
-# Each returns the loss and its derivative by the margin, which is the decision value, negated for other classes.
+# Each returns the loss and its derivative with respect to the margin: the decision value, negated for other classes.
 _LOSSES: dict[Loss, Callable[[np.ndarray], Solution]] = {"logistic": _logistic, "squared_hinge": _squared_hinge}
 
 

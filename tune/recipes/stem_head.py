@@ -1,4 +1,4 @@
-"""`--recipe stem-head`: the first block, for images with other low-level statistics, and the head."""
+"""`--recipe stem-head`: the first block and the head, for images with other low-level statistics."""
 
 from unfreeze.tune.recipes.recipe import GENTLE_LEARNING_RATE, BlockRecipe
 

@@ -40,7 +40,7 @@ class Choice:
     Args:
         candidate: the one to tune with.
         reason: one sentence.
-        depths: accuracy of frozen features by cut, from the input to the head; empty if no cut was to be chosen.
+        depths: accuracy of frozen features by cut, from the input to the head; empty if the cut was not searched.
         scores: of all candidates that were tried.
     """
 

@@ -27,8 +27,8 @@ def choose(inputs: SearchInputs) -> Choice:
     """Try candidates, the cheapest first, and choose the cheapest that no other one clearly beats.
 
     The accuracy of frozen features at every cut decides where the search starts: if features of an earlier cut are
-    clearly better than those behind the last block, the images are unlike those of pretraining, and the search goes
-    deeper. It continues as long as each candidate has the lead over the best so far that `_required_lead` returns.
+    clearly better than those after the last block, the images are unlike those of pretraining, and the search goes
+    deeper. It continues as long as each candidate leads the best so far by more than `_required_lead`.
 
     Args:
         inputs: network, images and options.
@@ -57,8 +57,8 @@ def _folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
 def is_out_of_domain(depths: Sequence[DepthScore]) -> bool:
     """Return whether the images are unlike those that the network was pretrained on.
 
-    They are if features of an earlier cut are clearly better than those behind the last block: by three standard
-    errors, because the best of many cuts is always slightly better. And if no features classify half of the images
+    They are if features of an earlier cut are clearly better than those after the last block: by three standard errors,
+    because the best of many cuts is always slightly better. They also are if no features classify half of the images
     correctly.
 
     Args:
@@ -84,7 +84,7 @@ def _survey(inputs: SearchInputs) -> tuple[DepthScore, ...]:
 
 
 def _default_choice(inputs: SearchInputs) -> Choice:
-    """Choose without evidence: what was requested, and otherwise the cheapest and gentlest."""
+    """Choose without trials: what was requested, otherwise the probe or the recipe's first learning rate."""
     options = inputs.options
     candidate = Candidate.linear(PROBE)
     if options.requested_recipe != AUTO:
@@ -142,7 +142,7 @@ def _search(trials: Trials, best: Candidate | None, *, out_of_domain: bool) -> t
             break
         best, reason = challenger, "it beat every cheaper candidate in cross-validation"
         if lead <= 0:
-            reason = "its short trial was not clearly worse, and with this many images full training usually is better"
+            reason = "its short trial was not clearly worse, and with this many images full training is usually better"
     if best is None:
         raise AssertionError("no registered recipe has cuts to search")
     return best, reason
@@ -153,7 +153,7 @@ def _required_lead(best: Candidate, images: int) -> float:
 
     Over another trained candidate it is 1. Over a linear one it falls with the number of images, from 1 at 300 to -1
     at 1,000: trials train on fewer images and for fewer epochs than the run does, and with thousands of images training
-    usually is better, so the linear candidate must be clearly better to be kept.
+    is usually better, so the linear candidate must be clearly better to be kept.
     """
     if not is_linear(best.recipe):
         return 1.0
@@ -167,7 +167,7 @@ def _search_steps(block_names: Sequence[str], scope: SearchScope) -> Iterator[tu
 
 
 def _learning_rates(options: TuneOptions, scope: SearchScope) -> tuple[float, ...]:
-    """Return the learning rates to try: large steps destroy features that fit, so only out of domain."""
+    """Return the learning rates to try: large steps destroy features that fit, so they are tried only out of domain."""
     if options.learning_rate is not None:
         return (options.learning_rate,)
     return BOTH_LEARNING_RATES if scope.out_of_domain else BOTH_LEARNING_RATES[:1]

@@ -20,7 +20,7 @@ def lead(evaluations: Sequence[Evaluation], others: Sequence[Evaluation], weight
     """Return by how much a candidate is better than another, in standard errors of the paired difference.
 
     The larger of two leads is returned: that in accuracy, which matters to users, and that in log loss after
-    temperature scaling, which has more statistical power but penalizes a candidate that was trained only shortly.
+    temperature scaling, which has more statistical power but penalizes a candidate that was trained only briefly.
 
     Args:
         evaluations: of the candidate, one per fold.

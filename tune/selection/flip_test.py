@@ -1,4 +1,4 @@
-"""Test whether a flipped image is still one of its class: letters and digits are not, most photographs are."""
+"""Test whether a flipped image still belongs to its class: letters and digits do not, most photographs do."""
 
 from collections.abc import Sequence
 
@@ -29,9 +29,9 @@ def tolerates_flips(
 
     Args:
         network: pretrained, in eval mode, on the precision's device.
-        images: for training. About 300 of them are used, of each class at least four; classes with fewer are left out.
+        images: training images. About 300 of them are used, at least four per class; classes with fewer are left out.
         spec: how they are prepared.
-        precision: to run in.
+        precision: device and numeric type to compute in.
         seed: random seed of the images that are used.
 
     Returns:
@@ -70,7 +70,7 @@ def _load(images: Sequence[LabeledImage], spec: PreprocessSpec) -> tuple[Tensor,
 
 
 def _correct(features: Tensor, labels: Tensor, fold: Fold, seed: int) -> Tensor:
-    """Return which held-out images of a fold are classified correctly, as they are and flipped: bool [n, 2]."""
+    """Return which held-out images of a fold are classified correctly, unflipped and flipped: bool [n, 2]."""
     probe = fit_probe(features[fold.train, :1], labels[fold.train], seed=seed, inverse_regularization=_REGULARIZATION)
     standardized = (features[fold.held_out] - probe.mean) * probe.inverse_std
     return (standardized @ probe.weight.T + probe.bias).argmax(2) == labels[fold.held_out, None]

@@ -9,7 +9,7 @@ from unfreeze.tune.selection.candidate import Candidate
 
 
 def requested_candidate(options: TuneOptions) -> Candidate | None:
-    """Return the candidate that the options name; None if they leave something to be chosen."""
+    """Return the candidate that the options name; None if they leave a choice to the search."""
     name = options.requested_recipe
     if chooses_cut(options):
         return None
@@ -29,7 +29,7 @@ def chooses_cut(options: TuneOptions) -> bool:
 
 
 def requested_cut(options: TuneOptions) -> str:
-    """Return the cut of a recipe that trains blocks, unless the search has to choose it."""
+    """Return the requested cut of a recipe that trains blocks, if the search does not choose it."""
     return options.cut if block_recipe(options.requested_recipe).chooses_cut else ALL
 
 
@@ -37,8 +37,8 @@ def earliest_cut(network: Network, options: TuneOptions) -> str:
     """Return the cut at which to cache activations before anything is chosen.
 
     Args:
-        network: whose blocks are cut.
-        options: of the run.
+        network: the network to cut.
+        options: options of the run.
 
     Returns:
         The requested cut, or the middle if the search has to choose one.
@@ -49,5 +49,5 @@ def earliest_cut(network: Network, options: TuneOptions) -> str:
 
 
 def middle_cut(network: Network) -> str:
-    """Return the cut with half of the blocks behind it."""
+    """Return the cut before the last half of the blocks."""
     return last_share(network.block_names, 2)

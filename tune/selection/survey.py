@@ -20,11 +20,11 @@ class DepthScore:
     """Accuracy of frozen features at a cut.
 
     Args:
-        cut: where the features were taken; "head" is behind the last block.
+        cut: where the features were taken; "head" is after the last block.
         accuracy: of a linear classifier, cross-validated, 0 to 1.
         standard_error: of the accuracy.
         regularization: the strength with the highest accuracy.
-        trained_parameters: number of parameters in the blocks behind the cut.
+        trained_parameters: number of parameters in the blocks after the cut.
     """
 
     cut: str
@@ -42,7 +42,7 @@ def survey_cuts(
     The classifier is a ridge regression on one-hot labels, which has a closed form for all strengths at once.
 
     Args:
-        network: that made the features.
+        network: the network that computed the features.
         borders: pooled features by position, float32 [S, V, 2 F].
         labels: of the S images, int64.
         folds: of the S images; all views of an image are in one fold, and only the first view is tested.

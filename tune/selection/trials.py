@@ -39,9 +39,9 @@ class SearchInputs:
         network: pretrained; it is not changed.
         extracted: features and activations of the training images.
         probe: fitted on all training images.
-        options: of the run.
-        precision: to compute in.
-        placement: of activations at later cuts.
+        options: options of the run.
+        precision: device and numeric type to compute in.
+        placement: where to cache activations at later cuts.
         reporter: shows progress.
         allows_flips: returns whether images may be flipped; called only if images themselves are trained on.
     """
@@ -75,9 +75,9 @@ class Trials:
     _probes: dict[int, Probe] = field(default_factory=dict)
 
     def run(self, candidate: Candidate, incumbent: Candidate | None = None, required_lead: float = 0.0) -> None:
-        """Try a candidate, unless it was tried before.
+        """Try a candidate, unless it was tried already.
 
-        Linear candidates are tried on all folds, others on as many folds as hold out enough images together.
+        Linear candidates are tried on all folds, others on the fewest folds that hold out 200 images together.
 
         Args:
             candidate: to try.
@@ -110,7 +110,7 @@ class Trials:
         return lead(*self._common(candidate, other))
 
     def extra_correct(self, candidate: Candidate, other: Candidate) -> float:
-        """Count how many more of the images that both classified a candidate has correct."""
+        """Return how many more images a candidate classified correctly than another on common folds, weighted."""
         return float(accuracy_gains(*self._common(candidate, other)).sum())
 
     def is_nearly_perfect(self, candidate: Candidate) -> bool:
@@ -118,7 +118,7 @@ class Trials:
         return int((~self.correct(candidate)).sum()) <= _FEW_ERRORS
 
     def source_at(self, position: int) -> ActivationSource:
-        """Return the images' activations at a cut; the latest ones are kept besides the extracted ones."""
+        """Return the images' activations at a cut; the latest ones are kept in addition to the extracted ones."""
         if self._source is not None and self._source.position == position:
             return self._source
         self._source = None  # free the memory before the next ones are allocated

@@ -26,7 +26,7 @@ class MixedBatch:
 def flip_selected(images: Tensor, selected: Tensor) -> Tensor:
     """Flip the selected images horizontally.
 
-    Activations must not be flipped: filters are not symmetric, so that no image has the flipped map. A probe of
+    Activations must not be flipped: filters are not symmetric, so no image produces the flipped map. A probe of
     SqueezeNet's features falls from 0.94 to 0.80 on hymenoptera's photographs when the maps at its middle are flipped.
 
     Args:

@@ -1,4 +1,4 @@
-"""Optimizers, learning rates and batches of a training."""
+"""Optimizers, learning rates and batches for training."""
 
 import math
 from collections.abc import Collection
@@ -24,7 +24,7 @@ class Schedule:
 
     Args:
         epochs: passes over the images.
-        learning_rate: peak of the last block's.
+        learning_rate: peak learning rate of the last block.
         blocks: numbers of the trained blocks.
         flip: whether images are flipped horizontally at random; activations never are.
         quarter_turns: whether images are rotated by random multiples of 90 degrees; activations never are.

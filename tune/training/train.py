@@ -37,7 +37,7 @@ class Epoch:
     """The record of one pass over the images.
 
     Args:
-        number: from 1.
+        number: number of the epoch, from 1.
         loss: mean training loss of its steps.
         learning_rate: of the last block, at the end of the epoch.
         held_out_loss: loss on the images held out for early stopping, if any.
@@ -51,14 +51,14 @@ class Epoch:
 
 @dataclass(kw_only=True)
 class Training:
-    """A training that can be interrupted between epochs and resumed, with the same result.
+    """Training that can be interrupted between epochs and resumed, with the same result.
 
     Args:
         network: on the precision's device; its trained blocks and its head are changed.
         source: the training images' activations at the first trained block.
         schedule: epochs, learning rate and trained blocks.
-        options: of the run.
-        precision: to compute in.
+        options: options of the run.
+        precision: device and numeric type to compute in.
         held_out: images for early stopping, with activations at the same cut.
         workers: the processes that train together.
     """
@@ -164,7 +164,7 @@ class Training:
             )
 
     def _step(self, batch: Tensor, rows: Tensor) -> Tensor:
-        """Take an optimizer step on this process's images of a batch; `rows` numbers all images of the batch."""
+        """Take an optimizer step on this process's images of a batch; `rows` has the numbers of all images in it."""
         own = self.workers.owns(rows)
         flipped = torch.rand(len(rows), generator=self.generator) < 0.5  # noqa: PLR2004 - half
         turns = torch.randint(4, (len(rows),), generator=self.generator) if self.schedule.quarter_turns else None
@@ -196,7 +196,7 @@ class Training:
         return self.scaler.get_scale() >= scale
 
     def _loss(self, mixed: MixedBatch, labels: Tensor) -> Tensor:
-        """Sum the loss over the batch: that for a sample's label and that for its partner's, by their shares."""
+        """Sum the loss over the batch: for each sample's label and its partner's label, weighted by their shares."""
         with self.precision.autocast():
             logits = self.network.run_tail(mixed.batch, self.source.position).float()
         losses = [

@@ -38,10 +38,10 @@ def demo(
     built-in weights, which were pretrained on drawn fractals, shapes and textures.
 
     Args:
-        dataset: Data set.
-        options: Size of the demo.
-        out: Folder for the images, the run and the model repository; by default demo/DATASET.
-        json: Print the results as JSON on standard output.
+        dataset: data set.
+        options: size of the demo.
+        out: folder for the images, the run and the model repository; by default demo/DATASET.
+        json: print the results as JSON to standard output.
     """
     from unfreeze.demo.run import DATASETS, run_demo
     from unfreeze.tune.device.heap import keep_freed_memory

@@ -1,4 +1,4 @@
-"""`unfreeze export`."""
+"""The command `unfreeze export`."""
 
 import dataclasses
 from pathlib import Path
@@ -44,22 +44,22 @@ def export(
     differs by more than --tolerance, or fp16 or int8 loses more accuracy than --max-drop.
 
     Args:
-        run: Folder written by `unfreeze tune`.
-        repository: Model repository; created if missing.
-        name: Name of the model in the repository.
-        precision: "fp32", "fp16", "int8", "auto" for all three, or a comma-separated list. Of several, publishes the
-            fastest on this machine that loses at most --max-drop; others than fp32 only if they are faster.
-        target: Kernels to quantize for; "auto" selects those of this machine.
-        max_drop: Largest acceptable loss of top-1 accuracy on the validation images, in percentage points.
-        data: Folder of the images, if it has moved since tuning.
-        tolerance: Largest acceptable difference of a probability between torch and the fp32 graph.
-        max_batch: Largest batch size to serve.
-        serving_batch: Typical batch size; candidates are timed at this size and at 1.
-        tensorrt: Also build a TensorRT engine beside the model.
-        compute_capability: Build the engine with TensorRT for RTX, which needs no GPU, for these GPUs, such as
+        run: folder written by `unfreeze tune`.
+        repository: model repository; created if missing.
+        name: name of the model in the repository.
+        precision: "fp32", "fp16", "int8", "auto" for all three, or a comma-separated list. If there are several,
+            the fastest on this machine that loses at most --max-drop is published; others than fp32 only if faster.
+        target: kernels to quantize for; "auto" selects those of this machine.
+        max_drop: largest acceptable loss of top-1 accuracy on the validation images, in percentage points.
+        data: folder of the images, if it has moved since tuning.
+        tolerance: largest acceptable difference of a probability between torch and the fp32 graph.
+        max_batch: largest batch size to serve.
+        serving_batch: typical batch size; candidates are timed at this size and at 1.
+        tensorrt: also build a TensorRT engine next to the model.
+        compute_capability: build the engine with TensorRT for RTX, which needs no GPU, for these GPUs, such as
             SM89,SM120. By default the engine is built with TensorRT for the GPU of this machine.
         sign_key: PEM file of an elliptic-curve key to sign the version's folder; needs unfreeze[signing].
-        json: Print the result as JSON on standard output.
+        json: print the result as JSON to standard output.
     """
     from unfreeze.export.options import ExportOptions
     from unfreeze.export.run import export_model

@@ -56,7 +56,7 @@ def _metadata_table(path: Path, manifest: Manifest) -> Table:
     rows: dict[str, Any] = {
         "file": f"{path} ({path.stat().st_size / 1e6:.1f} MB)",
         "SHA-256": manifest.sha256,
-        f"{len(manifest.labels)} labels": labels,
+        f"labels ({len(manifest.labels)})": labels,
         "precision": manifest.precision,
         "preprocessing": f"resized to {_size(spec.resize)} ({spec.interpolation}), cropped to {_size(spec.crop)}",
         "normalization": f"mean {spec.mean}, standard deviation {spec.std} (in the graph)",
@@ -64,10 +64,10 @@ def _metadata_table(path: Path, manifest: Manifest) -> Table:
         "confidence threshold": "none" if manifest.abstain_below is None else f"{manifest.abstain_below:g}",
         "largest batch": manifest.max_batch,
         **{name.replace("_", " "): f"{value:.4f}" for name, value in manifest.metrics.items()},
-        "export check": f"{proof.images} validation images: {proof.same_top1:.2%} have the same top-1 label as in "
-        f"training, largest probability difference {proof.largest_difference:.1e}",
+        "export check": f"validation images: {proof.images}, of which {proof.same_top1:.2%} have the same top-1 label "
+        f"as in training, largest probability difference {proof.largest_difference:.1e}",
         "backbone": f"{origin.backbone}, {origin.weights} weights, fine-tuned from {origin.cut}",
-        "training data": f"{origin.images:,} images, seed {origin.seed}",
+        "training images": f"{origin.images:,}, seed {origin.seed}",
         "created with": ", ".join(f"{name} {number}" for name, number in origin.versions.items()),
     }
     table = Table(show_header=False)

@@ -37,7 +37,7 @@ def plan(
         data: folder of labeled images, or a CSV file; without it, --classes and --images are used.
         classes: number of classes if there is no DATA.
         images: number of training images if there is no DATA.
-        options: of the run to be planned.
+        options: options of the run to plan.
         json: print a JSON list to standard output.
     """
     from unfreeze.tune.cost.plan import plan as run_plan

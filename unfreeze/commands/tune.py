@@ -48,7 +48,7 @@ def tune(
         data: folder with one subfolder per class, optionally inside train, val and test folders; or a CSV file with a
             column of image paths, one of labels and, optionally, one of splits.
         out: folder of the run, which is created.
-        options: of the run.
+        options: options of the run.
         overwrite: replace a run in OUT, finished or not.
         resume: continue the unfinished run in OUT; the result is the same as without the interruption.
         json: print the metrics as JSON to standard output.
@@ -109,7 +109,7 @@ def _table(metrics: dict[str, Any]) -> Table:
 
 
 def _coverage(metrics: dict[str, Any], split: str) -> str:
-    """Say how many classes a metric covers, if not all."""
+    """Return how many classes a metric covers, if not all."""
     covered, classes = metrics[f"{split}_classes"], len(metrics["labels"])
     word = "validation" if split == "val" else split
     return "" if covered == classes else f" ({covered} of {classes} classes have {word} images)"
@@ -138,7 +138,7 @@ def _abstention(abstain: dict[str, Any]) -> str:
 
 
 def _most_confused(metrics: dict[str, Any]) -> str:
-    """Describe the class with the lowest recall, and the class that its images are most often taken for."""
+    """Describe the class with the lowest recall, and the class that it is most often confused with."""
     labels, confusion = metrics["labels"], metrics["confusion"]
     validated = [index for index, row in enumerate(confusion) if sum(row)]
     worst = min(validated, key=lambda index: float(metrics["per_class"][labels[index]]["recall"]))

@@ -35,7 +35,7 @@ def write_folder(out: Path, description: Mapping[str, object], write: Callable[[
 
     Args:
         out: The folder. One that this function wrote before from another description is replaced.
-        description: Identifies the images; stored beside them as JSON.
+        description: Identifies the images; stored next to them as JSON.
         write: Writes the images into the temporary folder that it receives.
 
     Raises:

@@ -10,11 +10,11 @@ class DemoOptions:
     """Size of the demo.
 
     Args:
-        train_per_class: Training images per class; by default all of the digits, 200 of each wallpaper group.
-        val_per_class: Validation images per class; by default all of the digits, 20 of each wallpaper group.
-        epochs: Training epochs; by default 5 for the digits, 10 for the wallpaper groups.
-        seconds: Duration of the throughput measurement, in seconds.
-        seed: Random seed.
+        train_per_class: training images per class; by default all for "digits", 200 for "wallpaper".
+        val_per_class: validation images per class; by default all for "digits", 20 for "wallpaper".
+        epochs: training epochs; by default 5 for "digits", 12 for "wallpaper".
+        seconds: duration of the throughput measurement, in seconds.
+        seed: random seed.
 
     Raises:
         OptionsError: A value is out of range.

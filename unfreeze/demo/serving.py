@@ -1,4 +1,4 @@
-"""Start a server in a process of its own and measure its throughput."""
+"""Start a server in a separate process and measure its throughput."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ _READY = "serving "
 
 @contextmanager
 def serving(repository: Path, *arguments: str) -> Iterator[str]:
-    """Run `unfreeze serve` in a process of its own, on a free port, without its metrics endpoint.
+    """Run `unfreeze serve` in a separate process, on a free port, without its metrics endpoint.
 
     Args:
         repository: Model repository.

@@ -1,7 +1,7 @@
 """The image formats that are read: one module and one line below for each.
 
-A format says by which first bytes it is recognized, which of Pillow's decoders reads it, and what its files are
-screened for before that decoder sees them.
+A format defines by which first bytes it is recognized, which of Pillow's decoders reads it, and how its files are
+screened before they are decoded.
 """
 
 from unfreeze.contract.images.formats import avif, bmp, gif, heic, jpeg, jpeg2000, png, pnm, tiff, webp

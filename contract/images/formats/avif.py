@@ -1,7 +1,7 @@
 """AVIF; of a sequence, the first frame.
 
-A coded AV1 image may hold frames that are decoded and never shown, each of a few bytes and as slow as the whole image.
-Files with more of them than encoders write are refused.
+A coded AV1 image may contain frames that are decoded and never shown, each of a few bytes and as slow to decode as the
+whole image. Files with more of these frames than encoders write are rejected.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _LARGEST_TRACKS = 4 * 2**20  # bytes of all tracks' headers: a sequence needs ab
 
 
 def check_avif(data: bytes) -> None:
-    """Refuse a file whose coded images hold more frames than encoders write.
+    """Reject a file whose coded images hold more frames than encoders write.
 
     Args:
         data: the encoded image. What cannot be parsed here is left to the decoder.
@@ -94,7 +94,7 @@ def _first_samples(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int
 
 
 class _Reader:
-    """Reads big-endian numbers one after the other; behind the end they are 0."""
+    """Reads big-endian numbers one after the other; past the end they are 0."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data, self.at = data, at
@@ -126,7 +126,7 @@ def _recognizes(data: bytes) -> bool:
 def _load() -> None:
     """Decode each image on the calling thread: images are decoded on all cores already.
 
-    Pillow starts a thread for each core of the affinity otherwise, for each image. This is its only setting for it.
+    Otherwise Pillow starts one thread per core for each image. This is its only setting for that.
     """
     if AvifImagePlugin.DEFAULT_MAX_THREADS == 0:
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1

@@ -1,4 +1,4 @@
-"""Boxes, of which AVIF, HEIC and JPEG 2000 files are made: a length of 4 or 8 bytes, a type of 4, a content."""
+"""Boxes, which AVIF, HEIC and JPEG 2000 files consist of: a length of 4 or 8 bytes, a type of 4 bytes, the content."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ _MOST_BOXES = 10_000  # at the top of a file; writers make about ten
 
 
 def boxes(data: bytes, at: int = 0, stop: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Walk the boxes that follow each other.
+    """Iterate over consecutive boxes.
 
     Args:
         data: the file.
@@ -14,7 +14,7 @@ def boxes(data: bytes, at: int = 0, stop: int | None = None) -> Iterator[tuple[b
         stop: where the last one ends; None is the end of the file.
 
     Yields:
-        Each box's type, and where its content begins and ends; the end may lie behind a truncated file's.
+        Each box's type, and where its content begins and ends; the end may lie past the end of a truncated file.
     """
     stop = len(data) if stop is None else min(stop, len(data))
     for _ in range(_MOST_BOXES):
@@ -31,7 +31,7 @@ def boxes(data: bytes, at: int = 0, stop: int | None = None) -> Iterator[tuple[b
 
 
 def brands(data: bytes) -> frozenset[bytes]:
-    """Read which formats a file says that it follows: the brands in its first box, if that is of type `ftyp`."""
+    """Read which formats a file declares: the brands in its first box, if that is of type `ftyp`."""
     if data[4:8] != b"ftyp":
         return frozenset()
     content = data[8 : min(int.from_bytes(data[:4], "big"), 4096)]

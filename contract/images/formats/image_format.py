@@ -1,4 +1,4 @@
-"""What the decoder needs to know of an image format."""
+"""What the decoder needs to know about an image format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def built_in() -> None:
 
 
 def full_size(image: Image.Image, data: bytes, at_least: int | None) -> None:
-    """Decode at full size: the format has no cheaper way."""
+    """Decode at full size: the format has no reduced sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class ImageFormat:
     Args:
         name: as users know it, for messages.
         pillow_name: the name under which Pillow's decoder is registered.
-        recognizes: whether encoded bytes are of this format, by their beginning.
-        screen: receives the encoded bytes and the largest number of pixels; returns the bytes to decode, the same or
-            without what the decoder should not see. Raises an `ImageError` for files that would cost the decoder far
-            more time or memory than their pixels do.
+        recognizes: returns whether encoded bytes are of this format, by their first bytes.
+        screen: receives the encoded bytes and the largest number of pixels; returns the bytes to decode,
+            unchanged or without the parts that the decoder must not process. Raises an `ImageError` for files that
+            would take far more time or memory to decode than their number of pixels suggests.
         load: makes Pillow's decoder available; called before each image. Raises an `ImageError` that says what to
             install where the decoder is missing.
         shrink: receives the opened image, its encoded bytes and the least length of its sides in pixels, or None for

@@ -1,4 +1,4 @@
-"""JPEG; files that are small and would take minutes to decode are refused by their markers."""
+"""JPEG; small files that would take minutes to decode are detected by their markers and rejected."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _PROGRESSIVE = 0x02  # of a frame's marker: SOF2, SOF6, SOF10 and SOF14
 
 
 def check_jpeg(data: bytes) -> None:
-    """Refuse a JPEG that would take far longer to decode than its number of pixels suggests.
+    """Reject a JPEG that would take far longer to decode than its number of pixels suggests.
 
     Args:
         data: the encoded image.

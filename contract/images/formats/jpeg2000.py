@@ -1,7 +1,7 @@
 """JPEG 2000: JP2 files and bare codestreams.
 
 OpenJPEG allocates memory for every tile, code block and precinct that a header promises, before it reads any of them,
-and Pillow believes the size in the file's outer header. So the codestream's own header is checked first.
+and Pillow trusts the size in the file's outer header. So the codestream's own header is checked first.
 """
 
 from collections.abc import Iterator
@@ -28,14 +28,14 @@ class Codestream:
     """What a codestream's main header promises.
 
     Args:
-        width: in pixels.
-        height: in pixels.
+        width: width in pixels.
+        height: height in pixels.
         components: gray or color channels, and alpha.
-        tiles: into how many the image is cut.
-        levels: how often it can be halved when it is decoded.
+        tiles: number of tiles in the image.
+        levels: how many times it can be halved when it is decoded.
         has_offset: whether the image begins elsewhere than at the corner of its grid.
-        code_blocks: about how many code blocks there are, of all components.
-        precincts: about how many precincts there are, of all components.
+        code_blocks: approximate number of code blocks of all components.
+        precincts: approximate number of precincts of all components.
     """
 
     width: int
@@ -58,7 +58,7 @@ def read_codestream(data: bytes) -> Codestream:
         DamagedImageError: no codestream, or a header that cannot be read.
     """
     segments = list(_segments(data, _begin(data) + 2))
-    # Both as: whether precincts are given, then the parameters that `_halvings_blocks_precincts` reads.
+    # Each style: whether precincts are given, then the parameters that `_halvings_blocks_precincts` reads.
     styles = [data[begin : begin + 1] + data[begin + 5 : end] for marker, begin, end in segments if marker == _COD]
     styles += [data[begin + 1 : end] for marker, begin, end in segments if marker == _COC]
     if not styles or segments[0][0] != _SIZ or segments[0][2] - segments[0][1] < 36:  # noqa: PLR2004
@@ -110,7 +110,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _halvings_blocks_precincts(style: bytes, width: int, height: int) -> tuple[int, int, int]:
-    """Read how often one component can be halved, and count its code blocks and precincts, as if it were one tile."""
+    """Read how many times one component can be halved, and count its code blocks and precincts, as if in one tile."""
     if len(style) < 6 or style[1] > _MOST_LEVELS:  # noqa: PLR2004
         raise DamagedImageError(_BROKEN)
     levels, block_width, block_height = style[1], style[2] + 2, style[3] + 2
@@ -126,11 +126,11 @@ def _halvings_blocks_precincts(style: bytes, width: int, height: int) -> tuple[i
 
 
 def check_codestream(data: bytes, max_pixels: int) -> None:
-    """Refuse a file that would take far more memory or time than its pixels do.
+    """Reject a file that would take far more memory or time than its number of pixels suggests.
 
     Args:
         data: the encoded image.
-        max_pixels: images with more pixels are refused.
+        max_pixels: images with more pixels are rejected.
 
     Raises:
         DamagedImageError: no codestream, or a header that cannot be read.
@@ -165,8 +165,8 @@ def _screen(data: bytes, max_pixels: int) -> bytes:
 def _shrink(image: Image.Image, data: bytes, at_least: int | None) -> Box | None:
     """Decode a lower resolution: the wavelet transform halves the sides, rounded up, and keeps every other pixel.
 
-    The first pixel's center stays where it is, so that the image begins up to half a pixel inside of the decoded one.
-    The resolution has sides of at least twice the length, as it is aliased.
+    The first pixel's center does not move, so the content begins up to half a pixel inside the decoded image. Because
+    the result is aliased, its sides are at least twice `at_least`.
     """
     found = read_codestream(data)
     halvings = 0 if at_least is None or found.has_offset else found.levels

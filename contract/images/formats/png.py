@@ -1,7 +1,7 @@
 """PNG; of an animation, the first frame.
 
-Text and color profiles stand beside the pixels, compressed. Pillow unpacks them while it opens a file and fails where
-they are large; we need none but what can hold the orientation, so the others are taken out before.
+Texts and color profiles are stored compressed, separately from the pixels. Pillow decompresses them when it opens a
+file and fails if they are large. Only texts that can contain the orientation are needed; the others are removed first.
 """
 
 import zlib
@@ -19,13 +19,13 @@ _ORIENTATION_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 def without_large_text(data: bytes) -> bytes:
-    """Take out color profiles, and texts that are large or cannot hold the image's orientation.
+    """Remove color profiles, and texts that are large or cannot contain the image's orientation.
 
     Args:
         data: the encoded image.
 
     Returns:
-        The same bytes where there is nothing to take out.
+        The same bytes if there is nothing to remove.
 
     Raises:
         DamagedImageError: more chunks than any encoder writes.
@@ -39,7 +39,7 @@ def without_large_text(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's type and its begin and end, as far as chunks are whole."""
+    """Yield each chunk's type, and where it begins and ends, as far as chunks are complete."""
     at = len(_MAGIC)
     for _ in range(_MOST_CHUNKS):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -52,15 +52,15 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _may_hold_orientation(kind: bytes, content: memoryview) -> bool:
-    """Tell whether a text is one of those that hold EXIF or XMP, and is of a size that Pillow reads."""
+    """Return whether a text is one of those that contain EXIF or XMP, and is small enough for Pillow to read."""
     head = bytes(content[:80])
     key, _, rest = head.partition(b"\0")
     if key not in _ORIENTATION_KEYS:
         return False
     if kind == b"tEXt" or (kind == b"iTXt" and rest[:1] == b"\0"):
         return len(content) <= _MOST_TEXT
-    begin = len(key) + 2  # behind the compression method
-    if kind == b"iTXt":  # behind a flag, the method, a language and a translated key
+    begin = len(key) + 2  # after the compression method
+    if kind == b"iTXt":  # after a flag, the method, a language and a translated key
         language = bytes(content).find(b"\0", begin + 1)
         begin = bytes(content).find(b"\0", language + 1) + 1
     unpacking = zlib.decompressobj()

@@ -1,7 +1,7 @@
 """PNM: PBM, PGM and PPM, in plain text and binary, and gray PFM.
 
 Pillow reads plain text, and binary whose largest value is not 255 or 65535, in Python loops that hold the interpreter
-for seconds. Such files are rewritten with numpy into binary ones that it reads at once; the pixels are the same.
+for seconds. Such files are rewritten with numpy into binary ones that it reads quickly; the pixels are the same.
 """
 
 import re
@@ -13,7 +13,7 @@ from unfreeze.contract.images.formats.image_format import ImageFormat
 
 _BLANK = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])"
 _NUMBER = rb"([0-9]{1,10})"
-# The magic number, width and height; of gray and color also the largest value. One blank ends the header.
+# The magic number, width and height; for gray and color also the largest value. One blank ends the header.
 _HEADER = re.compile(rb"P([1-6])" + 2 * (_BLANK + b"++" + _NUMBER))
 _MAXVAL = re.compile(_BLANK + b"++" + _NUMBER)
 _PLAIN, _BITS, _COLOR = b"123", b"14", b"36"
@@ -28,7 +28,7 @@ def rewritten(data: bytes, max_pixels: int) -> bytes:
 
     Args:
         data: the encoded image.
-        max_pixels: images with more pixels are refused.
+        max_pixels: images with more pixels are rejected.
 
     Returns:
         The same bytes for a file that Pillow reads quickly.

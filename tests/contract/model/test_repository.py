@@ -209,7 +209,7 @@ def test_failure_beside_a_version_keeps_it_published(tmp_path: Path) -> None:
     repository.publish("insects", b"model", MANIFEST)
     (tmp_path / "insects/labels.txt").unlink()
     (tmp_path / "insects/labels.txt").mkdir()
-    with pytest.raises(RepositoryError, match="insects version 2 is published, but the files beside it could not be"):
+    with pytest.raises(RepositoryError, match="insects version 2 is published, but the files next to it could not be"):
         repository.publish("insects", b"model", MANIFEST)
     assert repository.versions("insects") == (1, 2)
 
@@ -274,5 +274,5 @@ def test_rejects_a_file_in_place_of_a_model(tmp_path: Path) -> None:
 def test_rejects_missing_repositories(root: str, tmp_path: Path) -> None:
     """The error says how to make one."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(RepositoryError, match=f"{root} is not a folder; `unfreeze export` makes a model repository"):
+    with pytest.raises(RepositoryError, match=f"{root} is not a folder; `unfreeze export` creates a model repository"):
         ModelRepository(tmp_path / root).models()

@@ -186,7 +186,7 @@ def test_files_that_do_not_decode_are_returned_with_the_reason(tmp_path: Path) -
     found = {finding.kind: finding for finding in inspection.findings}
     assert found["undecodable"].paths == ("train/a/006.jpg", "train/b/005.jpg", "val/a/000.jpg")
     assert found["undecodable"].text.startswith("3 files cannot be decoded and are not used (1 x ")
-    assert found["undecodable"].text.endswith("); replace or remove them")
+    assert found["undecodable"].text.endswith("); replace or remove such files")
     assert [item.path.name for item in inspection.undecodable] == ["006.jpg", "005.jpg", "000.jpg"]
     assert "it has no bytes" in inspection.undecodable[0].reason
     assert "truncated" in inspection.undecodable[1].reason
@@ -215,8 +215,8 @@ def test_skipped_files_are_reported_with_their_reasons_and_bad_names_apart(tmp_p
     assert found["names"].text.startswith("1 file has a name that is not UTF-8 and is not used (1 x ")
     assert (found["skipped"].count, found["skipped"].paths) == (3, ("red/a.txt", "red/b.txt", "red/c.db"))
     assert found["skipped"].text == (
-        "3 files were found and are not used (2 x not an image (.txt); 1 x not an image (.db)); check that none of "
-        "them is wanted"
+        "3 files were found and are not used (2 x not an image (.txt); 1 x not an image (.db)); check whether "
+        "such files are needed"
     )
 
 

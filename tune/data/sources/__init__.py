@@ -1,4 +1,4 @@
-"""The sources that a data set can be read from: one module and one line below for each."""
+"""The sources that a dataset can be read from: one module and one line below for each."""
 
 from unfreeze.tune.data.sources import csv_list, folder
 from unfreeze.tune.data.sources.source import DataSource, Found, SourceOptions

@@ -37,7 +37,7 @@ class _Entry:
 def find_in_csv(file: Path, options: SourceOptions) -> Found:
     """Find the images that a table with a header lists, one in each row.
 
-    The columns may stand in any order, among others that are ignored. A path is absolute or relative to the file's
+    The columns may be in any order; other columns are ignored. A path is absolute or relative to the file's
     folder. A row without a split is for training. Images that do not exist are skipped.
 
     Args:
@@ -76,7 +76,7 @@ def _entry(row: Row, file: Path) -> _Entry:
 
 
 def _once_each(entries: Sequence[_Entry], file: Path, options: SourceOptions, skipped: list[Skipped]) -> list[_Entry]:
-    """Take the first entry of each image; repeats are skipped, contradictions are skipped or raised."""
+    """Keep the first entry of each image; repeats are skipped, contradictions are skipped or an error."""
     by_path: defaultdict[Path, list[_Entry]] = defaultdict(list)
     for entry in entries:
         by_path[entry.path].append(entry)

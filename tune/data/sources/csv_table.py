@@ -1,4 +1,4 @@
-"""Read a table of images from a CSV file: its encoding, its delimiter, and which columns hold what."""
+"""Read a table of images from a CSV file: its encoding, its delimiter, and which columns contain what."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from unfreeze.tune.data.sources.source import SourceOptions
 
 PATH, LABEL, SPLIT = "path", "label", "split"
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-# The usual names, in lower case with underscores. The first of each wins over the others.
+# The usual names, in lower case with underscores. The first of each takes precedence.
 _USUAL = {
     PATH: (
         "path", "image", "filename", "file", "filepath", "img", "file_name", "file_path", "image_path", "imagepath",
@@ -31,7 +31,7 @@ _HOLDS = {PATH: "image paths", LABEL: "labels", SPLIT: "splits"}
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of the table, as it is written.
+    """One row of the table, as written.
 
     Args:
         line: number of its last line in the file, from 1.
@@ -53,7 +53,7 @@ class Table:
     Args:
         rows: all rows that are not empty.
         columns: the name of the column that holds the paths, the labels and, if there is one, the splits.
-        delimiter: between fields.
+        delimiter: the delimiter between fields.
     """
 
     rows: tuple[Row, ...]
@@ -62,7 +62,7 @@ class Table:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is worth a report: a delimiter or names that are not the default."""
+        """Choices to report: a delimiter or column names other than the defaults."""
         if self.delimiter == "," and all(name.lower() == meaning for meaning, name in self.columns.items()):
             return ()
         found = ", ".join(f"{_HOLDS[meaning]} from column {name}" for meaning, name in self.columns.items())
@@ -72,12 +72,12 @@ class Table:
 def read_table(file: Path, options: SourceOptions) -> Table:
     """Read the columns of paths, labels and splits.
 
-    The first line names the columns. The delimiter is the one of comma, semicolon, tab and vertical bar by which these
-    columns are found.
+    The first line names the columns. The delimiter is the first of comma, semicolon, tab and vertical bar with which
+    these columns are found.
 
     Args:
         file: a text file in UTF-8, with or without a byte order mark.
-        options: the names of the columns; those that are None are searched by their usual names.
+        options: the names of the columns; those that are None are found by their usual names.
 
     Raises:
         DataError: not UTF-8, a column that is not found or not unique, or a row that is malformed or incomplete.
@@ -94,7 +94,7 @@ def read_table(file: Path, options: SourceOptions) -> Table:
     if SPLIT in places and options.split_column is None and header[places[SPLIT]].lower() != SPLIT:
         values = {_field(fields, places[SPLIT]).lower() for _, fields in lines}
         if not values <= {"", *SPLIT_NAMES}:
-            del places[SPLIT]  # a column that is named like one of splits and holds something else
+            del places[SPLIT]  # the column has a usual name for splits, but other contents
     rows = tuple(_row(line, fields, len(header), places, file) for line, fields in lines)
     return Table(rows=rows, columns={meaning: header[at] for meaning, at in places.items()}, delimiter=delimiter)
 
@@ -114,7 +114,7 @@ def _text(file: Path) -> str:
 
 
 def _delimiter(text: str, file: Path, options: SourceOptions) -> str:
-    """Choose the delimiter by which the columns are found, otherwise the one that gives the most columns."""
+    """Choose the delimiter with which the columns are found, otherwise the one that gives the most columns."""
     headers = {delimiter: list(_header(text, delimiter)) for delimiter in _DELIMITERS}
     for delimiter, header in headers.items():
         try:

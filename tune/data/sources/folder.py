@@ -17,7 +17,7 @@ _NO_SPLITS = "--split-folders none"
 
 @dataclass(frozen=True, kw_only=True)
 class _NotUsed:
-    """What is not used, collected while folders are read."""
+    """Files and folders that are not used, collected while folders are read."""
 
     skipped: list[Skipped] = field(default_factory=list)
     ignored: list[LeftOut] = field(default_factory=list)
@@ -52,7 +52,7 @@ def find_in_folder(root: Path, options: SourceOptions) -> Found:
         not_used.add(own.unusable, own.ignored)
     if folders:
         beside = [folder for folder in top.folders if folder not in folders.values()]
-        reason = f"lies beside {folders[TRAIN].name}, which was taken for the training images; {_NO_SPLITS} uses it"
+        reason = f"is next to {folders[TRAIN].name}, which was used for the training images; {_NO_SPLITS} uses it"
         not_used.skip(beside, reason)
         not_used.skip(top.files, "lies in no split's folder")
     labels = tuple(folder.name for folder in entries[TRAIN].folders)
@@ -91,13 +91,13 @@ def _split_folders(root: Path, folders: Sequence[Path], options: SourceOptions) 
 
 def _interpretation(top: FolderEntries, folders: dict[str, Path]) -> str:
     if folders:
-        taken = ", ".join(f"{folder.name} was taken for the {split} split" for split, folder in folders.items())
+        taken = ", ".join(f"{folder.name} was used as the {split} split" for split, folder in folders.items())
         beside = [folder.name for folder in top.folders if folder not in folders.values()]
         verb = "was" if len(beside) == 1 else "were"
-        unused = f", and {first_few(beside)} beside it {verb} not used" if beside else ""
+        unused = f", and {first_few(beside)} next to it {verb} not used" if beside else ""
         return f"{taken}{unused}; if each folder is a class, give {_NO_SPLITS}"
     loose = f"; {counted(len(top.files), 'file lies', 'files lie')} in no subfolder" if top.files else ""
-    return f"each subfolder was taken for a class{loose}"
+    return f"each subfolder was used as a class{loose}"
 
 
 def _images(

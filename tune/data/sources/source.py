@@ -17,12 +17,12 @@ class SourceOptions:
     """How a source is read. Each source uses some of these.
 
     Args:
-        path_column: name of the column of image paths in a CSV file; None searches the usual names.
-        label_column: name of the column of labels in a CSV file; None searches the usual names.
-        split_column: name of the column of splits in a CSV file; None searches the usual names.
+        path_column: name of the column of image paths in a CSV file; None tries the usual names.
+        label_column: name of the column of labels in a CSV file; None tries the usual names.
+        split_column: name of the column of splits in a CSV file; None tries the usual names.
         drop_contradictions: leave out images that a CSV file gives more than one label or split, instead of failing.
-        split_folders: "auto" takes folders named train, val and test for splits if there is one named train; "none"
-            takes every folder for a class.
+        split_folders: "auto" uses folders named train, val and test as splits if there is one named train; "none"
+            uses every folder as a class.
     """
 
     path_column: str | None = None
@@ -51,7 +51,7 @@ class Found:
         splits: "train" and, if the source has them, "val" and "test". Images are sorted by label, then by path.
         skipped: files and folders that are not used, with the reason.
         ignored: hidden entries, and what archives, editors and operating systems leave behind.
-        notes: choices that the source made, to be reported; each one line.
+        notes: choices that the source made, to be reported, one line each.
         interpretation: how the source was understood, appended to errors about classes.
     """
 
@@ -66,14 +66,14 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """A kind of data set.
+    """A kind of dataset.
 
     Args:
-        name: for messages, such as "a folder".
+        name: name of the kind in messages, such as "a folder".
         expects: what a user has to provide, for messages.
         options: names of the fields of `SourceOptions` that it uses.
-        accepts: whether a path is of this kind; must not read more than it needs to tell.
-        read: finds the images without opening more than their first bytes. Raises `DataError` if they cannot be used.
+        accepts: returns whether a path is of this kind; must not read more than necessary.
+        read: finds the images without reading more than their first bytes. Raises `DataError` if they cannot be used.
     """
 
     name: str

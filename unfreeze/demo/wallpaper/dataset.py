@@ -21,7 +21,7 @@ from unfreeze.tune.options import TuneOptions
 
 _JPEG_QUALITY = 90
 _EVERY_NTH_IS_PNG = 5
-_TRAIN_PER_CLASS, _VAL_PER_CLASS, _SIDE_PX, _EPOCHS = 200, 20, 160, 10
+_TRAIN_PER_CLASS, _VAL_PER_CLASS, _SIDE_PX, _EPOCHS = 200, 20, 160, 12
 _LEARNING_RATE = 4e-3
 _CROP_PCT = 0.7  # 2 to 3.5 periods of a pattern: enough to recognize its group, with half of the computation
 

@@ -94,7 +94,7 @@ def random_basis(group: str, rng: np.random.Generator) -> Float64[np.ndarray, "2
     """Draw a random lattice that admits the group, with a cell of area 1.
 
     The lattice is the most general one for the group. Only p1 and p2, which are compatible with every lattice,
-    sometimes get a special one; otherwise the lattice alone would reveal the group.
+    sometimes get a special one, because otherwise the lattice alone would reveal the group.
 
     Args:
         group: One of `GROUPS`.

@@ -120,15 +120,15 @@ def test_everything_that_is_not_used_is_named_with_its_reason(split: str, tmp_pa
 
 
 def test_classes_named_like_splits_are_explained(tmp_path: Path) -> None:
-    """The error says which folder was taken for what, and which option takes folders for classes; it then does."""
+    """The error says which folder was used as which split, and which option uses folders as classes; it then works."""
     for label in ("train", "bus", "car"):
         write_images(tmp_path / "drawn", 5)
         shutil.move(tmp_path / "drawn" / "red", tmp_path / "data" / label)
         shutil.rmtree(tmp_path / "drawn")
     with pytest.raises(
         DataError,
-        match=r"holds 0 classes of training images; a classifier needs two or more: train was taken for the train "
-        r"split, and bus, car beside it were not used; if each folder is a class, give --split-folders none",
+        match=r"holds 0 classes of training images; a classifier needs two or more: train was used as the train "
+        r"split, and bus, car next to it were not used; if each folder is a class, give --split-folders none",
     ):
         read_dataset(tmp_path / "data")
     dataset = read_dataset(tmp_path / "data", options=NO_SPLITS)
@@ -138,11 +138,11 @@ def test_classes_named_like_splits_are_explained(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None:
     """No folder, one class, an empty class, a class of one image, a class that only val has."""
     expected = "expected a folder with a subfolder of images per class, or a .csv or .tsv file with a column of image"
-    with pytest.raises(DataError, match=rf"nothing cannot be read as a data set \(no such file\); {expected}"):
+    with pytest.raises(DataError, match=rf"nothing cannot be read as a dataset \(no such file\); {expected}"):
         read_dataset(tmp_path / "nothing")
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(
-        DataError, match=rf"data\.zip cannot be read as a data set \(a file of another kind\); {expected}"
+        DataError, match=rf"data\.zip cannot be read as a dataset \(a file of another kind\); {expected}"
     ):
         read_dataset(tmp_path / "data.zip")
     (tmp_path / "one" / "ants").mkdir(parents=True)
@@ -150,7 +150,7 @@ def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None
     with pytest.raises(
         DataError,
         match=r"holds 1 class of training images \(ants\); a classifier needs two or more: each subfolder was "
-        r"taken for a class; 1 file lies in no subfolder",
+        r"used as a class; 1 file lies in no subfolder",
     ):
         read_dataset(tmp_path / "one")
     data = write_images(tmp_path / "data", 3)
@@ -196,7 +196,7 @@ def test_ambiguous_folders_are_refused_or_named(tmp_path: Path) -> None:
         write_images(tmp_path / "more" / name, 2)
     (tmp_path / "more" / "readme.md").write_text("x")
     assert _skipped(read_dataset(tmp_path / "more")) == {
-        "annotations": "lies beside train, which was taken for the training images; --split-folders none uses it",
+        "annotations": "is next to train, which was used for the training images; --split-folders none uses it",
         "readme.md": "lies in no split's folder",
     }
 
