@@ -60,7 +60,7 @@ class TuneOptions:
     """Options of a tuning run.
 
     Args:
-        backbone: name of a torchvision model.
+        backbone: `NAME` of a torchvision model, or `SOURCE/NAME`.
         weights: "default" (downloaded by torchvision), "builtin", "none" (random), or a file.
         recipe: what to train: "auto", or the name of a recipe, see `unfreeze.tune.recipes`.
         cut: first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe "auto", the

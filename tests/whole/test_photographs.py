@@ -1,4 +1,4 @@
-"""The whole way on real photographs with real pretrained weights: tune, export, serve, predict."""
+"""All steps on real photographs with real pretrained weights: tune, export, serve, predict."""
 
 import json
 import subprocess

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from unfreeze.contract.files import replacing
 from unfreeze.tune.data.dataset import Dataset
-from unfreeze.tune.data.findings import path_name
-from unfreeze.tune.data.inspection import Inspection
+from unfreeze.tune.data.inspection.findings import path_name
+from unfreeze.tune.data.inspection.inspection import Inspection
 
 FINDINGS_FILE = "findings.json"
 

@@ -16,7 +16,7 @@ from unfreeze.tune.backbones.weights import Pretrained
 from unfreeze.tune.data.dataset import TRAIN, Dataset, LabeledImage, printable, stored_path
 from unfreeze.tune.data.folds import stratified_part
 from unfreeze.tune.data.images import labels_of
-from unfreeze.tune.data.inspection import Finding
+from unfreeze.tune.data.inspection.inspection import Finding
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
 from unfreeze.tune.evaluation.metrics import abstain_threshold, report

@@ -39,7 +39,7 @@ class ResumeState:
 
         Args:
             options: of the run.
-            contents: of the dataset, from `unfreeze.tune.data.inspection`.
+            contents: of the dataset, from `unfreeze.tune.data.inspection.inspection`.
             weights: SHA-256 of the pretrained weights.
         """
         self.clear()

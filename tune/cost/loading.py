@@ -12,8 +12,8 @@ from PIL import Image
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ImageError
 from unfreeze.contract.images.decoding import decode
-from unfreeze.tune.data.fingerprints import DECODED_SIDE
 from unfreeze.tune.data.images import LabeledImage
+from unfreeze.tune.data.inspection.fingerprints import DECODED_SIDE
 from unfreeze.tune.data.views import Views, make_views
 
 _TIMED_IMAGES = 32

@@ -9,7 +9,7 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained
 from unfreeze.tune.data.dataset import TRAIN, Dataset
 from unfreeze.tune.data.images import LabeledImage
-from unfreeze.tune.data.inspection import Finding
+from unfreeze.tune.data.inspection.inspection import Finding
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision

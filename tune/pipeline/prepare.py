@@ -14,7 +14,7 @@ from unfreeze.tune.artifacts.run_folder import locked_folder, remove_run
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.data.counted import counted
 from unfreeze.tune.data.dataset import Dataset, read_dataset
-from unfreeze.tune.data.inspection import Inspection, inspect_dataset
+from unfreeze.tune.data.inspection.inspection import Inspection, inspect_dataset
 from unfreeze.tune.data.sources import SourceOptions
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -62,12 +62,17 @@ def _document(result: "DemoResult") -> dict[str, object]:
     return figures | {"proof": dataclasses.asdict(result.published.manifest.proof)}
 
 
+def _recipe(metrics: dict[str, Any]) -> str:
+    recipe, cut = metrics["recipe"], metrics["cut"]
+    return f"{recipe} blocks" if recipe == cut else f"{recipe} from {cut}"
+
+
 def _table(result: "DemoResult") -> Table:
     metrics, proof = result.metrics, result.published.manifest.proof
     images, classes, megabytes = metrics["images"], len(metrics["labels"]), result.published.bytes / 1e6
     rows = {
         "images": f"{images['train']:,} training, {images['val']:,} validation, {classes} classes",
-        "tune": f"{metrics['recipe']} from {metrics['cut']}: {metrics['trained_parameters']:,} parameters trained",
+        "tune": f"{_recipe(metrics)}: {metrics['trained_parameters']:,} parameters trained",
         "validation accuracy": f"{metrics['val_accuracy']:.3f} (chance {1 / classes:.3f})",
         "export": f"{megabytes:.1f} MB, differs from torch by at most {proof.largest_difference:.1e}",
         "serve": f"{result.requests_per_second:,.0f} requests per second (1 image each, 8 clients)",

@@ -18,7 +18,7 @@ from unfreeze.tune.artifacts.checkpoint import load_run
 from unfreeze.tune.artifacts.resume import ResumeState
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.data.dataset import read_dataset
-from unfreeze.tune.data.inspection import inspect_dataset
+from unfreeze.tune.data.inspection.inspection import inspect_dataset
 from unfreeze.tune.device.distributed import SINGLE_WORKER
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext

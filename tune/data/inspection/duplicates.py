@@ -7,7 +7,7 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.tune.data.dataset import TEST, VAL
-from unfreeze.tune.data.fingerprints import Fingerprints
+from unfreeze.tune.data.inspection.fingerprints import Fingerprints
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _FLAT = 2.0  # of 255; images with a lower standard deviation are too uniform to compare

@@ -8,9 +8,9 @@ from unfreeze.contract.errors import DataError
 from unfreeze.contract.images.depth import DeepRange, PixelRange
 from unfreeze.contract.images.preprocess import check_deep_range
 from unfreeze.tune.data.counted import counted
-from unfreeze.tune.data.findings import Finding, finding, path_name
-from unfreeze.tune.data.fingerprints import Fingerprints
 from unfreeze.tune.data.images import TRAIN
+from unfreeze.tune.data.inspection.findings import Finding, finding, path_name
+from unfreeze.tune.data.inspection.fingerprints import Fingerprints
 from unfreeze.tune.options import AUTO_RANGE, FULL_RANGE, parse_deep_range
 
 _BITS_16 = 16

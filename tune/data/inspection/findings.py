@@ -8,9 +8,9 @@ from typing import Any
 
 from unfreeze.tune.data.counted import counted, first_few
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, Skipped, printable, stored_path
-from unfreeze.tune.data.duplicates import Copy, find_other_labels, find_same_bytes
-from unfreeze.tune.data.fingerprints import Fingerprints
 from unfreeze.tune.data.images import is_utf8
+from unfreeze.tune.data.inspection.duplicates import Copy, find_other_labels, find_same_bytes
+from unfreeze.tune.data.inspection.fingerprints import Fingerprints
 from unfreeze.tune.data.labels import quoted, spelling_groups
 
 _EXAMPLES = 20

@@ -16,10 +16,10 @@ from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.reporting import Silent
 from unfreeze.tune.artifacts.checkpoint import load_run
 from unfreeze.tune.data.dataset import read_dataset
-from unfreeze.tune.data.inspection import Inspection, inspect_dataset
+from unfreeze.tune.data.inspection.inspection import Inspection, inspect_dataset
 from unfreeze.tune.options import TuneOptions
 
-CASES = Path(__file__).parents[4] / "shared" / "cases"
+CASES = Path(__file__).parents[5] / "shared" / "cases"
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="needs the failing inputs in ../shared/cases")
 OPTIONS = TuneOptions(weights="builtin", recipe="probe", device="cpu")
 

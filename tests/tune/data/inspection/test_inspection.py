@@ -14,9 +14,9 @@ from support.images import COLORS, draw_image, encode, write_images
 
 from unfreeze.contract.reporting import Silent
 from unfreeze.tune.data.dataset import Dataset, read_dataset
-from unfreeze.tune.data.inspection import Finding, inspect_dataset
+from unfreeze.tune.data.inspection.inspection import Finding, inspect_dataset
 
-CASES = Path(__file__).parents[4] / "shared" / "cases"
+CASES = Path(__file__).parents[5] / "shared" / "cases"
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="needs the failing inputs in ../shared/cases")
 
 
@@ -75,7 +75,7 @@ def test_copies_in_another_size_quality_or_brightness_are_found(
     pairs_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each copy is named with its original and no other image is, in however small blocks they are compared."""
-    monkeypatch.setattr("unfreeze.tune.data.duplicates._BLOCK", pairs_at_once)
+    monkeypatch.setattr("unfreeze.tune.data.inspection.duplicates._BLOCK", pairs_at_once)
     scenes = [_scene(seed) for seed in range(20)]
     copies = [
         encode(scenes[0], quality=60),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.data.dataset import TEST, VAL, Dataset, Skipped, stored_path
-from unfreeze.tune.data.deep_range import choose_deep_range, describe_deep_range, find_deep_images
-from unfreeze.tune.data.duplicates import find_near_copies
-from unfreeze.tune.data.findings import (
+from unfreeze.tune.data.inspection.deep_range import choose_deep_range, describe_deep_range, find_deep_images
+from unfreeze.tune.data.inspection.duplicates import find_near_copies
+from unfreeze.tune.data.inspection.findings import (
     Finding,
     find_alike_labels,
     find_copies,
@@ -17,7 +17,7 @@ from unfreeze.tune.data.findings import (
     find_small_classes,
     find_unused_files,
 )
-from unfreeze.tune.data.fingerprints import Fingerprints, take_fingerprints
+from unfreeze.tune.data.inspection.fingerprints import Fingerprints, take_fingerprints
 from unfreeze.tune.options import AUTO_RANGE
 
 __all__ = ["Finding", "Inspection", "inspect_dataset"]
