@@ -91,13 +91,13 @@ async def attack(
     Returns:
         The observations.
     """
-    process, left, told = psutil.Process(server), enumerate(jobs), tuple(secrets)
+    process, left, hidden = psutil.Process(server), enumerate(jobs), tuple(secrets)
     tally, started = Tally(), time.monotonic()
 
     async def work(channels: _Channels) -> None:
         for number, job in left:
             answers = [await ask(channels, call) for call in job.calls]
-            _note(tally, job, number, answers, told)
+            _note(tally, job, number, answers, hidden)
             if process.status() == psutil.STATUS_ZOMBIE:
                 tally.violations.append(Violation(number=number, what="the server is dead", call=job.calls[-1]))
                 return

@@ -19,7 +19,7 @@ from unfreeze.protos import unfreeze_pb2 as classifier
 MODEL = "colors"
 _FILES = (inference, classifier, health_pb2, reflection_pb2)
 _ENDLESS = ("Watch",)
-_STRINGS = ("", MODEL, "nobody", "../../etc/passwd", "\0", "é" * 300, "a" * 5000, "1", "-1", "[red]%s{0}\n")
+_STRINGS = ("", MODEL, "unknown", "../../etc/passwd", "\0", "é" * 300, "a" * 5000, "1", "-1", "[red]%s{0}\n")
 _BYTES = (b"", b"\0", b"\xff" * 9, bytes(5000))
 _REALS = (0.0, -1.0, 1e308, float("inf"), float("nan"))
 _WHOLE = (0, 1, 2, -1, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, -(2**31), -(2**63))
@@ -74,12 +74,12 @@ def seed_messages(images: Sequence[bytes]) -> dict[type[Message], tuple[Message,
     seeds = {method.takes: (_named(method.takes(), MODEL),) for method in methods()}
     for method in methods():
         if method.administers:  # the model must still be there at the end
-            seeds[method.takes] = (_named(method.takes(), "nobody"),)
-    asked = tuple(classifier.PredictRequest(model=MODEL, images=[one], top_k=3) for one in images)
+            seeds[method.takes] = (_named(method.takes(), "unknown"),)
+    single = tuple(classifier.PredictRequest(model=MODEL, images=[one], top_k=3) for one in images)
     several = classifier.PredictRequest(model=MODEL, version="1", images=images)
     reflected = reflection_pb2.ServerReflectionRequest
     return seeds | {
-        classifier.PredictRequest: (*asked, several),
+        classifier.PredictRequest: (*single, several),
         inference.ModelInferRequest: tuple(_infer_requests(images)),
         reflected: (
             reflected(list_services=""),

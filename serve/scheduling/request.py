@@ -59,7 +59,7 @@ class InferenceRequest:
     def fail_from_thread(self, error: Exception) -> None:
         """Raise an error in the caller and skip the remaining images."""
         self.finished = True
-        with suppress(RuntimeError):  # the event loop is closed, so nobody waits
+        with suppress(RuntimeError):  # the event loop is closed, so no caller waits
             self.loop.call_soon_threadsafe(self._fail, error)
 
     def _fail(self, error: Exception) -> None:
@@ -71,7 +71,7 @@ def complete_from_thread(requests: Sequence[InferenceRequest]) -> None:
     """Return the probabilities to the callers of complete requests, in one iteration of their event loop."""
     for request in requests:
         request.finished = True
-    with suppress(RuntimeError):  # the event loop is closed, so nobody waits
+    with suppress(RuntimeError):  # the event loop is closed, so no caller waits
         requests[0].loop.call_soon_threadsafe(_complete, requests)
 
 
