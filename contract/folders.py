@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unfreeze.contract.counted import counted
 from unfreeze.contract.leftovers import leftover_kind
 
 _NOT_A_FILE = (
@@ -169,7 +170,7 @@ def summarize_ignored(ignored: Iterable[LeftOut]) -> str:
     counts = count_by_reason(ignored)
     total = sum(counts.values())
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    return f"ignored {total:,} {'file' if total == 1 else 'files'}: {kinds}" if total else ""
+    return f"ignored {counted(total, 'file')}: {kinds}" if total else ""
 
 
 def _count_files(path: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Reporter
@@ -102,9 +103,10 @@ class CandidateBuilder:
             count = 1
             while accuracy_drop(best.about.proof) > self.options.max_drop and count < layers:
                 order = order or quantizer.layers_by_error()
-                kept = f"{count} {'layer' if count == 1 else 'layers'}"
                 dropped = accuracy_drop(best.about.proof)
-                self.reporter.info(f"int8 loses {dropped:.2f} points of accuracy: keeping {kept} in float")
+                self.reporter.info(
+                    f"int8 loses {dropped:.2f} points of accuracy: keeping {counted(count, 'layer')} in float"
+                )
                 tried = self._check(quantizer.graph(order[:count]), "int8", _ANY_DIFFERENCE, kept=count)
                 best = tried if accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof) else best
                 count *= 2

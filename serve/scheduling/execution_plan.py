@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.counted import counted
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.registry import find_runtime
 
@@ -39,7 +40,7 @@ class ExecutionPlan:
 
     def __str__(self) -> str:
         return (
-            f"{_count(self.instances, 'instance')} with {_count(self.threads, 'thread')} each, batches of up to "
+            f"{counted(self.instances, 'instance')} with {counted(self.threads, 'thread')} each, batches of up to "
             f"{self.max_batch}, images decoded {'by the instances' if self.fused else 'in a thread pool'}"
         )
 
@@ -93,7 +94,3 @@ def images_per_second(run: Run, plan: ExecutionPlan, shape: tuple[int, int, int]
     for thread in threads:
         thread.join()
     return sum(counts) / (time.perf_counter() - started)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

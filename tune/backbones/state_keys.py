@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import WeightsError
 
 _COMPILED = "_orig_mod."  # torch.compile puts it before the keys of every module that it has wrapped
@@ -39,8 +40,7 @@ class Match:
         """Describe in one line what was read; empty if the file contains only the backbone."""
         read = [f"entry {self.entry!r}"] if self.entry else []
         removed = [f"prefix {self.prefix!r} removed from its keys"] if self.prefix else []
-        tensors = "tensor" if self.ignored == 1 else "tensors"
-        ignored = [f"{self.ignored} other {tensors} ignored"] if self.ignored else []
+        ignored = [f"{counted(self.ignored, 'other tensor')} ignored"] if self.ignored else []
         return ", ".join([*read, *removed, *ignored])
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
+from unfreeze.contract.counted import counted, first_few
 from unfreeze.contract.errors import DataError, OptionsError
 from unfreeze.contract.folders import LeftOut, file_problem, summarize_ignored
 from unfreeze.contract.model.manifest import check_labels
 from unfreeze.tune.data import sources
-from unfreeze.tune.data.counted import counted, first_few
 from unfreeze.tune.data.images import TEST, TRAIN, VAL, LabeledImage, Skipped, printable, stored_path
 from unfreeze.tune.data.labels import quoted, spelling_groups
 from unfreeze.tune.data.sources.source import DataSource, Found, SourceOptions

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import CheckpointError, DataError
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.artifacts.findings import FINDINGS_FILE, write_findings
 from unfreeze.tune.artifacts.resume import ResumeState
 from unfreeze.tune.artifacts.run_folder import locked_folder, remove_run
 from unfreeze.tune.backbones.weights import load_pretrained
-from unfreeze.tune.data.counted import counted
 from unfreeze.tune.data.dataset import Dataset, read_dataset
 from unfreeze.tune.data.inspection.inspection import Inspection, inspect_dataset
 from unfreeze.tune.data.sources import SourceOptions

@@ -8,7 +8,7 @@ from cyclopts import Parameter, validators
 from rich.table import Column, Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
-from unfreeze.tune.data.counted import counted
+from unfreeze.contract.counted import counted
 from unfreeze.tune.options import DATA, OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
-from unfreeze.tune.data.counted import counted
+from unfreeze.contract.counted import counted
 from unfreeze.tune.options import OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import DataError
 from unfreeze.contract.images.depth import DeepRange, PixelRange
 from unfreeze.contract.images.preprocess import check_deep_range
-from unfreeze.tune.data.counted import counted
 from unfreeze.tune.data.images import TRAIN
 from unfreeze.tune.data.inspection.findings import Finding, finding, path_name
 from unfreeze.tune.data.inspection.fingerprints import Fingerprints

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.tune.data.counted import counted, first_few
+from unfreeze.contract.counted import counted, first_few
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, Skipped, printable, stored_path
 from unfreeze.tune.data.images import is_utf8
 from unfreeze.tune.data.inspection.duplicates import Copy, find_other_labels, find_same_bytes

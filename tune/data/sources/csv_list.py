@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unfreeze.contract.counted import counted, first_few
 from unfreeze.contract.errors import DataError
 from unfreeze.contract.folders import file_problem
-from unfreeze.tune.data.counted import counted, first_few
 from unfreeze.tune.data.images import SPLIT_NAMES, TEST, TRAIN, VAL, LabeledImage, Skipped, stored_path
 from unfreeze.tune.data.labels import describe_unknown
 from unfreeze.tune.data.sources.csv_table import Row, read_table

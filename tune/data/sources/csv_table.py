@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unfreeze.contract.counted import counted, first_few
 from unfreeze.contract.errors import DataError
-from unfreeze.tune.data.counted import counted, first_few
 from unfreeze.tune.data.images import SPLIT_NAMES
 from unfreeze.tune.data.sources.source import SourceOptions
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unfreeze.contract.counted import counted, first_few
 from unfreeze.contract.errors import DataError
 from unfreeze.contract.folders import FolderEntries, LeftOut, list_files, scan_folder
-from unfreeze.tune.data.counted import counted, first_few
 from unfreeze.tune.data.images import SPLIT_NAMES, TEST, TRAIN, VAL, LabeledImage, Skipped, is_utf8, printable
 from unfreeze.tune.data.labels import describe_unknown
 from unfreeze.tune.data.recognize import not_an_image
