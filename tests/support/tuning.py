@@ -9,7 +9,7 @@ from support.images import write_images
 from support.runs import SPEC
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network
-from unfreeze.tune.backbones.sources import build
+from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import read_dataset
 from unfreeze.tune.data.images import TRAIN, LabeledImage
 from unfreeze.tune.data.views import Views
@@ -33,7 +33,7 @@ def small_network(key: str = "squeezenet1_1", *, spec: PreprocessSpec = SPEC, cl
         classes: of the head.
     """
     torch.manual_seed(0)
-    model = _SMALL[key]() if key in _SMALL else build(key)
+    model = _SMALL[key]() if key in _SMALL else find_backbone(key).build((spec.crop[0], spec.crop[1]))
     return Network(builder_of(key), model, spec, classes).eval()
 
 

@@ -18,7 +18,7 @@ from unfreeze.contract.model.schema import decode, loads
 from unfreeze.contract.model.upgrade import upgraded_from_2
 from unfreeze.tune.backbones.link import LINKS, SOFTMAX
 from unfreeze.tune.backbones.network import Network
-from unfreeze.tune.backbones.sources import build
+from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import LabeledImage
 
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
@@ -145,7 +145,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         facts = decode(RunFacts, upgraded_from_2(loads((folder / FACTS_FILE).read_bytes(), max_bytes=_MAX_FACTS_BYTES)))
         state = safetensors.torch.load(_read_weights(folder / WEIGHTS_FILE, facts.weights_sha256))
         backbone = facts.provenance.backbone
-        model = build(backbone)
+        model = find_backbone(backbone).build((facts.preprocess.crop[0], facts.preprocess.crop[1]))
         network = Network(backbone, model, facts.preprocess, len(facts.labels))
         network.import_state(state)
         network.head.link = facts.link

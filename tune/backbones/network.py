@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from unfreeze.contract.errors import CheckpointError
+from unfreeze.contract.errors import CheckpointError, WeightsError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.link import SOFTMAX
-from unfreeze.tune.backbones.source import Block
+from unfreeze.tune.backbones.source import Border
 from unfreeze.tune.backbones.sources import find_backbone
 
 HEAD = "head"
@@ -40,7 +40,7 @@ class Normalize(nn.Module):
 
 
 class Head(nn.Module):
-    """Pool, standardize and classify: activations [N, F, h, w] to logits [N, C].
+    """Pool, standardize and classify: activations after the last block to logits [N, C].
 
     The features' mean and standard deviation over the training images are stored with the linear layer, which is
     therefore well conditioned for features of any scale; SqueezeNet, for example, does not normalize its features.
@@ -90,8 +90,9 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def pool(activations: Tensor) -> Tensor:
-    """Average over height and width in float32: [N, F, h, w] to [N, F]."""
-    return activations.float().mean((2, 3))
+    """Average maps [N, F, h, w] or tokens [N, T, F] in float32 to [N, F]; features [N, F] are only cast."""
+    axes = {4: (2, 3), 3: (1,)}.get(activations.ndim)
+    return activations.float() if axes is None else activations.float().mean(axes)
 
 
 class Network(nn.Module):
@@ -108,18 +109,14 @@ class Network(nn.Module):
 
     def __init__(self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int) -> None:
         super().__init__()
-        structure = find_backbone(backbone).structure(model)
-        self._blocks = structure.blocks
-        for prefix in structure.classifier_prefixes:
-            name = prefix.rstrip(".")
-            if getattr(model, name, None) is not None:
-                setattr(model, name, nn.Identity())
+        found = find_backbone(backbone)
+        self._blocks = found.structure(model, (spec.crop[0], spec.crop[1])).blocks
+        for prefix in found.classifier_prefixes(model):
+            _remove(model, prefix.rstrip("."))
         self.model = model
-        self._width_axis = structure.width_axis
         self._image_shape = spec.shape
         self.normalize = Normalize(spec)
-        self._border_shapes = _border_shapes(self._blocks, spec)
-        self.head = Head(self._border_shapes[-1][0], classes)
+        self.head = Head(_features(self._blocks[-1].output), classes)
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -138,7 +135,7 @@ class Network(nn.Module):
 
     def border_shape(self, position: int) -> tuple[int, ...]:
         """Return the shape of one image's activations after `position` blocks; at 0, of the image itself."""
-        return self._border_shapes[position - 1] if position else self._image_shape
+        return self._blocks[position - 1].output.shape if position else self._image_shape
 
     def position(self, cut: str) -> int:
         """Return the number of blocks before a cut: 0 for "all", all of them for "head".
@@ -172,15 +169,16 @@ class Network(nn.Module):
         """Apply blocks `first` to `last - 1`; images (uint8 NHWC, if `first` is 0) are normalized first."""
         activations = self.normalized(inputs)
         for block in self._blocks[first:last]:
-            for module in block.modules:
-                activations = module(activations)
+            activations = block.run(self.model, activations)
         return activations
 
     def block_parameters(self, first: int, last: int | None = None) -> Iterator[nn.Parameter]:
         """Yield the parameters of blocks `first` to `last - 1`, without the head's."""
         for block in self._blocks[first:last]:
-            for module in block.modules:
-                yield from module.parameters()
+            for path in block.modules:
+                yield from self.model.get_submodule(path).parameters()
+            tensors = (_tensor(self.model, path) for path in block.tensors)
+            yield from (tensor for tensor in tensors if isinstance(tensor, nn.Parameter))
 
     def train_only(self, blocks: Collection[int]) -> None:
         """Put the head and some blocks in training mode with gradients; freeze the others in eval mode.
@@ -191,27 +189,31 @@ class Network(nn.Module):
         self.eval()
         self.requires_grad_(requires_grad=False)
         for index in blocks:
-            for module in self._blocks[index].modules:
-                module.train().requires_grad_()
+            for path in self._blocks[index].modules:
+                self.model.get_submodule(path).train()
+            for parameter in self.block_parameters(index, index + 1):
+                parameter.requires_grad_()
         self.head.train().requires_grad_()
 
     def trained_state(self, blocks: Collection[int]) -> dict[str, Tensor]:
         """Return the weights and batch statistics of the head and of some blocks, under this module's keys."""
-        modules = [*(module for index in blocks for module in self._blocks[index].modules), self.head]
-        tensors = [tensor for module in modules for tensor in module.state_dict(keep_vars=True).values()]
-        wanted = {id(tensor) for tensor in tensors}
+        modules = [self.model.get_submodule(path) for index in blocks for path in self._blocks[index].modules]
+        direct = [_tensor(self.model, path) for index in blocks for path in self._blocks[index].tensors]
+        states = [module.state_dict(keep_vars=True).values() for module in (*modules, self.head)]
+        wanted = {id(tensor) for tensors in (*states, direct) for tensor in tensors}
         return {key: value.detach() for key, value in self.state_dict(keep_vars=True).items() if id(value) in wanted}
 
     def pool_border(self, activations: Tensor, position: int) -> Tensor:
         """Pool the activations between two blocks by average and by maximum: to float32 [N, 2 F], averages first.
 
         Args:
-            activations: feature maps, pooled over height and width, or tokens, pooled over all tokens.
-            position: number of blocks that computed them. The last block returns feature maps [N, F, h, w] in every
-                network.
+            activations: feature maps, pooled over height and width; tokens, pooled over all tokens; or features
+                [N, F], which are returned as they are.
+            position: number of blocks that computed them.
         """
-        width_axis = 3 if position == len(self._blocks) else self._width_axis
-        axes = (1,) if width_axis is None else (width_axis - 1, width_axis)
+        axes = self._blocks[position - 1].output.spatial_axes
+        if not axes:
+            return activations.float()
         return torch.cat([activations.mean(axes, dtype=torch.float32), activations.amax(axes).float()], 1)
 
     def export_state(self) -> dict[str, Tensor]:
@@ -230,16 +232,32 @@ class Network(nn.Module):
         load_weights(self.model, {key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
 
 
-def _border_shapes(blocks: tuple[Block, ...], spec: PreprocessSpec) -> tuple[tuple[int, ...], ...]:
-    """Run an all-zero input through the blocks to get the shape after each of them."""
-    modules = [module for block in blocks for module in block.modules]
-    modes = [(child, child.training) for module in modules for child in module.modules()]
-    activations, shapes = torch.zeros(1, 3, *spec.crop), []
-    with torch.inference_mode():
-        for block in blocks:
-            for module in block.modules:
-                activations = module.eval()(activations)
-            shapes.append(tuple(activations.shape[1:]))
-    for child, training in modes:
-        child.training = training
-    return tuple(shapes)
+def _features(output: Border) -> int:
+    """Return the number of features after pooling.
+
+    Raises:
+        WeightsError: the backbone ends with maps whose last axis holds the features.
+    """
+    if output.spatial_axes == (1, 2):
+        raise WeightsError(
+            f"the backbone ends with maps of shape {output.shape}; expected features [N, F], maps [N, F, h, w] or "
+            "tokens [N, T, F]"
+        )
+    return output.shape[-1] if output.spatial_axes == (1,) else output.shape[0]
+
+
+def _remove(model: nn.Module, path: str) -> None:
+    """Replace a module by the identity, if the model has it."""
+    parent_path, _, name = path.rpartition(".")
+    try:
+        parent = model.get_submodule(parent_path)
+    except AttributeError:
+        return
+    if isinstance(getattr(parent, name, None), nn.Module):
+        setattr(parent, name, nn.Identity())
+
+
+def _tensor(model: nn.Module, path: str) -> Tensor:
+    parent, _, name = path.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(parent), name)
+    return tensor

@@ -1,46 +1,30 @@
-"""torchvision as a source of backbones."""
+"""The classifiers of torchvision as backbones."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from unfreeze.contract.errors import WeightsError, first_line
 from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.tune.backbones.blocks import split
 from unfreeze.tune.backbones.families import family_of
-from unfreeze.tune.backbones.source import Structure
+from unfreeze.tune.backbones.source import ImageSize, Structure
+
+_POSITIONS = "encoder.pos_embedding"
 
 
 class TorchvisionSource:
     """The classifiers of torchvision; names are those of its builders, like "resnet18"."""
 
-    def build(self, name: str, **options: Any) -> nn.Module:
-        """Build a model with random weights and the options that its pretrained weights were trained with."""
-        family = family_of(name)
-        names = torchvision.models.list_models(module=torchvision.models)
-        if name not in names:
-            close = [other for other in names if other[:5] == name[:5]]
-            raise WeightsError(f"torchvision has no model {name!r}; similar names: {', '.join(close) or 'none'}")
-        model: nn.Module = torchvision.models.get_model(name, weights=None, **family.options(name) | options)
-        return model
-
-    def structure(self, name: str, model: nn.Module) -> Structure:
-        """Split a model into the blocks of its family."""
-        family = family_of(name)
-        return Structure(
-            blocks=family.blocks(model),
-            classifier=family.classifier(model),
-            classifier_prefixes=family.classifier_prefixes,
-            width_axis=family.width_axis,
-        )
-
     def preprocess(self, name: str) -> PreprocessSpec:
         """Return the preprocessing of the default weights, which torchvision knows without downloading them."""
+        _check_name(name)
         preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
         return PreprocessSpec(
             resize=tuple(preset.resize_size),
@@ -50,7 +34,29 @@ class TorchvisionSource:
             std=tuple(preset.std),
         )
 
-    def load_pretrained_state(self, name: str) -> dict[str, Tensor]:
+    def build(self, name: str, image_size: ImageSize) -> nn.Module:
+        """Build a model with random weights and the options that its pretrained weights were trained with."""
+        _check_name(name)
+        options = family_of(name).options(image_size)
+        try:
+            model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise WeightsError(
+                f"torchvision cannot build {name} for images of {image_size[0]} x {image_size[1]} pixels "
+                f"({first_line(error)}); choose another --image-size"
+            ) from None
+        return model
+
+    def classifier_prefixes(self, name: str, model: nn.Module) -> tuple[str, ...]:  # noqa: ARG002
+        """Return the prefixes of the family's classifiers."""
+        return tuple(f"{module}." for module in family_of(name).classifier)
+
+    def structure(self, name: str, model: nn.Module, image_size: ImageSize) -> Structure:
+        """Split a model into the blocks of its family."""
+        starts = family_of(name).starts(model)
+        return split(model, image_size, starts=starts, classifier_prefixes=self.classifier_prefixes(name, model))
+
+    def load_pretrained_state(self, name: str, image_size: ImageSize) -> dict[str, Tensor]:  # noqa: ARG002
         """Let torchvision load its default weights into its own model, which also converts files of older layouts."""
         choice = torchvision.models.get_model_weights(name).DEFAULT
         try:
@@ -68,8 +74,8 @@ class TorchvisionSource:
             ) from error
         return state
 
-    def convert_state(self, name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename keys of older layouts, as torchvision's builder or its modules do when they load a published file."""
+    def convert_state(self, name: str, state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Rename keys of older layouts, and interpolate position embeddings of vision transformers."""
         renames = [(re.compile(old), new) for old, new in family_of(name).renamed_keys]
         converted = {}
         for key, value in state.items():
@@ -77,7 +83,28 @@ class TorchvisionSource:
             for old, new in renames:
                 new_key = old.sub(new, new_key)
             converted[new_key] = value
-        return converted
+        return _interpolated(converted, model)
+
+
+def _interpolated(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize the position embeddings of a vision transformer for the images that a model was built for."""
+    if not isinstance(model, torchvision.models.VisionTransformer) or _POSITIONS not in state:
+        return state
+    if state[_POSITIONS].shape == model.encoder.pos_embedding.shape:
+        return state
+    try:
+        resized = interpolate_embeddings(model.image_size, model.patch_size, {_POSITIONS: state[_POSITIONS]})
+    except (RuntimeError, ValueError, IndexError):  # of another width, which the check of shapes reports
+        return state
+    return state | dict(resized)
+
+
+def _check_name(name: str) -> None:
+    family_of(name)
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        close = [other for other in names if other[:5] == name[:5]]
+        raise WeightsError(f"torchvision has no model {name!r}; similar names: {', '.join(close) or 'none'}")
 
 
 def _cache() -> Path:

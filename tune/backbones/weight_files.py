@@ -1,4 +1,4 @@
-"""Read files of weights without running code: safetensors, and checkpoints saved by `torch.save`."""
+"""Read weights without running code: safetensors, checkpoints saved by `torch.save`, and folders from the Hub."""
 
 import argparse
 import hashlib
@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from torch import Tensor
 from unfreeze.contract.errors import ManifestError, WeightsError, first_line
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.schema import decode, loads
+from unfreeze.tune.backbones.timm_config import preprocess_from_config
 
 # Averaged weights first, as timm prefers them, and DINO's teacher before its student.
 _PREFERRED_ENTRIES = ("state_dict_ema", "model_ema", "ema", "teacher", "state_dict", "model_state_dict", "model", "net")
 _DEEPEST_ENTRY = 3
+_FOLDER_PATTERNS = ("model*.safetensors", "pytorch_model*.bin", "*.safetensors", "*.bin", "*.pth", "*.pt")
 _UNSAFE_CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -65,6 +67,35 @@ def read_weight_file(path: Path) -> WeightFile:
         raise WeightsError(f"{path} contains no state dict: expected tensors by name, got {type(loaded).__name__}")
     ordered = sorted(states, key=_preference)
     return WeightFile(states={entry: states[entry] for entry in ordered}, preprocess=None, sha256=sha256)
+
+
+def read_weight_folder(folder: Path) -> WeightFile:
+    """Read a folder as repositories on the Hugging Face Hub have them: weights in one or several files, and a config.
+
+    The preprocessing is that of `config.json`, if it is timm's.
+
+    Raises:
+        WeightsError: there is no file of weights, or it cannot be read.
+    """
+    paths = next((found for pattern in _FOLDER_PATTERNS if (found := sorted(folder.glob(pattern)))), [])
+    if not paths:
+        raise WeightsError(f"{folder} contains no weights; expected one of {', '.join(_FOLDER_PATTERNS)}")
+    files = [read_weight_file(path) for path in paths]
+    first, digests = files[0], "".join(file.sha256 for file in files)
+    if len(files) > 1:  # the shards of one state dict
+        state = {key: value for file in files for key, value in next(iter(file.states.values())).items()}
+        first = replace(first, states={"": state}, sha256=hashlib.sha256(digests.encode()).hexdigest())
+    return replace(first, preprocess=first.preprocess or _folder_preprocess(folder))
+
+
+def _folder_preprocess(folder: Path) -> PreprocessSpec | None:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise WeightsError(f"{path} is not valid JSON: {error}") from None
+    described = config.get("pretrained_cfg", config) if isinstance(config, dict) else {}
+    return preprocess_from_config(described, str(path)) if "input_size" in described else None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], PreprocessSpec | None]:

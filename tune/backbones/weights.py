@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from unfreeze.contract.errors import WeightsError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network, load_weights
+from unfreeze.tune.backbones.source import ImageSize
 from unfreeze.tune.backbones.sources import Backbone, find_backbone
 from unfreeze.tune.backbones.state_keys import match_state
-from unfreeze.tune.backbones.weight_files import WeightFile, read_weight_file
+from unfreeze.tune.backbones.weight_files import WeightFile, read_weight_file, read_weight_folder
 
 _MAX_SIDE = 4096  # of `PreprocessSpec`
 BUILTIN_BACKBONE = "mobilenet_v3_small"
@@ -38,20 +39,6 @@ class Pretrained:
     sha256: str
     note: str = ""
 
-    def at_size(self, image_size: int | None, crop_pct: float | None) -> "Pretrained":
-        """Change the preprocessing to another input size or another crop.
-
-        Args:
-            image_size: side of the square crop in pixels; None keeps the size of the weights.
-            crop_pct: side of the crop as a share of the resized image's shorter side; None keeps that of the weights.
-        """
-        if image_size is None and crop_pct is None:
-            return self
-        side = image_size or min(self.spec.crop)
-        share = crop_pct or min(self.spec.crop) / min(self.spec.resize)
-        resize = (min(_MAX_SIDE, max(side, round(side / share))),)
-        return replace(self, spec=replace(self.spec, resize=resize, crop=(side, side)))
-
     def network(self, backbone: str, classes: int, device: torch.device) -> Network:
         """Put a new head on the model and move it to a device, in eval mode and in channels-last memory format.
 
@@ -64,14 +51,19 @@ class Pretrained:
         return network.to(memory_format=torch.channels_last)
 
 
-def load_pretrained(backbone: str, weights: str) -> Pretrained:
+def load_pretrained(
+    backbone: str, weights: str, image_size: int | None = None, crop_pct: float | None = None
+) -> Pretrained:
     """Build a backbone and load the weights to start from.
 
     Args:
-        backbone: `NAME` (of torchvision) or `SOURCE/NAME`.
+        backbone: `NAME` (of torchvision) or as described in `unfreeze.tune.backbones.sources`.
         weights: "default" (the source's best, downloaded on first use), "builtin" (made by this project, for
-            mobilenet_v3_small only), "none" (random, from torch's current seed), or a file: `.safetensors`, or a
-            checkpoint saved by `torch.save`.
+            mobilenet_v3_small only), "none" (random, from torch's current seed), or a file or folder, see
+            `unfreeze.tune.backbones.weight_files`.
+        image_size: side of the square input in pixels; None for that of the weights. Position embeddings are
+            interpolated.
+        crop_pct: side of the input as a share of the resized image's shorter side; None for that of the weights.
 
     Returns:
         The model in float32 on the CPU, and its preprocessing.
@@ -80,40 +72,52 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
         WeightsError: the backbone is unknown, or the weights cannot be obtained or do not fit.
     """
     found = find_backbone(backbone)
-    model = found.build()
     read = _read(found, weights)
+    spec = _resized((read.preprocess if read else None) or found.preprocess(), image_size, crop_pct)
+    size = spec.crop[0], spec.crop[1]
+    model = found.build(size)
+    if weights == "default":
+        read = WeightFile(states={"": _load_default(found, size)}, preprocess=None, sha256="")
+    note = "" if read is None else _load(model, read, found, f"{weights} for {backbone}")
     label = weights if weights in ("default", "builtin", "none") else Path(weights).name
-    note = ""
-    if read is not None:
-        note = _load(model, read, found, f"{weights} for {backbone}")
     return Pretrained(
         backbone=str(found),
         model=model,
-        spec=(read.preprocess if read else None) or found.preprocess(),
+        spec=spec,
         weights=label,
         sha256=read.sha256 if read else "",
         note=f"weights {label}: {note}" if note and label not in ("default", "builtin") else "",
     )
 
 
+def _resized(spec: PreprocessSpec, image_size: int | None, crop_pct: float | None) -> PreprocessSpec:
+    """Change the size of a network's input, or its share of the resized image."""
+    if image_size is None and crop_pct is None:
+        return spec
+    side = image_size or min(spec.crop)
+    share = crop_pct or min(spec.crop) / min(spec.resize)
+    longer = min(_MAX_SIDE, max(side, round(side / share)))
+    return replace(spec, resize=(longer,) * len(spec.resize), crop=(side, side))
+
+
 def _read(backbone: Backbone, weights: str) -> WeightFile | None:
-    if weights == "none":
+    if weights in ("none", "default"):
         return None
-    if weights == "default":
-        return WeightFile(states={"": _load_default(backbone)}, preprocess=None, sha256="")
     if weights == "builtin":
         if find_backbone(BUILTIN_BACKBONE) != backbone:
             raise WeightsError(f"--weights builtin exists for {BUILTIN_BACKBONE} only, got --backbone {backbone.name}")
         return read_weight_file(Path(str(files("unfreeze.tune") / "builtin" / f"{BUILTIN_BACKBONE}.safetensors")))
     path = Path(weights)
-    if not path.is_file():
-        raise WeightsError(f"--weights must be default, builtin, none or a file; there is no file {weights!r}")
-    return read_weight_file(path)
+    if not path.exists():
+        raise WeightsError(
+            f"--weights must be default, builtin, none, a file or a folder; there is no file {weights!r}"
+        )
+    return read_weight_folder(path) if path.is_dir() else read_weight_file(path)
 
 
-def _load_default(backbone: Backbone) -> dict[str, Tensor]:
+def _load_default(backbone: Backbone, image_size: ImageSize) -> dict[str, Tensor]:
     try:
-        return backbone.load_pretrained_state()
+        return backbone.load_pretrained_state(image_size)
     except WeightsError as error:
         raise WeightsError(
             f"{error}; --weights builtin (with --backbone {BUILTIN_BACKBONE}) needs no download"
@@ -123,8 +127,8 @@ def _load_default(backbone: Backbone) -> dict[str, Tensor]:
 def _load(model: nn.Module, read: WeightFile, backbone: Backbone, what: str) -> str:
     """Load all weights but those of the stock classifier, which a new head replaces; return a note on what was read."""
     own = model.state_dict()
-    prefixes = backbone.structure(model).classifier_prefixes
-    match = match_state(read.states, own, prefixes, backbone.convert_state, what)
+    prefixes = backbone.classifier_prefixes(model)
+    match = match_state(read.states, own, prefixes, lambda state: backbone.convert_state(state, model), what)
     for key, value in match.state.items():
         if value.shape != own[key].shape:
             raise WeightsError(

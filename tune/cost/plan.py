@@ -49,7 +49,7 @@ def plan(
     """
     with limited_threads():
         weights = options.weights if options.weights == "builtin" else "none"
-        pretrained = load_pretrained(options.backbone, weights).at_size(options.image_size, options.crop_pct)
+        pretrained = load_pretrained(options.backbone, weights, options.image_size, options.crop_pct)
         task = _task(options, pretrained.spec, data, classes, images)
         return _plan_cuts(options, pretrained, task, reporter or Silent())
 

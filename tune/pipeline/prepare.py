@@ -53,7 +53,7 @@ def prepare_run(
     """
     torch.manual_seed(options.seed)
     dataset = _read(data, options, reporter)
-    pretrained = load_pretrained(options.backbone, options.weights).at_size(options.image_size, options.crop_pct)
+    pretrained = load_pretrained(options.backbone, options.weights, options.image_size, options.crop_pct)
     if pretrained.note:
         reporter.info(pretrained.note)
     network = pretrained.network(options.backbone, len(dataset.labels), precision.device)

@@ -8,7 +8,7 @@ import torch
 from unfreeze.tune.artifacts.journal import Journal
 from unfreeze.tune.artifacts.resume import TRAINING
 from unfreeze.tune.backbones.network import Network
-from unfreeze.tune.backbones.weights import load_pretrained
+from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import TRAIN
 from unfreeze.tune.data.folds import stratified_part
 from unfreeze.tune.data.images import labels_of
@@ -64,7 +64,7 @@ def _initial_network(context: RunContext, candidate: Candidate, probed: Network)
         return copy.deepcopy(probed)
     options, pretrained = context.options, context.pretrained
     torch.manual_seed(options.seed)
-    model = load_pretrained(options.backbone, "none").model
+    model = find_backbone(options.backbone).build((pretrained.spec.crop[0], pretrained.spec.crop[1]))
     network = Network(options.backbone, model, pretrained.spec, len(context.dataset.labels))
     return network.to(context.precision.device).to(memory_format=torch.channels_last)
 

@@ -11,17 +11,11 @@ from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.families import FAMILIES, family_of
 from unfreeze.tune.backbones.network import Network, Normalize
 from unfreeze.tune.backbones.source import Block, Structure
-from unfreeze.tune.backbones.sources import build, find_backbone
+from unfreeze.tune.backbones.sources import find_backbone
 
 ALL_BUILDERS = torchvision.models.list_models(module=torchvision.models)
 SPEC = PreprocessSpec(resize=(64,), crop=(64, 64))
 SIZES = {"inception": 96, "maxvit": 224, "vit_h_14": 56}  # builders that do not accept images of 64 by 64
-
-
-def _apply(block: Block, activations: torch.Tensor) -> torch.Tensor:
-    for module in block.modules:
-        activations = module(activations)
-    return activations
 
 
 def test_every_family_has_a_small_member() -> None:
@@ -46,38 +40,45 @@ def test_every_builder_splits_into_blocks(backbone: str) -> None:
     """The same for all of torchvision's classifiers at their full depth and width."""
     torch.manual_seed(0)
     size = next((size for prefix, size in SIZES.items() if backbone.startswith(prefix)), 64)
-    options = {"image_size": size} if backbone.startswith("vit") else {}
-    _check_blocks(build(backbone, **options).eval(), backbone, torch.rand(2, 3, size, size))
+    _check_blocks(find_backbone(backbone).build((size, size)).eval(), backbone, torch.rand(2, 3, size, size))
 
 
 def _check_blocks(model: nn.Module, backbone: str, images: torch.Tensor) -> None:
-    structure = find_backbone(backbone).structure(model)
-    for parameter in structure.classifier.modules[-1].parameters():
+    structure = find_backbone(backbone).structure(model, (images.shape[2], images.shape[3]))
+    assert structure.classifier is not None
+    for parameter in model.get_submodule(structure.classifier.modules[-1]).parameters():
         nn.init.normal_(parameter, std=0.1)  # ViT's are zero, and so would be all logits
     with torch.inference_mode():
         expected, activations = model(images), images
         for position, block in enumerate((*structure.blocks, structure.classifier)):
             cached = activations.clone()
-            following = _apply(block, activations)
+            following = block.run(model, activations)
             assert position == 0 or torch.equal(activations, cached), f"{block.name} changes cached activations"
-            assert torch.equal(_apply(block, cached), following)
+            assert torch.equal(block.run(model, cached), following)
             activations = following
+            assert tuple(activations.shape[1:]) == block.output.shape
         assert expected.std() > 0
         assert torch.equal(activations, expected)
-    _check_parameters(model, structure)
+    _check_parameters(model, structure, find_backbone(backbone).classifier_prefixes(model))
 
 
-def _check_parameters(model: nn.Module, structure: Structure) -> None:
+def _check_parameters(model: nn.Module, structure: Structure, classifier_prefixes: tuple[str, ...]) -> None:
     """Every parameter but the stock classifier's is in exactly one block, and block names are torchvision's."""
     blocks = structure.blocks
-    inside = [{id(parameter) for module in block.modules for parameter in module.parameters()} for block in blocks]
+    inside = [_parameters(model, block) for block in blocks]
     assert sum(map(len, inside)) == len(set().union(*inside))
     left_out = [name for name, parameter in model.named_parameters() if id(parameter) not in set().union(*inside)]
     assert left_out
-    assert all(name.startswith(structure.classifier_prefixes) for name in left_out)
+    assert all(name.startswith(classifier_prefixes) for name in left_out)
     assert len({block.name for block in blocks}) == len(blocks) > 3
     for block, own in zip(blocks, inside, strict=True):
         assert {id(parameter) for parameter in model.get_submodule(block.name).parameters()} <= own
+
+
+def _parameters(model: nn.Module, block: Block) -> set[int]:
+    named = dict(model.named_parameters())
+    called = {id(parameter) for path in block.modules for parameter in model.get_submodule(path).parameters()}
+    return called | {id(named[path]) for path in block.tensors if path in named}
 
 
 @pytest.mark.parametrize("key", ["squeezenet1_1", "efficientnet_b0", "resnet18", "densenet121"])
@@ -98,7 +99,7 @@ def test_a_networks_state_has_torchvisions_keys(key: str) -> None:
     stock = small_model(key)
     network, other = (Network(builder_of(key), SMALL_MODELS[key](), SPEC, 5) for _ in range(2))
     state = network.export_state()
-    prefixes = (*find_backbone(builder_of(key)).structure(stock).classifier_prefixes, "unfreeze_head.")
+    prefixes = (*find_backbone(builder_of(key)).classifier_prefixes(stock), "unfreeze_head.")
     assert {name for name in state if not name.startswith(prefixes)} == {
         name for name in stock.state_dict() if not name.startswith(prefixes)
     }
@@ -110,10 +111,7 @@ def test_a_networks_state_has_torchvisions_keys(key: str) -> None:
 
 def test_vggs_fully_connected_layers_are_replaced() -> None:
     """Of VGG16's 138 million parameters, the 124 million of its fully connected layers are removed."""
-    with torch.device("meta"):
-        model = torchvision.models.vgg16()
-    model.features.to_empty(device="cpu")
-    network = Network("vgg16", model, SPEC, 10)
+    network = Network("vgg16", torchvision.models.vgg16(init_weights=False), SPEC, 10)
     assert sum(parameter.numel() for parameter in network.parameters()) == 14_714_688 + 512 * 10 + 10
 
 
@@ -154,7 +152,8 @@ def test_the_trained_state_is_that_of_the_blocks_and_the_head(key: str, blocks: 
     """Weights and statistics of the blocks and the head, under the network's keys: enough to restore them."""
     network, other = (Network(builder_of(key), SMALL_MODELS[key](), SPEC, 3) for _ in range(2))
     state = network.trained_state(blocks)
-    modules = [module for index in blocks for module in network._blocks[index].modules]
+    paths = [path for index in blocks for path in network._blocks[index].modules]
+    modules = [network.model.get_submodule(path) for path in paths]
     assert len(state) == 4 + sum(len(module.state_dict()) for module in modules)
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in state.items())
     before = {name: value.clone() for name, value in other.state_dict().items()}

@@ -14,7 +14,8 @@ from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.tune.artifacts.checkpoint import load_run
-from unfreeze.tune.backbones.source import Block, Structure
+from unfreeze.tune.backbones.blocks import split
+from unfreeze.tune.backbones.source import ImageSize, Structure
 from unfreeze.tune.backbones.sources import SOURCES, Backbone, find_backbone
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.options import TuneOptions
@@ -31,37 +32,41 @@ class TinyNetwork(nn.Module):
         self.top = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU())
         self.classifier = nn.Linear(2 * width, 10)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images."""
+        maps = self.top(self.middle(self.stem(images)))
+        return self.classifier(nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1))
+
 
 class FakeSource:
     """A source with one model, whose name has a slash in it, as names on a model hub have."""
 
-    def build(self, name: str, **options: int) -> nn.Module:
-        """Build the model."""
+    def preprocess(self, name: str) -> PreprocessSpec:
+        """Small images."""
         if name != "someone/tiny":
             raise WeightsError(f"fake has no model {name!r}")
-        return TinyNetwork(options.get("width", 4))
-
-    def structure(self, name: str, model: nn.Module) -> Structure:  # noqa: ARG002 - there is one model
-        """One block a convolution."""
-        names = ("stem", "middle", "top")
-        return Structure(
-            blocks=tuple(Block(name=name, modules=(model.get_submodule(name),)) for name in names),
-            classifier=Block(name="classifier", modules=(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), model.classifier)),
-            classifier_prefixes=("classifier.",),
-        )
-
-    def preprocess(self, name: str) -> PreprocessSpec:  # noqa: ARG002 - there is one model
-        """Small images."""
         return PreprocessSpec(resize=(40,), crop=(32, 32))
 
-    def load_pretrained_state(self, name: str) -> dict[str, Tensor]:
+    def build(self, name: str, image_size: ImageSize) -> nn.Module:  # noqa: ARG002 - there is one model, for any size
+        """Build the model."""
+        return TinyNetwork(4)
+
+    def classifier_prefixes(self, name: str, model: nn.Module) -> tuple[str, ...]:  # noqa: ARG002
+        """The linear layer."""
+        return ("classifier.",)
+
+    def structure(self, name: str, model: nn.Module, image_size: ImageSize) -> Structure:
+        """One block a convolution, by the general rule."""
+        return split(model, image_size, classifier_prefixes=self.classifier_prefixes(name, model))
+
+    def load_pretrained_state(self, name: str, image_size: ImageSize) -> dict[str, Tensor]:
         """Weights from a fixed seed, with the keys of the published file."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(77)
-            state = self.build(name).state_dict()
+            state = self.build(name, image_size).state_dict()
         return {key.replace("middle.", "body."): value for key, value in state.items()}
 
-    def convert_state(self, name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+    def convert_state(self, name: str, state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """Rename the published file's keys."""
         return {key.replace("body.", "middle."): value for key, value in state.items()}
 
@@ -82,7 +87,7 @@ def test_torchvision_is_the_default_source(backbone: str) -> None:
 
 def test_rejects_unknown_sources_and_models(fake: str) -> None:
     """The registered sources are listed; what a source says of an unknown model is passed on."""
-    with pytest.raises(WeightsError, match=r"unknown source 'tmi' in --backbone tmi/resnet18; .*: torchvision, fake$"):
+    with pytest.raises(WeightsError, match=r"unknown source 'tmi' in --backbone tmi/resnet18; .*, or fake/NAME$"):
         find_backbone("tmi/resnet18")
     with pytest.raises(WeightsError, match="fake has no model 'someone/huge'"):
         load_pretrained(fake.replace("tiny", "huge"), "none")
@@ -98,7 +103,7 @@ def test_a_registered_source_is_tuned_exported_and_recorded(fake: str, tmp_path:
     assert network.block_names == ("stem", "middle", "top")
     assert facts.provenance.backbone == fake
     assert facts.preprocess.crop == (32, 32)
-    published = FakeSource().load_pretrained_state("someone/tiny")
+    published = FakeSource().load_pretrained_state("someone/tiny", (32, 32))
     frozen = network.export_state()
     assert torch.equal(frozen["middle.0.weight"], published["body.0.weight"])
     assert not torch.equal(frozen["top.0.weight"], published["top.0.weight"])

@@ -12,7 +12,6 @@ from support.images import write_images
 
 from unfreeze.contract.errors import DataError, WeightsError
 from unfreeze.tune.backbones.network import Network
-from unfreeze.tune.backbones.sources import build
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.cost.estimate import Costs, CutPlan, Task, estimate_cut
 from unfreeze.tune.cost.measure import BlockCost, measure_blocks
@@ -90,7 +89,7 @@ def test_measuring_does_not_change_weights() -> None:
     """The backward pass is timed without a step, and the memory it keeps is counted."""
     torch.manual_seed(0)
     pretrained = load_pretrained("resnet18", "none")
-    network = Network("resnet18", build("resnet18"), pretrained.spec, 3).eval()
+    network = Network("resnet18", load_pretrained("resnet18", "none").model, pretrained.spec, 3).eval()
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     precision = Precision(device=torch.device("cpu"), dtype=torch.float32)
     costs = measure_blocks(network, precision, 2)

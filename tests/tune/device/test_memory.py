@@ -28,7 +28,7 @@ def _scarce(network: Network, most: int) -> Network:
         if len(given[0]) > most:
             raise torch.OutOfMemoryError(OUT)
 
-    network._blocks[-1].modules[0].register_forward_pre_hook(refuse)
+    network.model.get_submodule(network._blocks[-1].modules[0]).register_forward_pre_hook(refuse)
     return network
 
 
