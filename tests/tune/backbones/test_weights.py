@@ -154,13 +154,12 @@ def test_reads_safetensors(state: State, tmp_path: Path) -> None:
 
 def test_input_size_and_crop_can_be_changed() -> None:
     """A size keeps the share of the image that is cropped, a share keeps the size, and without both nothing changes."""
-    stock = load_pretrained("squeezenet1_1", "none")
-    assert stock.at_size(None, None) is stock
-    assert (stock.spec.resize, stock.spec.crop) == ((256,), (224, 224))
+    stock = load_pretrained("squeezenet1_1", "none").spec
+    assert (stock.resize, stock.crop) == ((256,), (224, 224))
     for size, share, resize, crop in ((112, None, 128, 112), (None, 0.5, 448, 224), (96, 1.0, 96, 96)):
-        spec = stock.at_size(size, share).spec
+        spec = load_pretrained("squeezenet1_1", "none", size, share).spec
         assert (spec.resize, spec.crop) == ((resize,), (crop, crop))
-        assert (spec.mean, spec.interpolation) == (stock.spec.mean, stock.spec.interpolation)
+        assert (spec.mean, spec.interpolation) == (stock.mean, stock.interpolation)
 
 
 def test_none_gives_random_weights_from_torchs_seed() -> None:
@@ -264,7 +263,7 @@ def test_vision_transformers_of_older_layouts_are_converted_as_torchvision_does(
     older = {_older_vit(key): value for key, value in model.state_dict().items()}
     assert sum("linear_" in key for key in older) == 8
     other.load_state_dict(older)
-    converted = TorchvisionSource().convert_state("vit_b_16", older)
+    converted = TorchvisionSource().convert_state("vit_b_16", older, model)
     assert converted.keys() == other.state_dict().keys()
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in converted.items())
 
@@ -377,5 +376,5 @@ def test_rejects_unknown_backbones_and_files() -> None:
     """Similar names are listed."""
     with pytest.raises(WeightsError, match=r"torchvision has no model 'resnet19'; similar names: .*resnet18"):
         load_pretrained("resnet19", "none")
-    with pytest.raises(WeightsError, match=r"default, builtin, none or a file; there is no file 'nowhere.pth'"):
+    with pytest.raises(WeightsError, match=r"default, builtin, none, a file or a folder; there is no file 'nowhere.pth'"):
         load_pretrained("resnet18", "nowhere.pth")
