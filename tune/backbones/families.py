@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from unfreeze.contract.errors import WeightsError

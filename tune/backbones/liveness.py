@@ -159,7 +159,9 @@ def _size(small: Any, large: Any) -> Any:
     if isinstance(small, tuple | list) and isinstance(large, tuple | list) and len(small) == len(large):
         merged = [_size(*pair) for pair in zip(small, large, strict=True)]
         return None if any(one is None for one in merged) else tuple(merged)
-    if isinstance(small, torch.dtype | torch.device) or (isinstance(small, bool | int | float | str) and small == large):
+    if isinstance(small, torch.dtype | torch.device) or (
+        isinstance(small, bool | int | float | str) and small == large
+    ):
         return small
     if isinstance(small, int) and isinstance(large, int) and small * _BATCHES[1] == large * _BATCHES[0]:
         return Batched(factor=small // _BATCHES[0])

@@ -99,5 +99,7 @@ def _call(name: str, function: Callable[..., Any], options: dict[str, Any]) -> n
 def _last_linear(model: nn.Module) -> tuple[str, ...]:
     nodes = list(trace(model).graph.nodes)
     last = nodes[-1].args[0]
-    is_linear = getattr(last, "op", "") == "call_module" and isinstance(model.get_submodule(str(last.target)), nn.Linear)
+    is_linear = getattr(last, "op", "") == "call_module" and isinstance(
+        model.get_submodule(str(last.target)), nn.Linear
+    )
     return (f"{last.target}.",) if is_linear else ()

@@ -27,11 +27,9 @@ def preprocess_from_config(config: Mapping[str, Any], what: str) -> PreprocessSp
         raise WeightsError(f"{what} is prepared with crop_mode {mode!r}; supported: center and squash")
     interpolation = config.get("interpolation") or "bicubic"
     try:
-        channels, height, width = (int(size) for size in config["input_size"])
+        _, height, width = (int(size) for size in config["input_size"])
         share = float(config.get("crop_pct") or _DEFAULT_CROP_PCT)
         resize = tuple(max(side, math.floor(side / share)) for side in (height, width))
-        if channels != 3:  # noqa: PLR2004
-            raise ValueError(f"images must have 3 channels, got {channels}")
         return PreprocessSpec(
             resize=resize if mode == "squash" else (min(resize),),
             crop=(height, width),

@@ -1,4 +1,4 @@
-"""Trace a model to a graph of its modules' calls, as deep as this is possible without fixing what depends on the mode."""
+"""Trace a model to a graph of the calls of its modules, in a way that holds in training and in evaluation mode."""
 
 import inspect
 from collections.abc import Callable

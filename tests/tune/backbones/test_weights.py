@@ -376,5 +376,7 @@ def test_rejects_unknown_backbones_and_files() -> None:
     """Similar names are listed."""
     with pytest.raises(WeightsError, match=r"torchvision has no model 'resnet19'; similar names: .*resnet18"):
         load_pretrained("resnet19", "none")
-    with pytest.raises(WeightsError, match=r"default, builtin, none, a file or a folder; there is no file 'nowhere.pth'"):
+    with pytest.raises(
+        WeightsError, match=r"default, builtin, none, a file or a folder; there is no file 'nowhere.pth'"
+    ):
         load_pretrained("resnet18", "nowhere.pth")
