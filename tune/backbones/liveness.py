@@ -1,5 +1,7 @@
 """Find the places of a graph behind which a single tensor is alive, so that the model can be cut there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +49,7 @@ class Liveness:
 
 
 def find_cuts(model: nn.Module, graph: fx.Graph, image_size: ImageSize) -> Liveness:
-    """Run a graph on noise, and find the nodes behind which the model can be cut.
+    """Run a graph on noise, in eval mode, and find the nodes behind which the model can be cut.
 
     Sizes, types and what is computed from parameters alone do not count as alive, because a later block can compute
     them again.
@@ -123,7 +125,7 @@ def _run(model: nn.Module, graph: fx.Graph, image_size: ImageSize, batch: int) -
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _evaluating(model):
             recorder.run(torch.rand(batch, 3, *image_size, device=device))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         height, width = image_size
@@ -132,6 +134,18 @@ def _run(model: nn.Module, graph: fx.Graph, image_size: ImageSize, batch: int) -
             f"({str(error).strip().splitlines()[0]}); choose another --image-size"
         ) from error
     return recorder.run_values
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode for a while, so that the noise does not enter its batch statistics."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _without_checks(graph: fx.Graph) -> tuple[fx.Node, ...]:
