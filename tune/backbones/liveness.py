@@ -69,9 +69,9 @@ def find_cuts(model: nn.Module, graph: fx.Graph, image_size: ImageSize) -> Liven
         size = _size(*(run.values.get(node) for run in runs))
         if size is not None:
             sizes[node] = size
-    constants = _constants(nodes, sizes)
-    output = nodes[-1].args[0]
     first = runs[0]
+    constants = _constants(nodes, sizes, first)
+    output = nodes[-1].args[0]
     if not isinstance(output, fx.Node) or output not in first.shapes:
         raise WeightsError(f"{type(model).__name__} must return one tensor to be cut into blocks")
     cuts = [
@@ -159,11 +159,12 @@ def _without_checks(graph: fx.Graph) -> tuple[fx.Node, ...]:
     return tuple(graph.nodes)
 
 
-def _constants(nodes: tuple[fx.Node, ...], sizes: dict[fx.Node, Any]) -> frozenset[fx.Node]:
-    """Return the nodes that are computed from parameters and sizes alone."""
+def _constants(nodes: tuple[fx.Node, ...], sizes: dict[fx.Node, Any], run: _Run) -> frozenset[fx.Node]:
+    """Return the nodes that are computed from parameters and sizes alone, and that nothing changes in place."""
     constants: set[fx.Node] = set()
     for node in nodes[1:-1]:
-        if node not in sizes and all(one in constants or one in sizes for one in node.all_input_nodes):
+        is_computed = node not in sizes and all(one in constants or one in sizes for one in node.all_input_nodes)
+        if is_computed and not (node in run.versions and run.is_changed(node)):
             constants.add(node)
     return frozenset(constants)
 
