@@ -75,6 +75,11 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.returned_by: dict[fx.Node, list[str]] = {}
         self.opaque: dict[str, str] = {}
+        self._parameters: dict[str, fx.Proxy] = {}
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """Return the node of a parameter or buffer, one for all its uses."""
+        return super().getattr(attr, attr_val, self._parameters)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module is a single call without an attempt to trace it."""
@@ -114,4 +119,6 @@ class _Tracer(fx.Tracer):
             if node is last:
                 return
             self.returned_by.pop(node, None)
+            if node.op == "get_attr":
+                self._parameters.pop(str(node.target), None)
             self.graph.erase_node(node)
