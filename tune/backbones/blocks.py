@@ -61,17 +61,14 @@ class _BlockBuilder:
     chooser: CutChooser
     image_size: ImageSize
     owned: set[str] = field(default_factory=set)
-    names: set[str] = field(default_factory=set)
 
     def build(self, start: fx.Node, stop: fx.Node) -> Block:
         """Build the block between two cuts."""
         inside = self.chooser.between(start, stop)
         graph = _copied(self.liveness, start, stop, inside)
         modules, tensors = self._own(graph, "call_module"), self._own(graph, "get_attr")
-        name = self._name(inside)
-        self.names.add(name)
         return Block(
-            name=name,
+            name=self._name(inside, modules),
             run=_compiled(graph),
             modules=modules,
             tensors=tensors,
@@ -84,22 +81,15 @@ class _BlockBuilder:
         self.owned.update(new)
         return new
 
-    def _name(self, inside: Sequence[fx.Node]) -> str:
-        """Return the path of the first module with parameters, as far up as all of it is inside."""
-        called = [str(node.target) for node in inside if node.op == "call_module"]
-        weighted = [path for path in called if next(self.model.get_submodule(path).parameters(), None) is not None]
-        nodes = (node for node in self.liveness.nodes if node.op == "call_module")
-        outside = {str(node.target) for node in nodes} - set(called)
-        candidates = [_topmost(path, outside) for path in (*weighted, *called, "block")]
-        # A module that is called in two blocks names both; the second one gets a number.
-        return next((name for name in candidates if name not in self.names), f"{candidates[0]}:{len(self.names)}")
-
-
-def _topmost(path: str, outside: set[str]) -> str:
-    """Return the shortest ancestor of a module that contains none of some other modules; else the module."""
-    parts = path.split(".")
-    paths = [".".join(parts[: count + 1]) for count in range(len(parts))]
-    return next((one for one in paths if not any(_is_under(other, one) for other in outside)), path)
+    def _name(self, inside: Sequence[fx.Node], modules: Sequence[str]) -> str:
+        """Return the path of the block's first module with parameters, as far up as all of it is in the block."""
+        nodes = set(inside)
+        calls = (node for node in self.liveness.nodes if node.op == "call_module")
+        outside = {str(node.target) for node in calls if node not in nodes}
+        weighted = (path for path in modules if next(self.model.get_submodule(path).parameters(), None) is not None)
+        parts = next(weighted, modules[0] if modules else "block").split(".")
+        paths = [".".join(parts[: count + 1]) for count in range(len(parts))]
+        return next((path for path in paths if not any(_is_under(other, path) for other in outside)), paths[-1])
 
 
 def _is_under(path: str, ancestor: str) -> bool:

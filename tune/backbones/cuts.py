@@ -119,9 +119,11 @@ class CutChooser:
         return kept
 
     def _has_weights(self, start: fx.Node, stop: fx.Node) -> bool:
-        """Return whether the modules that are called after one node, up to another, have matrices as parameters."""
-        called = (str(node.target) for node in self.between(start, stop) if node.op == "call_module")
-        return any(parameter.ndim > 1 for path in called for parameter in self._model.get_submodule(path).parameters())
+        """Return whether modules that are first called after one node, up to another, have matrices as parameters."""
+        calls = {node: str(node.target) for node in self._liveness.nodes if node.op == "call_module"}
+        called = {calls[node] for node in self.between(start, stop) if node in calls}
+        new = called - {path for node, path in calls.items() if self._order[node] <= self._order[start]}
+        return any(parameter.ndim > 1 for path in new for parameter in self._model.get_submodule(path).parameters())
 
     def _before(self, node: fx.Node) -> list[fx.Node]:
         return [cut for cut in self._liveness.cuts if self._order[cut] < self._order[node]]
