@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
@@ -78,7 +79,8 @@ def onnx_from_network(network: CalibratedNetwork, shape: tuple[int, int, int]) -
     # A batch size of 1 would be exported as a constant.
     example = torch.zeros(_EXAMPLE_BATCH, *shape, dtype=torch.uint8)
     # torch's exporter uses deprecated functions of torch, and prints its progress on standard output.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    # Of attention, the exporter decomposes the plain formula; the strides of fused kernels' results differ from it.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network.eval(),
