@@ -31,7 +31,8 @@ def preprocess_from_config(config: Mapping[str, Any], what: str) -> PreprocessSp
         share = float(config.get("crop_pct") or _DEFAULT_CROP_PCT)
         resize = tuple(max(side, math.floor(side / share)) for side in (height, width))
         return PreprocessSpec(
-            resize=resize if mode == "squash" else (min(resize),),
+            # Of a size that is not square, timm covers both sides: for square images, as here, the longer one decides.
+            resize=resize if mode == "squash" else (max(resize),),
             crop=(height, width),
             interpolation=cast("Literal['bicubic']", interpolation if interpolation in _FILTERS else "bicubic"),
             mean=tuple(float(value) for value in config.get("mean") or _IMAGENET_MEAN),

@@ -1,5 +1,8 @@
 """Backbones split into blocks: the same network wherever it is cut."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -16,6 +19,27 @@ from unfreeze.tune.backbones.sources import find_backbone
 ALL_BUILDERS = torchvision.models.list_models(module=torchvision.models)
 SPEC = PreprocessSpec(resize=(64,), crop=(64, 64))
 SIZES = {"inception": 96, "maxvit": 224, "vit_h_14": 56}  # builders that do not accept images of 64 by 64
+# Of each builder's blocks: the number of parameters as tensors and as values, without vision transformers' position
+# embeddings, whose number depends on the image size. Runs name their cuts after these blocks.
+BLOCKS = json.loads((Path(__file__).parent / "torchvision_blocks.json").read_text())
+ONE_PER_FAMILY = (
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "vgg11",
+    "vit_b_32",
+)
 
 
 def test_every_family_has_a_small_member() -> None:
@@ -39,8 +63,38 @@ def test_blocks_and_stock_classifier_are_the_model_at_every_cut(key: str) -> Non
 def test_every_builder_splits_into_blocks(backbone: str) -> None:
     """The same for all of torchvision's classifiers at their full depth and width."""
     torch.manual_seed(0)
+    model, size = _built(backbone)
+    _check_blocks(model, backbone, torch.rand(2, 3, size, size))
+    found = _sizes(model, find_backbone(backbone).structure(model, (size, size)))
+    assert list(found.items()) == list(BLOCKS[backbone].items())
+
+
+@pytest.mark.parametrize("backbone", ONE_PER_FAMILY)
+def test_torchvisions_blocks_are_always_the_same(backbone: str) -> None:
+    """Their names, order and parameters, on which the cuts in older runs and in scripts depend."""
+    model, size = _built(backbone)
+    found = _sizes(model, find_backbone(backbone).structure(model, (size, size)))
+    assert list(found.items()) == list(BLOCKS[backbone].items())
+
+
+def test_the_blocks_of_every_builder_are_recorded() -> None:
+    """No builder of this version of torchvision is missing."""
+    assert set(BLOCKS) == set(ALL_BUILDERS)
+
+
+def _built(backbone: str) -> tuple[nn.Module, int]:
     size = next((size for prefix, size in SIZES.items() if backbone.startswith(prefix)), 64)
-    _check_blocks(find_backbone(backbone).build((size, size)).eval(), backbone, torch.rand(2, 3, size, size))
+    return find_backbone(backbone).build((size, size)).eval(), size
+
+
+def _sizes(model: nn.Module, structure: Structure) -> dict[str, list[int]]:
+    """Count each block's parameters, as tensors and as values."""
+    sizes = {}
+    for block in structure.blocks:
+        inside = _parameters(model, block)
+        values = [one for name, one in model.named_parameters() if id(one) in inside and "pos_embedding" not in name]
+        sizes[block.name] = [len(values), sum(one.numel() for one in values)]
+    return sizes
 
 
 def _check_blocks(model: nn.Module, backbone: str, images: torch.Tensor) -> None:
