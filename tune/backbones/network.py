@@ -110,8 +110,9 @@ class Network(nn.Module):
     def __init__(self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int) -> None:
         super().__init__()
         found = find_backbone(backbone)
-        self._blocks = found.structure(model, (spec.crop[0], spec.crop[1])).blocks
-        for prefix in found.classifier_prefixes(model):
+        structure = found.structure(model, (spec.crop[0], spec.crop[1]))
+        self._blocks = structure.blocks
+        for prefix in found.classifier_prefixes(model) if structure.classifier else ():
             _remove(model, prefix.rstrip("."))
         self.model = model
         self._image_shape = spec.shape

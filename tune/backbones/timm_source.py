@@ -37,9 +37,14 @@ class TimmSource:
         return self._create(name, image_size, pretrained=False)
 
     def classifier_prefixes(self, name: str, model: nn.Module) -> tuple[str, ...]:  # noqa: ARG002
-        """Return the prefixes that timm's configuration names; published files contain them, the model does not."""
+        """Return the prefixes of the classifiers that timm's configuration names, and that published files contain.
+
+        The model has none. A normalization that belongs to a classifier is removed with it, so that the prefix is that
+        of the outermost module of which nothing is left.
+        """
         classifiers = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-        return tuple(f"{one}." for one in ((classifiers,) if isinstance(classifiers, str) else classifiers))
+        kept = list(model.state_dict())
+        return tuple(f"{_outermost(one, kept)}." for one in _names(classifiers))
 
     def structure(self, name: str, model: nn.Module, image_size: ImageSize) -> Structure:  # noqa: ARG002
         """Split a model into blocks where its graph can be cut."""
@@ -111,6 +116,16 @@ class TimmSource:
 def _built(timm: ModuleType, name: str, **options: Any) -> nn.Module:
     model: nn.Module = timm.create_model(name, num_classes=0, **options)
     return model
+
+
+def _names(classifiers: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+
+
+def _outermost(path: str, kept: list[str]) -> str:
+    """Return the outermost ancestor of a module under which no key is left."""
+    parent = path.rpartition(".")[0]
+    return path if not parent or any(key.startswith(f"{parent}.") for key in kept) else _outermost(parent, kept)
 
 
 def _import_timm() -> ModuleType:
