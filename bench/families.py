@@ -200,7 +200,7 @@ def _member_network(member: Member) -> Network:
 
 def _exported(network: Network, precision: str, *, engine: bool) -> Exported:
     torch.set_num_threads(1)
-    _prepare(network)
+    prepare(network)
     served = CalibratedNetwork(network, 1.0, "softmax")
     shape = network.image_shape
     pixels = _pixels(shape)
@@ -228,7 +228,7 @@ def _exported(network: Network, precision: str, *, engine: bool) -> Exported:
     )
 
 
-def _prepare(network: Network) -> None:
+def prepare(network: Network) -> None:
     """Give a network with random weights usual activations, and a head whose output depends on the image."""
     pixels, norms = _pixels(network.image_shape), (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
     with torch.no_grad():

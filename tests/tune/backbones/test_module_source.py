@@ -58,7 +58,9 @@ def test_the_functions_optional_parameters_are_used() -> None:
     default = load_pretrained("own_modules:configured", "default", image_size=24)
     assert default.model.built_for == (24, 24)
     assert torch.equal(default.model.stem[0].weight, torch.ones(4, 3, 3, 3))
-    assert not torch.equal(load_pretrained("own_modules:configured", "none").model.stem[0].weight, torch.ones(4, 3, 3, 3))
+    assert not torch.equal(
+        load_pretrained("own_modules:configured", "none").model.stem[0].weight, torch.ones(4, 3, 3, 3)
+    )
 
 
 def test_a_module_without_a_classifier_ends_with_its_features() -> None:
@@ -71,11 +73,17 @@ def test_a_module_without_a_classifier_ends_with_its_features() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("undeclared", r"returns a Small that declares no input size; set its attribute input_size to \(3, height, width\)"),
+        (
+            "undeclared",
+            r"returns a Small that declares no input size; set its attribute input_size to \(3, height, width\)",
+        ),
         ("no_module", r"expected a torch\.nn\.Module, got Tensor"),
         ("failing", r"own_modules:failing failed: KeyError: .*no such file: weights\.pth"),
         ("not_a_function", "expected a function that returns a module, got int"),
-        ("missing", r"cannot import 'missing' from 'own_modules' \(.*\); expected package\.module:function, importable"),
+        (
+            "missing",
+            r"cannot import 'missing' from 'own_modules' \(.*\); expected package\.module:function, importable",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_function_is_said(name: str, message: str) -> None:
@@ -86,7 +94,9 @@ def test_what_is_wrong_with_a_function_is_said(name: str, message: str) -> None:
 
 def test_a_module_that_cannot_be_imported_is_named() -> None:
     """The message says where it is looked for."""
-    with pytest.raises(WeightsError, match=r"cannot import 'f' from 'no_such_package' \(No module named 'no_such_package'\)"):
+    with pytest.raises(
+        WeightsError, match=r"cannot import 'f' from 'no_such_package' \(No module named 'no_such_package'\)"
+    ):
         load_pretrained("no_such_package:f", "none")
 
 
