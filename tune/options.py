@@ -60,8 +60,10 @@ class TuneOptions:
     """Options of a tuning run.
 
     Args:
-        backbone: `NAME` of a torchvision model, or `SOURCE/NAME`.
-        weights: "default" (downloaded by torchvision), "builtin", "none" (random), or a file.
+        backbone: `NAME` of a torchvision model, `timm/NAME`, `hf-hub:ORG/NAME` (a timm model on the Hugging Face Hub),
+            or `package.module:function`, a function that returns your own torch.nn.Module.
+        weights: "default" (downloaded by torchvision or timm, or the function's own), "builtin", "none" (random), or a
+            file or folder.
         recipe: what to train: "auto", or the name of a recipe, see `unfreeze.tune.recipes`.
         cut: first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe "auto", the
             name of a block selects "last-blocks", "head" selects "probe", and "all" selects "all".

@@ -108,7 +108,7 @@ def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, 
             cut=result.choice.candidate.cut,
             seed=options.seed,
             images=len(training_images),
-            versions=_versions(),
+            versions=_versions(pretrained.backbone),
         ),
         metrics=_headline_metrics(result),
         data=str(dataset.root.absolute()),
@@ -155,10 +155,10 @@ def build_metrics(
     }
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that are installed."""
+def _versions(backbone: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that are installed; timm's for timm's networks."""
     versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *(("timm",) if backbone.startswith(("timm/", "hf-hub:")) else ())):
         with suppress(PackageNotFoundError):  # some packages are optional
             versions[name] = version(name)
     return versions

@@ -77,7 +77,7 @@ class _Tracer(fx.Tracer):
         self.opaque: dict[str, str] = {}
         self._parameters: dict[str, fx.Proxy] = {}
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:  # noqa: ARG002
         """Return the node of a parameter or buffer, one for all its uses."""
         return super().getattr(attr, attr_val, self._parameters)
 

@@ -25,6 +25,7 @@ EXAMPLES = """Examples:
     unfreeze tune photos.csv --out run/ --path-column photo --label-column species
     unfreeze tune images/ --out run/ --backbone resnet18 --recipe last-blocks --cut layer4 --epochs 20
     unfreeze tune images/ --out run/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --json
+    unfreeze tune images/ --out run/ --backbone timm/vit_small_patch14_reg4_dinov2.lvd142m --image-size 224
     unfreeze tune images/ --out run/ --resume      # continue after Ctrl-C, a crash or a full disk
 """
 

@@ -101,7 +101,7 @@ def test_a_module_that_cannot_be_imported_is_named() -> None:
 
 
 def test_a_module_is_tuned_exported_and_loaded(tmp_path: Path) -> None:
-    """The run and the manifest name the function; the run is loaded through it, and frozen weights are the function's."""
+    """The run and the manifest name the function, through which the run is loaded; frozen weights are its own."""
     data = write_images(tmp_path / "data", 6)
     name = "own_modules:configured"
     options = TuneOptions(backbone=name, device="cpu", precision="fp32", cut="top", epochs=1, learning_rate=1e-3)
