@@ -74,11 +74,15 @@ class TimmSource:
         timm = _import_timm()
         if self._prefix == _HUB:
             return self._hub_config(timm, name)
-        if not timm.is_model(name.partition(".")[0]):
+        architecture = name.partition(".")[0]
+        if current := timm.models.get_deprecated_models().get(architecture):
+            raise WeightsError(f"timm has no model {name!r}; it is now called {current!r}")
+        if not timm.is_model(architecture):
             raise WeightsError(f"timm has no model {name!r}; similar names: {_similar(timm, name)}")
         found = timm.models.get_pretrained_cfg(name)
         if found is None:
-            raise WeightsError(f"timm {timm.__version__} has no weights named {name!r}; see timm.list_pretrained()")
+            others = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+            raise WeightsError(f"timm {timm.__version__} has no weights named {name!r}; it has: {others}")
         config: dict[str, Any] = found.to_dict()
         return config
 
