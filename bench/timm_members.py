@@ -145,3 +145,5 @@ MEMBERS = {
 UNTRACEABLE = {
     "crossvit": "its forward method compares the image's size with a branch's, which torch.fx cannot trace",
 }
+# Why torch's exporter, or ONNX Runtime, refuses their graph.
+UNEXPORTED: dict[str, str] = {}

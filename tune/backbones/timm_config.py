@@ -26,8 +26,11 @@ def preprocess_from_config(config: Mapping[str, Any], what: str) -> PreprocessSp
     if mode not in ("center", "squash"):
         raise WeightsError(f"{what} is prepared with crop_mode {mode!r}; supported: center and squash")
     interpolation = config.get("interpolation") or "bicubic"
+    size = config.get("input_size")
+    if not isinstance(size, list | tuple) or len(size) != 3 or size[0] != 3:  # noqa: PLR2004
+        raise WeightsError(f"the input_size of {what} must be (3, height, width), got {size}")
     try:
-        _, height, width = (int(size) for size in config["input_size"])
+        height, width = int(size[1]), int(size[2])
         share = float(config.get("crop_pct") or _DEFAULT_CROP_PCT)
         resize = tuple(max(side, math.floor(side / share)) for side in (height, width))
         return PreprocessSpec(
@@ -38,5 +41,5 @@ def preprocess_from_config(config: Mapping[str, Any], what: str) -> PreprocessSp
             mean=tuple(float(value) for value in config.get("mean") or _IMAGENET_MEAN),
             std=tuple(float(value) for value in config.get("std") or _IMAGENET_STD),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise WeightsError(f"the configuration of {what} has no valid preprocessing: {error!r}") from None

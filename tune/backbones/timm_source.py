@@ -79,18 +79,18 @@ class TimmSource:
             raise WeightsError(f"timm has no model {name!r}; it is now called {current!r}")
         if not timm.is_model(architecture):
             raise WeightsError(f"timm has no model {name!r}; similar names: {_similar(timm, name)}")
-        found = timm.models.get_pretrained_cfg(name)
-        if found is None:
+        try:
+            config: dict[str, Any] = timm.models.get_pretrained_cfg(name).to_dict()
+        except (RuntimeError, AttributeError):
             others = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
-            raise WeightsError(f"timm {timm.__version__} has no weights named {name!r}; it has: {others}")
-        config: dict[str, Any] = found.to_dict()
+            raise WeightsError(f"timm {timm.__version__} has no weights named {name!r}; it has: {others}") from None
         return config
 
     def _hub_config(self, timm: ModuleType, name: str) -> dict[str, Any]:
         try:
             config, _, _ = timm.models.load_model_config_from_hf(name)
         except Exception as error:  # the Hub's client raises many types
-            raise _unavailable(self._prefix + name, name, error) from error
+            raise _unavailable(self._prefix, name, name, error) from error
         return dict(config)
 
     def _create(self, name: str, image_size: ImageSize, *, pretrained: bool) -> nn.Module:
@@ -109,7 +109,7 @@ class TimmSource:
                     raise WeightsError(f"timm cannot build {name}: {first_line(error)}") from error
             except (OSError, ValueError, RuntimeError, AssertionError) as error:
                 if pretrained:
-                    raise _unavailable(self._prefix + name, config.get("hf_hub_id") or name, error) from error
+                    raise _unavailable(self._prefix or "timm/", name, config.get("hf_hub_id") or name, error) from error
                 raise WeightsError(
                     f"timm cannot build {name} for images of {image_size[0]} x {image_size[1]} pixels: "
                     f"{first_line(error)}; choose another --image-size"
@@ -145,9 +145,9 @@ def _similar(timm: ModuleType, name: str) -> str:
     return ", ".join(get_close_matches(name.partition(".")[0], timm.list_models(), 5, 0.5)) or "none"
 
 
-def _unavailable(backbone: str, repository: str, error: Exception) -> WeightsError:
+def _unavailable(prefix: str, name: str, repository: str, error: Exception) -> WeightsError:
     return WeightsError(
-        f"cannot download {backbone} from the Hugging Face Hub, and it is not in the Hub's cache "
+        f"cannot download {prefix}{name} from the Hugging Face Hub, and it is not in the Hub's cache "
         f"({first_line(error)}). On a machine with access, run: hf download {repository} --local-dir FOLDER; then copy "
         "the folder and pass it as --weights FOLDER"
     )

@@ -1,7 +1,6 @@
 """A small member of every module of timm: the same network wherever it is cut, trained and frozen block by block."""
 
 import copy
-import inspect
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.families import prepare
-from bench.timm_members import MEMBERS, UNTRACEABLE
+from bench.timm_members import MEMBERS, UNTRACEABLE, Member
 from unfreeze.contract.errors import WeightsError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network
@@ -178,13 +177,22 @@ def test_the_files_that_timm_publishes_load(module: str, tmp_path: Path) -> None
     if member.options:
         pytest.skip("its full depth takes too long")
     torch.manual_seed(1)
-    images = {"img_size": member.side} if "img_size" in inspect.signature(type(member.build())).parameters else {}
-    stock = timm.create_model(member.name, **images).state_dict()
+    stock = _stock(member).state_dict()
     torch.save(stock, tmp_path / "weights.pth")
     pretrained = load_pretrained(member.backbone, str(tmp_path / "weights.pth"), image_size=member.side)
     own = pretrained.model.state_dict()
     assert all(torch.equal(value, stock[key]) for key, value in own.items())
     assert pretrained.note == ""
+
+
+def _stock(member: Member) -> nn.Module:
+    """Build timm's network with its classifier, for the member's image size if it depends on the size."""
+    model: nn.Module
+    try:
+        model = timm.create_model(member.name, img_size=member.side)
+    except TypeError:
+        model = timm.create_model(member.name)
+    return model
 
 
 @pytest.mark.parametrize("module", UNTRACEABLE)

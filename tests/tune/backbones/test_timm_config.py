@@ -54,9 +54,10 @@ def test_pixels_are_those_of_timms_transform(name: str, size: tuple[int, int]) -
     ("config", "message"),
     [
         ({"input_size": (3, 96, 96), "crop_mode": "border"}, "crop_mode 'border'; supported: center and squash"),
-        ({"crop_pct": 0.9}, r"the configuration of a network has no valid preprocessing: KeyError\('input_size'\)"),
-        ({"input_size": (1, 96, 96)}, "images must have 3 channels, got 1"),
-        ({"input_size": (3, 96)}, "no valid preprocessing"),
+        ({"crop_pct": 0.9}, r"the input_size of a network must be \(3, height, width\), got None"),
+        ({"input_size": (1, 96, 96)}, r"must be \(3, height, width\), got \(1, 96, 96\)"),
+        ({"input_size": (3, 96)}, r"must be \(3, height, width\), got \(3, 96\)"),
+        ({"input_size": (3, 96, 96), "crop_pct": "all"}, "no valid preprocessing"),
         ({"input_size": (3, 96, 96), "std": (0.5, 0, 0.5)}, "std above 0"),
     ],
 )

@@ -1,0 +1,39 @@
+"""A small network of every module of timm exports with a dynamic batch, and computes what torch computes."""
+
+import numpy as np
+import pytest
+
+from bench.families import PRECISIONS, export_member
+from bench.timm_members import MEMBERS, UNEXPORTED, UNTRACEABLE
+from unfreeze.contract.errors import ProofError
+
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
+# In `make test`; the others are exhaustive.
+REPRESENTATIVES = ("byobnet", "convnext", "eva", "mambaout", "maxxvit", "vision_transformer")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(one, marks=[] if one in REPRESENTATIVES else [pytest.mark.exhaustive, pytest.mark.slow])
+        for one in MEMBERS
+        if one not in UNTRACEABLE and one not in UNEXPORTED
+    ],
+)
+def test_a_network_of_timm_exports(module: str, precision: str) -> None:
+    """Three images at once and one at a time give torch's probabilities, which differ between images."""
+    found = export_member(MEMBERS[module], precision)
+    expected = found.expected
+    assert np.abs(expected[:, None] - expected[None]).max(2)[~np.eye(3, dtype=bool)].min() > 1e-3
+    np.testing.assert_allclose(found.together, expected, atol=TOLERANCES[precision])
+    np.testing.assert_allclose(found.alone, expected, atol=TOLERANCES[precision])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize("module", UNEXPORTED)
+def test_what_is_listed_as_not_exported_still_is_not(module: str) -> None:
+    """As soon as a network exports, its reason in docs/families.md is out of date."""
+    with pytest.raises(ProofError):
+        export_member(MEMBERS[module], "fp32")
