@@ -43,7 +43,7 @@ def _write_pickle(folder: Path, state: dict[str, torch.Tensor]) -> None:
 def test_weights_are_read_from_one_file_or_several(
     write: object, state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """safetensors before a pickle, all shards, and the preprocessing of config.json."""
+    """A pickle is the last choice; all shards are read, and the preprocessing of config.json."""
     write(tmp_path, state)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     pretrained = load_pretrained(NAME, str(tmp_path))

@@ -268,6 +268,29 @@ def test_vision_transformers_of_older_layouts_are_converted_as_torchvision_does(
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in converted.items())
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_position_embeddings_of_vision_transformers_are_interpolated(side: int) -> None:
+    """Those of 3 by 3 patches become those of 2 by 2 or 4 by 4, bicubic as in torchvision; the class token's stays."""
+    small = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 12}
+    torch.manual_seed(6)
+    state = torchvision.models.VisionTransformer(image_size=48, **small).state_dict()
+    model = torchvision.models.VisionTransformer(image_size=side, **small)
+    converted = TorchvisionSource().convert_state("vit_b_16", state, model)
+    positions = state["encoder.pos_embedding"]
+    grid = positions[:, 1:].permute(0, 2, 1).reshape(1, 8, 3, 3)
+    resized = torch.nn.functional.interpolate(grid, size=side // 16, mode="bicubic", align_corners=True)
+    expected = torch.cat([positions[:, :1], resized.flatten(2).permute(0, 2, 1)], 1)
+    torch.testing.assert_close(converted["encoder.pos_embedding"], expected)
+    model.load_state_dict(converted)
+
+
+def test_an_image_size_that_no_patches_fill_is_refused() -> None:
+    """The message says what torchvision says, and which option to change."""
+    expected = r"cannot build vit_b_32 for images of 50 x 50 pixels \(.*divisible by patch size.*\); choose another"
+    with pytest.raises(WeightsError, match=expected):
+        load_pretrained("vit_b_32", "none", image_size=50)
+
+
 def test_default_weights_do_not_change_the_random_head(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Loading the pretrained weights draws nothing from torch's generator that random weights do not draw."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
