@@ -126,7 +126,7 @@ def _emit(graph: fx.Graph, activations: fx.Node, size: Any) -> Any:
     return size
 
 
-def _batch(activations: Tensor, factor: int) -> int:
+def _batch(activations: Tensor, factor: int) -> int | torch.SymInt:
     return activations.shape[0] * factor
 
 
