@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+import torch
 from rich.table import Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.device.heap import keep_freed_memory
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.recipes.registry import AUTO, recipe_names
+from unfreeze.tune.recipes.registry import AUTO, block_recipes, recipe_names
 from unfreeze.tune.run import fine_tune
 
 
@@ -36,7 +38,7 @@ def main(
     keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
-        for recipe in (AUTO, *recipe_names()):
+        for recipe in (AUTO, *_suitable(backbone)):
             options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe)
             metrics = fine_tune(data, Path(folder) / recipe, options, reporter)
             names = ("val_accuracy", "seconds", "recipe", "cut", "learning_rate")
@@ -57,6 +59,14 @@ def main(
         table.add_row(row["requested"], chosen, f"{row['val_accuracy']:.3f}", f"{row['seconds']:.0f}")
     RESULTS.print(table)
     RESULTS.print(", ".join(f"{name.replace('_', ' ')}: {value:.2f}" for name, value in verdict.items()))
+
+
+def _suitable(backbone: str) -> list[str]:
+    """Return the recipes; those that adapt an attention only if the backbone has one."""
+    network = load_pretrained(backbone, "none").network(backbone, 2, torch.device("cpu"))
+    has_attention = network.has_attention(range(len(network.block_names)))
+    adapting = {recipe.name for recipe in block_recipes() if recipe.adapts}
+    return [name for name in recipe_names() if has_attention or name not in adapting]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from unfreeze.tune.recipes.registry import (
 
 AUTO_RANGE, FULL_RANGE = "auto", "full"  # of --deep-range
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
+Pooling = Literal["stock", "class-mean"]
+STOCK: Pooling = "stock"
+CLASS_MEAN: Pooling = "class-mean"
 
 DATA = Group("Data", sort_key=1)
 BACKBONE = Group("Backbone", sort_key=2)
@@ -46,6 +49,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (2, 65_536),
     "seed": (0, 2**32 - 1),
     "learning_rate": (1e-8, 10.0),
+    "layer_decay": (0.01, 1.0),
+    "lora_rank": (1, 1024),
     "weight_decay": (0.0, 10.0),
     "label_smoothing": (0.0, 0.9),
     "mixup": (0.0, 10.0),
@@ -65,8 +70,11 @@ class TuneOptions:
         weights: "default" (downloaded by torchvision or timm, or the function's own), "builtin", "none" (random), or a
             file or folder.
         recipe: what to train: "auto", or the name of a recipe, see `unfreeze.tune.recipes`.
+        pooling: what the head pools of a vision transformer: "stock" (as the backbone does, often the class token), or
+            "class-mean" (the class token and the mean of the patches' tokens).
         cut: first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe "auto", the
-            name of a block selects "last-blocks", "head" selects "probe", and "all" selects "all".
+            name of a block selects "last-blocks", "head" selects "probe", and "all" selects "all". For "lora", the
+            first block with adapters; "auto" is "all".
         epochs: passes over the images when blocks are trained. By default 3, up to 8 when there are few images, and
             twice as many for "scratch".
         patience: stop early after this many epochs without a lower loss on a tenth of the training images, which is
@@ -89,7 +97,11 @@ class TuneOptions:
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         learning_rate: peak learning rate of the last block; earlier blocks use lower ones. By default 0.0005; 0.003 is
             also tried by cross-validation when `cut` or the recipe "all" is given, and when the images are unlike those
-            of pretraining.
+            of pretraining. 0.003 for "lora".
+        layer_decay: learning rate of a block as a share of that of the next one, 0.01 to 1. By default 1 for "lora",
+            and otherwise such that the rate falls to 0.3 over all blocks. Vision transformers are often trained with
+            0.65 to 0.75.
+        lora_rank: rank of the adapters that "lora" trains.
         weight_decay: weight decay; normalization layers and biases are not decayed.
         label_smoothing: probability spread over all classes, 0 to 0.9.
         mixup: parameter of the beta distribution of mixup, which is applied to activations at the cut. 0 turns it off.
@@ -121,6 +133,7 @@ class TuneOptions:
     backbone: Annotated[str, _backbone] = "mobilenet_v3_small"
     weights: Annotated[str, _backbone] = "default"
     recipe: Annotated[str, Parameter(group=RECIPE, choices=(AUTO, *recipe_names()), help=recipe_help())] = AUTO
+    pooling: Annotated[Pooling, Parameter(group=RECIPE)] = STOCK
     cut: Annotated[str, Parameter(group=RECIPE)] = "auto"
     epochs: Annotated[int | None, _training] = None
     patience: Annotated[int, _training] = 0
@@ -135,6 +148,8 @@ class TuneOptions:
     batch_size: Annotated[int | None, _training] = None
     optimizer: Annotated[Literal["adamw", "sgd"], _training] = "adamw"
     learning_rate: Annotated[float | None, _training] = None
+    layer_decay: Annotated[float | None, _training] = None
+    lora_rank: Annotated[int, _training] = 8
     weight_decay: Annotated[float, _training] = 0.02
     label_smoothing: Annotated[float, _training] = 0.1
     mixup: Annotated[float, _training] = 0.0

@@ -18,6 +18,7 @@ LINEAR = tuple(recipe.name for recipe in linear_recipes())
         *((whole, cut) for whole in ("all", "scratch") for cut in ("head", "layer4")),
         *(("stem-head", cut) for cut in ("head", "all", "conv1", "layer4")),
         ("last-blocks", "head"),
+        ("lora", "head"),
     ],
 )
 def test_rejects_a_cut_that_does_not_suit_the_recipe(recipe: str, cut: str) -> None:
@@ -42,6 +43,8 @@ def test_rejects_a_cut_that_does_not_suit_the_recipe(recipe: str, cut: str) -> N
         ("scratch", "all", "scratch"),
         ("scratch", "auto", "scratch"),
         ("stem-head", "auto", "stem-head"),
+        ("lora", "auto", "lora"),
+        ("lora", "layer4", "lora"),
         ("last-blocks", "layer4", "last-blocks"),
         ("last-blocks", "all", "last-blocks"),
         ("last-blocks", "auto", "last-blocks"),
@@ -105,7 +108,8 @@ def test_given_epochs_are_not_changed() -> None:
 def test_rejects_an_unknown_recipe() -> None:
     """The message lists the registered recipes."""
     expected = (
-        "^--recipe must be one of auto, probe, one-vs-rest, svm, last-blocks, stem-head, all, scratch, got 'magic'$"
+        "^--recipe must be one of auto, probe, one-vs-rest, svm, last-blocks, lora, stem-head, all, scratch, "
+        "got 'magic'$"
     )
     with pytest.raises(OptionsError, match=expected):
         TuneOptions(recipe="magic")

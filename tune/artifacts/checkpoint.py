@@ -20,6 +20,7 @@ from unfreeze.tune.backbones.link import LINKS, SOFTMAX
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import LabeledImage
+from unfreeze.tune.options import STOCK, Pooling
 
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
 _MAX_FACTS_BYTES = 2**30  # file names of millions of validation images
@@ -52,6 +53,7 @@ class RunFacts:
         val: validation images.
         calibration: training images of every class, from which export derives the ranges of activations.
         link: how the head's logits become probabilities, "softmax" or "sigmoid".
+        pooling: how the head pools, "stock" or "class-mean".
         abstain_below: a classification whose highest probability is below this is uncertain; None if no
             `abstain_precision` was requested, or none was found.
         weights_sha256: SHA-256 of `model.safetensors`; filled in by `save_run`.
@@ -69,6 +71,7 @@ class RunFacts:
     val: tuple[LabeledFile, ...]
     calibration: tuple[LabeledFile, ...] = ()
     link: str = SOFTMAX
+    pooling: Pooling = STOCK
     abstain_below: float | None = None
     weights_sha256: str = ""
 
@@ -146,7 +149,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         state = safetensors.torch.load(_read_weights(folder / WEIGHTS_FILE, facts.weights_sha256))
         backbone = facts.provenance.backbone
         model = find_backbone(backbone).build((facts.preprocess.crop[0], facts.preprocess.crop[1]))
-        network = Network(backbone, model, facts.preprocess, len(facts.labels))
+        network = Network(backbone, model, facts.preprocess, len(facts.labels), facts.pooling)
         network.import_state(state)
         network.head.link = facts.link
     except ManifestError as error:

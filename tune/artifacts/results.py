@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unfreeze.contract.folders import count_by_reason
 from unfreeze.contract.model.manifest import Provenance
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts
@@ -21,7 +23,6 @@ from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
 from unfreeze.tune.evaluation.metrics import abstain_threshold, report
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.recipes.registry import recipe_of
 from unfreeze.tune.selection.choice import Choice
 from unfreeze.tune.training.train import Training
 
@@ -100,6 +101,7 @@ def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, 
         preprocess=pretrained.spec,
         temperature=result.temperature,
         link=result.network.head.link,
+        pooling=options.pooling,
         abstain_below=None if result.abstain is None else result.abstain["threshold"],
         provenance=Provenance(
             backbone=pretrained.backbone,
@@ -141,8 +143,8 @@ def build_metrics(
         "findings": [finding.excerpt() for finding in findings],
         "ignored": count_by_reason(dataset.ignored),
         "skipped": [{"path": printable(item.path), "reason": item.reason} for item in dataset.skipped],
-        "trained_parameters": _trained_parameters(result),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "trained_parameters": training.trained_parameters if training else _size(network.head),
+        "parameters": _size(network),
         "val_nll": result.evaluation.negative_log_likelihood(result.temperature),
         **report(result.evaluation, dataset.labels, result.temperature),
         **({} if result.test is None else {"test_classes": len(result.test.labels.unique())}),
@@ -173,12 +175,8 @@ def _headline_metrics(result: TuningResult) -> dict[str, float]:
     return metrics if result.test is None else metrics | {"test_accuracy": result.test.accuracy}
 
 
-def _trained_parameters(result: TuningResult) -> int:
-    network, candidate = result.network, result.choice.candidate
-    recipe = recipe_of(candidate.recipe)
-    blocks = recipe.trained_blocks(network.position(candidate.cut), len(network.block_names))
-    in_blocks = (parameter for index in blocks for parameter in network.block_parameters(index, index + 1))
-    return sum(parameter.numel() for parameter in (*in_blocks, *network.head.parameters()))
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _files(images: Iterable[LabeledImage], root: Path) -> tuple[LabeledFile, ...]:

@@ -1,7 +1,7 @@
 """Split a model into blocks: functions of the model and the activations, compiled from its graph."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from unfreeze.tune.backbones.cuts import CutChooser
 from unfreeze.tune.backbones.liveness import Batched, Liveness, find_cuts
 from unfreeze.tune.backbones.source import Block, Border, ImageSize, Structure
+from unfreeze.tune.backbones.tokens import find_pooled_tokens
 from unfreeze.tune.backbones.tracing import trace
 
 _MAP_AXES = 3  # of a map without its batch axis
@@ -49,7 +50,8 @@ def split(
     builder = _BlockBuilder(model, liveness, chooser, image_size)
     blocks = tuple(builder.build(start, stop) for start, stop in pairwise((liveness.nodes[0], *cuts, end)))
     classifier = None if end is liveness.output else builder.build(end, liveness.output)
-    return Structure(blocks=blocks, classifier=classifier)
+    start = cuts[-1] if cuts else liveness.nodes[0]
+    return Structure(blocks=blocks, classifier=classifier, token_block=builder.build_tokens(start, end, blocks[-1]))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,15 @@ class _BlockBuilder:
             tensors=tensors,
             output=_border(self.liveness.shapes[stop], self.image_size),
         )
+
+    def build_tokens(self, start: fx.Node, end: fx.Node, last: Block) -> Block | None:
+        """Build the last block up to the tokens that are pooled to the features."""
+        tokens = find_pooled_tokens(self.model, self.liveness, start, end)
+        if tokens is None:
+            return None
+        graph = _copied(self.liveness, start, tokens.node, self.chooser.between(start, tokens.node))
+        border = Border(shape=self.liveness.shapes[tokens.node], spatial_axes=(1,), prefix_tokens=tokens.prefix)
+        return replace(last, run=_compiled(graph), output=border)
 
     def _own(self, graph: fx.Graph, op: str) -> tuple[str, ...]:
         used = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == op)

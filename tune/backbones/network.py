@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from unfreeze.contract.errors import CheckpointError, WeightsError
 from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.tune.backbones.adapters import LowRankAdapter, add_adapters, attention_weights, merge_adapters
 from unfreeze.tune.backbones.link import SOFTMAX
-from unfreeze.tune.backbones.source import Border
+from unfreeze.tune.backbones.source import Block, Border, Structure
 from unfreeze.tune.backbones.sources import find_backbone
+from unfreeze.tune.options import CLASS_MEAN, STOCK, Pooling
 
 HEAD = "head"
 ALL = "all"
@@ -48,6 +50,7 @@ class Head(nn.Module):
     Args:
         features: F.
         classes: C.
+        prefix_tokens: of the activations, see `Border`.
 
     Attributes:
         link: how logits become probabilities, one of `link.LINKS`. Training with cross-entropy, the loss of the
@@ -57,16 +60,21 @@ class Head(nn.Module):
     mean: Tensor
     inverse_std: Tensor
 
-    def __init__(self, features: int, classes: int) -> None:
+    def __init__(self, features: int, classes: int, prefix_tokens: int = 0) -> None:
         super().__init__()
         self.link = SOFTMAX
+        self._prefix_tokens = prefix_tokens
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("inverse_std", torch.ones(features))
         self.linear = nn.Linear(features, classes)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Classify activations."""
-        return self.classify(pool(activations))
+        return self.classify(self.pool(activations))
+
+    def pool(self, activations: Tensor) -> Tensor:
+        """Pool activations after the last block to float32 [N, F]."""
+        return pool(activations, self._prefix_tokens)
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Classify pooled features [N, F]."""
@@ -89,8 +97,17 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     model.load_state_dict(own)
 
 
-def pool(activations: Tensor) -> Tensor:
-    """Average maps [N, F, h, w] or tokens [N, T, F] in float32 to [N, F]; features [N, F] are only cast."""
+def pool(activations: Tensor, prefix_tokens: int = 0) -> Tensor:
+    """Average maps [N, F, h, w] or tokens [N, T, F] in float32 to [N, F]; features [N, F] are only cast.
+
+    Args:
+        activations: maps, tokens or features.
+        prefix_tokens: if not 0, the first token is concatenated with the mean of those after this many: [N, 2 F]
+            (Oquab et al. 2023, arXiv:2304.07193).
+    """
+    if prefix_tokens:
+        tokens = activations.float()
+        return torch.cat([tokens[:, 0], tokens[:, prefix_tokens:].mean(1)], 1)
     axes = {4: (2, 3), 3: (1,)}.get(activations.ndim)
     return activations.float() if axes is None else activations.float().mean(axes)
 
@@ -105,19 +122,27 @@ class Network(nn.Module):
         model: the model itself; its stock classifier is removed.
         spec: how images are prepared.
         classes: C.
+        pooling: "stock" (the model's own), or "class-mean" (the class token and the mean of the patches' tokens).
+
+    Raises:
+        WeightsError: the model cannot be split into blocks, or has no class token where the pooling needs one.
     """
 
-    def __init__(self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int) -> None:
+    def __init__(
+        self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int, pooling: Pooling = STOCK
+    ) -> None:
         super().__init__()
         found = find_backbone(backbone)
         structure = found.structure(model, (spec.crop[0], spec.crop[1]))
-        self._blocks = structure.blocks
+        self._blocks = _pooled_blocks(structure, pooling, backbone)
+        self._adapters: dict[int, tuple[LowRankAdapter, ...]] = {}
         for prefix in found.classifier_prefixes(model) if structure.classifier else ():
             _remove(model, prefix.rstrip("."))
         self.model = model
         self._image_shape = spec.shape
         self.normalize = Normalize(spec)
-        self.head = Head(_features(self._blocks[-1].output), classes)
+        border = self._blocks[-1].output
+        self.head = Head(_features(border), classes, border.prefix_tokens)
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -174,7 +199,11 @@ class Network(nn.Module):
         return activations
 
     def block_parameters(self, first: int, last: int | None = None) -> Iterator[nn.Parameter]:
-        """Yield the parameters of blocks `first` to `last - 1`, without the head's."""
+        """Yield the parameters of blocks `first` to `last - 1` without the head's; of adapted blocks, the adapters'."""
+        if self._adapters:
+            adapters = (self._adapters.get(index, ()) for index in range(len(self._blocks))[first:last])
+            yield from (parameter for ones in adapters for one in ones for parameter in one.parameters())
+            return
         for block in self._blocks[first:last]:
             for path in block.modules:
                 yield from self.model.get_submodule(path).parameters()
@@ -184,6 +213,8 @@ class Network(nn.Module):
     def train_only(self, blocks: Collection[int]) -> None:
         """Put the head and some blocks in training mode with gradients; freeze the others in eval mode.
 
+        Of adapted blocks, only the adapters have gradients, and the rest stays in eval mode.
+
         Args:
             blocks: numbers of the trained blocks, from 0 at the input.
         """
@@ -191,30 +222,64 @@ class Network(nn.Module):
         self.requires_grad_(requires_grad=False)
         for index in blocks:
             for path in self._blocks[index].modules:
-                self.model.get_submodule(path).train()
+                self.model.get_submodule(path).train(not self._adapters)
             for parameter in self.block_parameters(index, index + 1):
                 parameter.requires_grad_()
         self.head.train().requires_grad_()
 
     def trained_state(self, blocks: Collection[int]) -> dict[str, Tensor]:
-        """Return the weights and batch statistics of the head and of some blocks, under this module's keys."""
+        """Return the weights and batch statistics of the head and of some blocks, under this module's keys.
+
+        Of adapted blocks, only the adapters' weights are returned.
+        """
+        if self._adapters:
+            trained = {id(parameter) for index in blocks for parameter in self.block_parameters(index, index + 1)}
+            trained |= {id(tensor) for tensor in self.head.state_dict(keep_vars=True).values()}
+            state = self.state_dict(keep_vars=True)
+            return {key: value.detach() for key, value in state.items() if id(value) in trained}
         modules = [self.model.get_submodule(path) for index in blocks for path in self._blocks[index].modules]
         direct = [_tensor(self.model, path) for index in blocks for path in self._blocks[index].tensors]
         states = [module.state_dict(keep_vars=True).values() for module in (*modules, self.head)]
         wanted = {id(tensor) for tensors in (*states, direct) for tensor in tensors}
         return {key: value.detach() for key, value in self.state_dict(keep_vars=True).items() if id(value) in wanted}
 
+    def adapt(self, blocks: Collection[int], rank: int, seed: int) -> None:
+        """Add low-rank adapters to the attention of some blocks, which are trained instead of the blocks' weights.
+
+        Args:
+            blocks: numbers of the blocks.
+            rank: of the adapters.
+            seed: of their initial weights.
+        """
+        numbers, generator = sorted(blocks), torch.Generator().manual_seed(seed)
+        adapters = add_adapters(self.model, [self._blocks[index] for index in numbers], rank, generator)
+        self._adapters = dict(zip(numbers, adapters, strict=True))
+
+    def merge_adapters(self) -> None:
+        """Merge the adapters into the weights, so that the network has its own layers and keys again."""
+        merge_adapters(self.model, (adapter for adapters in self._adapters.values() for adapter in adapters))
+        self._adapters = {}
+
+    def has_attention(self, blocks: Collection[int]) -> bool:
+        """Return whether some of the blocks have linear layers inside an attention, which can be adapted."""
+        return any(attention_weights(self.model, self._blocks[index]) for index in blocks)
+
     def pool_border(self, activations: Tensor, position: int) -> Tensor:
         """Pool the activations between two blocks by average and by maximum: to float32 [N, 2 F], averages first.
+
+        Behind the last block, they are pooled as for the head if it takes the class token.
 
         Args:
             activations: feature maps, pooled over height and width; tokens, pooled over all tokens; or features
                 [N, F], which are returned as they are.
             position: number of blocks that computed them.
         """
-        axes = self._blocks[position - 1].output.spatial_axes
+        border = self._blocks[position - 1].output
+        axes = border.spatial_axes
         if not axes:
             return activations.float()
+        if border.prefix_tokens:
+            return self.head.pool(activations)
         return torch.cat([activations.mean(axes, dtype=torch.float32), activations.amax(axes).float()], 1)
 
     def export_state(self) -> dict[str, Tensor]:
@@ -233,6 +298,18 @@ class Network(nn.Module):
         load_weights(self.model, {key: value for key, value in state.items() if not key.startswith(_HEAD_PREFIX)})
 
 
+def _pooled_blocks(structure: Structure, pooling: Pooling, backbone: str) -> tuple[Block, ...]:
+    """Return the blocks up to what the head pools."""
+    if pooling == STOCK:
+        return structure.blocks
+    if structure.token_block is None:
+        raise WeightsError(
+            f"--pooling {CLASS_MEAN} needs a vision transformer that pools its tokens, a class token among them, "
+            f"without further weights; {backbone} does not: use --pooling {STOCK}"
+        )
+    return (*structure.blocks[:-1], structure.token_block)
+
+
 def _features(output: Border) -> int:
     """Return the number of features after pooling.
 
@@ -244,7 +321,8 @@ def _features(output: Border) -> int:
             f"the backbone ends with maps of shape {output.shape}; expected features [N, F], maps [N, F, h, w] or "
             "tokens [N, T, F]"
         )
-    return output.shape[-1] if output.spatial_axes == (1,) else output.shape[0]
+    features = output.shape[-1] if output.spatial_axes == (1,) else output.shape[0]
+    return 2 * features if output.prefix_tokens else features
 
 
 def _remove(model: nn.Module, path: str) -> None:

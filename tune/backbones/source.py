@@ -19,10 +19,13 @@ class Border:
         shape: for one image, without the batch axis.
         spatial_axes: axes over which the tensor, with its batch axis, is pooled: (2, 3) for feature maps
             [N, F, h, w], (1, 2) for [N, h, w, F], (1,) for tokens [N, T, F], none for features [N, F].
+        prefix_tokens: number of tokens before those of the patches, if the tensor is pooled to its first token, the
+            class token, and the mean of the patches' tokens. 0 if all tokens are averaged alike.
     """
 
     shape: tuple[int, ...]
     spatial_axes: tuple[int, ...]
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,13 @@ class Structure:
             the activations before it may be cached.
         classifier: the stock classifier, including its pooling: the model equals the blocks followed by it. None if the
             model ends with the features.
+        token_block: the last block up to the tokens that the features are pooled from. None without a class token, and
+            if the pooling has weights.
     """
 
     blocks: tuple[Block, ...]
     classifier: Block | None = None
+    token_block: Block | None = None
 
 
 class BackboneSource(Protocol):

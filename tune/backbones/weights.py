@@ -14,6 +14,7 @@ from unfreeze.tune.backbones.source import ImageSize
 from unfreeze.tune.backbones.sources import Backbone, find_backbone
 from unfreeze.tune.backbones.state_keys import match_state
 from unfreeze.tune.backbones.weight_files import WeightFile, read_weight_file, read_weight_folder
+from unfreeze.tune.options import STOCK, Pooling
 
 _MAX_SIDE = 4096  # of `PreprocessSpec`
 BUILTIN_BACKBONE = "mobilenet_v3_small"
@@ -39,15 +40,16 @@ class Pretrained:
     sha256: str
     note: str = ""
 
-    def network(self, backbone: str, classes: int, device: torch.device) -> Network:
+    def network(self, backbone: str, classes: int, device: torch.device, pooling: Pooling = STOCK) -> Network:
         """Put a new head on the model and move it to a device, in eval mode and in channels-last memory format.
 
         Args:
             backbone: the name of the model, with or without its source.
             classes: number of classes of the head.
             device: where to put it.
+            pooling: how the head pools, see `Network`.
         """
-        network = Network(backbone, self.model, self.spec, classes).eval().to(device)
+        network = Network(backbone, self.model, self.spec, classes, pooling).eval().to(device)
         return network.to(memory_format=torch.channels_last)
 
 

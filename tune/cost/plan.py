@@ -57,7 +57,7 @@ def plan(
 def _plan_cuts(options: TuneOptions, pretrained: Pretrained, task: Task, reporter: Reporter) -> tuple[CutPlan, ...]:
     precision = choose_precision(options.device, options.precision)
     stock_parameters = sum(parameter.numel() for parameter in pretrained.model.parameters())
-    network = pretrained.network(options.backbone, task.classes, precision.device)
+    network = pretrained.network(options.backbone, task.classes, precision.device, options.pooling)
     batch_size = min(options.batch_size_for(task.images), max(_TIMED_BATCH, precision.trunk_batch))
     with precision.kernels():
         costs = Costs(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unfreeze.contract.reporting import Reporter, Silent
-from unfreeze.tune.backbones.network import Network, pool
+from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.memory import halve_on_oom
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.activations import (
@@ -113,4 +113,4 @@ def pooled_features(
 
 def _pooled(network: Network, batch: Tensor, first: int, last: int, precision: Precision) -> Tensor:
     outputs = halve_on_oom(partial(run_frozen, network, precision, first, last), batch)
-    return torch.cat([pool(activations).cpu() for activations in outputs])
+    return torch.cat([network.head.pool(activations).cpu() for activations in outputs])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unfreeze.contract.errors import DataError, WeightsError
 from unfreeze.contract.reporting import Reporter
-from unfreeze.tune.backbones.network import Network, pool
+from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.images import LabeledImage, Skipped, labels_of
 from unfreeze.tune.data.views import Views, load_views
 from unfreeze.tune.device.memory import halve_on_oom
@@ -100,7 +100,7 @@ class _Pass:
             if surveyed:
                 borders[index + 1] = network.pool_border(activations, index + 1).cpu().unflatten(0, batch.shape[:2])
         # Memory cannot run out after this line: a batch that is retried in halves is recorded once.
-        self.features.append(pool(activations).cpu().unflatten(0, batch.shape[:2]))
+        self.features.append(network.head.pool(activations).cpu().unflatten(0, batch.shape[:2]))
         for position, pooled in borders.items():
             self.borders.setdefault(position, []).append(pooled)
         self.surveyed += [torch.arange(self.done, self.done + len(batch))] if surveyed else []

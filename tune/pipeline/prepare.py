@@ -22,7 +22,7 @@ from unfreeze.tune.features.placement import CACHES, CachePlacement
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.selection.choose import FOLDS
-from unfreeze.tune.selection.request import earliest_cut, requested_candidate
+from unfreeze.tune.selection.request import check_attention, earliest_cut, requested_candidate
 
 
 def prepare_run(
@@ -56,8 +56,9 @@ def prepare_run(
     pretrained = load_pretrained(options.backbone, options.weights, options.image_size, options.crop_pct)
     if pretrained.note:
         reporter.info(pretrained.note)
-    network = pretrained.network(options.backbone, len(dataset.labels), precision.device)
+    network = pretrained.network(options.backbone, len(dataset.labels), precision.device, options.pooling)
     network.position(earliest_cut(network, options))
+    check_attention(network, options)
     _check_distributed(options, workers)
     inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range)
     for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):

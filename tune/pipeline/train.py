@@ -65,7 +65,7 @@ def _initial_network(context: RunContext, candidate: Candidate, probed: Network)
     options, pretrained = context.options, context.pretrained
     torch.manual_seed(options.seed)
     model = find_backbone(options.backbone).build((pretrained.spec.crop[0], pretrained.spec.crop[1]))
-    network = Network(options.backbone, model, pretrained.spec, len(context.dataset.labels))
+    network = Network(options.backbone, model, pretrained.spec, len(context.dataset.labels), options.pooling)
     return network.to(context.precision.device).to(memory_format=torch.channels_last)
 
 
@@ -107,6 +107,7 @@ def _prepare(context: RunContext, candidate: Candidate, network: Network, source
             epochs=epochs,
             learning_rate=candidate.learning_rate,
             blocks=recipe.trained_blocks(network.position(candidate.cut), len(network.block_names)),
+            adapts=recipe.adapts,
             flip=source.position == 0 and context.allows_flips,
             quarter_turns=source.position == 0 and context.options.quarter_turns,
         ),

@@ -82,6 +82,7 @@ class BlockRecipe:
         learning_rates: of the last block, to compare by cross-validation when none is given; a single one is used
             without a trial.
         epoch_factor: multiplies the default number of epochs.
+        adapts: whether low-rank adapters of the blocks' attention are trained instead of the blocks.
         pretrained: whether training starts from the pretrained weights; otherwise from random ones.
         accepts_cut: returns whether the recipe can be combined with a value of `--cut`.
         chooses_cut: whether the cut is chosen by cross-validation when none is given; otherwise it is "all".
@@ -94,6 +95,7 @@ class BlockRecipe:
     trained_blocks: Callable[[int, int], range]
     learning_rates: tuple[float, ...] = BOTH_LEARNING_RATES
     epoch_factor: int = 1
+    adapts: bool = False
     pretrained: bool = True
     accepts_cut: Callable[[str], bool] = lambda _: False
     chooses_cut: bool = False

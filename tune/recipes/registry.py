@@ -1,6 +1,6 @@
 """The registered recipes, in the order in which the automatic search tries them: the cheapest first."""
 
-from unfreeze.tune.recipes import all_blocks, last_blocks, one_vs_rest, probe, scratch, stem_head, svm
+from unfreeze.tune.recipes import all_blocks, last_blocks, lora, one_vs_rest, probe, scratch, stem_head, svm
 from unfreeze.tune.recipes.recipe import BlockRecipe, LinearRecipe, Recipe
 
 AUTO = "auto"
@@ -36,6 +36,7 @@ register(probe.RECIPE)
 register(one_vs_rest.RECIPE)
 register(svm.RECIPE)
 register(last_blocks.RECIPE)
+register(lora.RECIPE)
 register(stem_head.RECIPE)
 register(all_blocks.RECIPE)
 register(scratch.RECIPE)

@@ -1,10 +1,11 @@
 """What the options fix, and what they leave to the search."""
 
+from unfreeze.contract.errors import CheckpointError
 from unfreeze.tune.backbones.network import ALL, HEAD, Network
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.recipes.last_blocks import last_share
 from unfreeze.tune.recipes.recipe import LinearRecipe
-from unfreeze.tune.recipes.registry import AUTO, block_recipe, is_linear, recipe_of
+from unfreeze.tune.recipes.registry import AUTO, LAST_BLOCKS, block_recipe, is_linear, recipe_of
 from unfreeze.tune.selection.candidate import Candidate
 
 
@@ -30,7 +31,24 @@ def chooses_cut(options: TuneOptions) -> bool:
 
 def requested_cut(options: TuneOptions) -> str:
     """Return the requested cut of a recipe that trains blocks, if the search does not choose it."""
-    return options.cut if block_recipe(options.requested_recipe).chooses_cut else ALL
+    return ALL if options.cut == "auto" else options.cut
+
+
+def check_attention(network: Network, options: TuneOptions) -> None:
+    """Check that a requested recipe that adapts the attention finds one.
+
+    Raises:
+        CheckpointError: no trained block has an attention.
+    """
+    name = options.requested_recipe
+    if name == AUTO or is_linear(name) or not block_recipe(name).adapts:
+        return
+    first = network.position(requested_cut(options))
+    if not network.has_attention(range(first, len(network.block_names))):
+        raise CheckpointError(
+            f"--recipe {name} adapts the linear layers of attentions, and {options.backbone} has none from the block "
+            f"{network.block_names[first]} on; use --recipe {LAST_BLOCKS}"
+        )
 
 
 def earliest_cut(network: Network, options: TuneOptions) -> str:

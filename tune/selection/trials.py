@@ -209,6 +209,7 @@ class Trials:
             epochs=trial_epochs(self.inputs.options.epochs_for(len(source.labels), recipe.epoch_factor)),
             learning_rate=candidate.learning_rate,
             blocks=recipe.trained_blocks(source.position, len(self.inputs.network.block_names)),
+            adapts=recipe.adapts,
             flip=source.position == 0 and self.inputs.allows_flips(),
             quarter_turns=source.position == 0 and self.inputs.options.quarter_turns,
         )

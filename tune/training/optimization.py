@@ -26,6 +26,7 @@ class Schedule:
         epochs: passes over the images.
         learning_rate: peak learning rate of the last block.
         blocks: numbers of the trained blocks.
+        adapts: whether low-rank adapters of the blocks' attention are trained instead of the blocks.
         flip: whether images are flipped horizontally at random; activations never are.
         quarter_turns: whether images are rotated by random multiples of 90 degrees; activations never are.
     """
@@ -33,6 +34,7 @@ class Schedule:
     epochs: int
     learning_rate: float
     blocks: Collection[int]
+    adapts: bool = False
     flip: bool = False
     quarter_turns: bool = False
 
@@ -57,18 +59,35 @@ def warmup_cosine(step: int, warm_up: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
 
 
-def parameter_groups(network: Network, schedule: Schedule, optimizer: str) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: Network, schedule: Schedule, optimizer: str, layer_decay: float | None = None
+) -> list[dict[str, Any]]:
     """Return the trained parameters with their learning rates, which decrease toward the input.
 
     Discriminative fine-tuning: Howard and Ruder 2018, arXiv:1801.06146. Norms and biases, the one-dimensional
     parameters, have no weight decay.
+
+    Args:
+        network: the network.
+        schedule: the blocks, and the learning rate of the last block.
+        optimizer: "adamw" or "sgd".
+        layer_decay: learning rate of a block as a share of that of the next one; None for the default.
     """
-    blocks, factor = len(network.block_names), _SGD_FACTOR if optimizer == "sgd" else 1
+    last, factor = len(network.block_names) - 1, _SGD_FACTOR if optimizer == "sgd" else 1
+    decay = default_layer_decay(network, schedule) if layer_decay is None else layer_decay
     groups = _by_decay(list(network.head.parameters()), _HEAD_LEARNING_RATES[optimizer])
     for index in schedule.blocks:
-        learning_rate = factor * schedule.learning_rate * _INPUT_SHARE ** ((blocks - 1 - index) / blocks)
+        learning_rate = factor * schedule.learning_rate * decay ** (last - index)
         groups += _by_decay(list(network.block_parameters(index, index + 1)), learning_rate)
     return groups
+
+
+def default_layer_decay(network: Network, schedule: Schedule) -> float:
+    """Return the learning rate of a block as a share of that of the next one.
+
+    Over all blocks of a network, the rate falls to 0.3. Adapters have the same rate everywhere.
+    """
+    return 1.0 if schedule.adapts else _INPUT_SHARE ** (1 / len(network.block_names))
 
 
 def _by_decay(parameters: list[nn.Parameter], learning_rate: float) -> list[dict[str, Any]]:
@@ -83,7 +102,7 @@ def _by_decay(parameters: list[nn.Parameter], learning_rate: float) -> list[dict
 
 def make_optimizer(network: Network, schedule: Schedule, options: TuneOptions) -> torch.optim.Optimizer:
     """Build AdamW, or SGD with Nesterov momentum."""
-    groups = parameter_groups(network, schedule, options.optimizer)
+    groups = parameter_groups(network, schedule, options.optimizer, options.layer_decay)
     if options.optimizer == "sgd":
         decay = options.weight_decay / _SGD_FACTOR
         return torch.optim.SGD(groups, momentum=_MOMENTUM, nesterov=True, weight_decay=decay)

@@ -76,6 +76,8 @@ class Training:
         """Create the optimizer, the learning rate scheduler, the gradient scaler and the random number generator."""
         self.generator = torch.Generator().manual_seed(self.options.seed)
         self.precision = self.precision.for_training(self.network)
+        if self.schedule.adapts:
+            self.network.adapt(self.schedule.blocks, self.options.lora_rank, self.options.seed)
         self.network.train_only(self.schedule.blocks)
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.network, self.schedule, self.options)
@@ -91,7 +93,7 @@ class Training:
         self.best: dict[str, Tensor] | None = None
 
     def run(self, after_epoch: Callable[["Training"], None] = lambda _: None) -> None:
-        """Train the remaining epochs, then put the network in eval mode.
+        """Train the remaining epochs, then merge adapters and put the network in eval mode.
 
         Args:
             after_epoch: called after every epoch.
@@ -107,7 +109,13 @@ class Training:
             after_epoch(self)
         if self.best is not None:
             self.network.load_state_dict(self.best, strict=False)  # without the frozen blocks
+        self.network.merge_adapters()
         self.network.eval()
+
+    @property
+    def trained_parameters(self) -> int:
+        """Number of trained parameters, adapters instead of the weights that they adapt."""
+        return sum(parameter.numel() for parameter in self.parameters)
 
     def state(self) -> dict[str, Any]:
         """Return all that the remaining epochs depend on, except for the frozen weights and the images."""

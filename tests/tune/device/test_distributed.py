@@ -19,7 +19,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images", 9)
 
 
-def _torchrun(data: Path, out: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+def _torchrun(data: Path, out: Path, *more: str, backbone: str = "squeezenet1_1") -> "subprocess.CompletedProcess[str]":
     command = [
         sys.executable,
         "-m",
@@ -32,7 +32,7 @@ def _torchrun(data: Path, out: Path, *more: str) -> "subprocess.CompletedProcess
     ]
     options = [
         "--backbone",
-        "squeezenet1_1",
+        backbone,
         "--weights",
         "none",
         "--device",
@@ -50,24 +50,24 @@ def _torchrun(data: Path, out: Path, *more: str) -> "subprocess.CompletedProcess
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "cut"),
+    ("recipe", "cut", "backbone"),
     [
-        pytest.param("all", "auto", marks=pytest.mark.exhaustive),
-        pytest.param("scratch", "auto", marks=pytest.mark.exhaustive),
-        ("last-blocks", "features.10"),
-        pytest.param("probe", "auto", marks=pytest.mark.exhaustive),
+        pytest.param("all", "auto", "squeezenet1_1", marks=pytest.mark.exhaustive),
+        pytest.param("scratch", "auto", "squeezenet1_1", marks=pytest.mark.exhaustive),
+        ("last-blocks", "features.10", "squeezenet1_1"),
+        pytest.param("lora", "auto", "timm/test_vit", marks=pytest.mark.exhaustive),
+        pytest.param("probe", "auto", "squeezenet1_1", marks=pytest.mark.exhaustive),
     ],
 )
-def test_two_processes_train_like_one(recipe: str, cut: str, data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_like_one(recipe: str, cut: str, backbone: str, data: Path, tmp_path: Path) -> None:
     """With gloo on the CPU: equal losses and weights within rounding, and the same files."""
     learning_rate = 1e-3
-    done = _torchrun(
-        data, tmp_path / "two", "--recipe", recipe, "--cut", cut, "--epochs", "2", "--learning-rate", str(learning_rate)
-    )
+    trained = ["--recipe", recipe, "--cut", cut, "--epochs", "2", "--learning-rate", str(learning_rate)]
+    done = _torchrun(data, tmp_path / "two", *trained, backbone=backbone)
     assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads(done.stdout.splitlines()[-1])
     options = TuneOptions(
-        backbone="squeezenet1_1",
+        backbone=backbone,
         weights="none",
         device="cpu",
         batch_size=8,

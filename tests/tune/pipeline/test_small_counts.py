@@ -28,7 +28,7 @@ from unfreeze.tune.selection.choose import FOLDS
 
 Counts = tuple[int, ...]
 MOST, CLASSES = 6, 4
-RECIPES = (AUTO, *recipe_names())
+RECIPES = (AUTO, *(name for name in recipe_names() if name != "lora"))  # which needs an attention
 # One class, a class of one image, classes below the four images of the flip test and below the three folds, ...
 TYPICAL: tuple[Counts, ...] = ((4, 1), (1, 1), (3, 0), (2, 2), (6, 3, 0), (6, 4, 1), (5, 4, 3, 2))
 

@@ -61,6 +61,7 @@ def second_block() -> Iterator[BlockRecipe]:
         ("one-vs-rest", []),
         ("svm", []),
         ("last-blocks", [3, 4]),
+        ("lora", [3, 4]),
         ("stem-head", [0]),
         ("all", [0, 1, 2, 3, 4]),
         ("scratch", [0, 1, 2, 3, 4]),
@@ -68,13 +69,13 @@ def second_block() -> Iterator[BlockRecipe]:
 )
 def test_each_recipe_trains_its_blocks(recipe: str, blocks: list[int]) -> None:
     """Of five blocks and a cut before the fourth, a recipe trains the blocks in its name."""
-    position = 3 if recipe == "last-blocks" else 0
+    position = 3 if recipe in ("last-blocks", "lora") else 0
     assert list(recipe_of(recipe).trained_blocks(position, 5)) == blocks
 
 
 def test_linear_and_block_recipes_make_up_the_registry() -> None:
     """The recipes are listed in the order of their cost; those of the other kind are rejected by name."""
-    assert recipe_names() == ("probe", "one-vs-rest", "svm", "last-blocks", "stem-head", "all", "scratch")
+    assert recipe_names() == ("probe", "one-vs-rest", "svm", "last-blocks", "lora", "stem-head", "all", "scratch")
     assert (*linear_recipes(), *block_recipes()) == tuple(map(recipe_of, recipe_names()))
     with pytest.raises(TypeError, match="all is not a linear recipe"):
         linear_recipe("all")
@@ -87,6 +88,7 @@ def test_learning_rates_and_epochs_of_recipes() -> None:
     found = {recipe.name: (recipe.learning_rates, recipe.epoch_factor) for recipe in block_recipes()}
     assert found == {
         "last-blocks": (BOTH_LEARNING_RATES, 1),
+        "lora": ((BOLD_LEARNING_RATE,), 1),
         "stem-head": ((GENTLE_LEARNING_RATE,), 1),
         "all": (BOTH_LEARNING_RATES, 1),
         "scratch": ((BOLD_LEARNING_RATE,), 2),

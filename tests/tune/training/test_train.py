@@ -23,7 +23,13 @@ from unfreeze.tune.features.activations import ActivationSource, Cached
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.recipes.registry import recipe_of
 from unfreeze.tune.training.augment import MixedBatch
-from unfreeze.tune.training.optimization import Schedule, parameter_groups, shuffled_batches, warmup_cosine
+from unfreeze.tune.training.optimization import (
+    Schedule,
+    make_optimizer,
+    parameter_groups,
+    shuffled_batches,
+    warmup_cosine,
+)
 from unfreeze.tune.training.train import Training
 
 
@@ -113,6 +119,28 @@ def test_learning_rates_decrease_toward_the_input(
         own = [rates[id(parameter)] for parameter in network.block_parameters(index, index + 1)]
         assert own == pytest.approx([expected] * len(own))
     assert groups[-1]["lr"] == pytest.approx(factor * 2e-3)
+
+
+@pytest.mark.parametrize(("layer_decay", "expected"), [(0.5, [2.5e-4, 5e-4, 1e-3]), (1.0, [1e-3, 1e-3, 1e-3])])
+def test_a_layer_decay_is_the_share_of_the_next_blocks_rate(layer_decay: float, expected: list[float]) -> None:
+    """The last block has the requested rate; of the last three blocks, the first has it times the decay squared."""
+    network = small_network("vit_b_16")
+    count = len(network.block_names)
+    schedule = Schedule(epochs=1, learning_rate=1e-3, blocks=range(count - 3, count))
+    groups = parameter_groups(network, schedule, "adamw", layer_decay)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    found = [rates[id(next(network.block_parameters(index, index + 1)))] for index in schedule.blocks]
+    assert found == pytest.approx(expected)
+
+
+def test_a_requested_layer_decay_reaches_the_optimizer() -> None:
+    """With a decay of 0.1, the block before the last one has a tenth of its rate."""
+    network = small_network("vit_b_16")
+    last = len(network.block_names) - 1
+    schedule = Schedule(epochs=1, learning_rate=2e-3, blocks=[last - 1, last])
+    optimizer = make_optimizer(network, schedule, TuneOptions(layer_decay=0.1))
+    rates = sorted({group["lr"] for group in optimizer.param_groups})
+    assert rates == pytest.approx([2e-4, 1e-3, 2e-3])  # of the block before the last one, the head, and the last block
 
 
 def test_norms_and_biases_have_no_weight_decay() -> None:
