@@ -1,6 +1,7 @@
 """Options of a tuning run, validated at construction."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -24,6 +25,9 @@ PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
 Pooling = Literal["stock", "class-mean"]
 STOCK: Pooling = "stock"
 CLASS_MEAN: Pooling = "class-mean"
+Metric = Literal["accuracy", "balanced"]
+ACCURACY: Metric = "accuracy"
+BALANCED: Metric = "balanced"
 
 DATA = Group("Data", sort_key=1)
 BACKBONE = Group("Backbone", sort_key=2)
@@ -39,6 +43,7 @@ _IMAGES_SEEN = 800  # over all epochs, at least
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 8
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
 _STEPS_PER_EPOCH = 100
+_IMBALANCED = 10  # times as many images of the largest class as of the smallest
 
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 10_000),
@@ -75,6 +80,9 @@ class TuneOptions:
         cut: first block that "last-blocks" trains, or "auto" (chosen by cross-validation). With the recipe "auto", the
             name of a block selects "last-blocks", "head" selects "probe", and "all" selects "all". For "lora", the
             first block with adapters; "auto" is "all".
+        metric: what candidates are compared by, and the result with the probe: "accuracy", or "balanced" for balanced
+            accuracy, the mean recall of the classes. "auto" is balanced if the largest class has more than 10 times
+            as many training images as the smallest, or with balanced class weights. Both are always reported.
         epochs: passes over the images when blocks are trained. By default 3, up to 8 when there are few images, and
             twice as many for "scratch".
         patience: stop early after this many epochs without a lower loss on a tenth of the training images, which is
@@ -135,6 +143,7 @@ class TuneOptions:
     recipe: Annotated[str, Parameter(group=RECIPE, choices=(AUTO, *recipe_names()), help=recipe_help())] = AUTO
     pooling: Annotated[Pooling, Parameter(group=RECIPE)] = STOCK
     cut: Annotated[str, Parameter(group=RECIPE)] = "auto"
+    metric: Annotated[Literal["auto", "accuracy", "balanced"], Parameter(group=RECIPE)] = "auto"
     epochs: Annotated[int | None, _training] = None
     patience: Annotated[int, _training] = 0
     seed: Annotated[int, _training] = 0
@@ -185,6 +194,18 @@ class TuneOptions:
         if self.recipe != AUTO or self.cut == "auto":
             return self.recipe
         return {"head": PROBE, "all": ALL_BLOCKS}.get(self.cut, LAST_BLOCKS)
+
+    def metric_for(self, counts: Sequence[int]) -> Metric:
+        """Return what candidates are compared by.
+
+        Args:
+            counts: number of training images of each class; classes without any are ignored.
+        """
+        if self.metric != "auto":
+            return self.metric
+        present = [count for count in counts if count]
+        imbalanced = bool(present) and max(present) > _IMBALANCED * min(present)
+        return BALANCED if imbalanced or self.class_weights == "balanced" else ACCURACY
 
     def epochs_for(self, images: int, factor: int = 1) -> int:
         """Return the number of epochs.

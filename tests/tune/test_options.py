@@ -100,6 +100,25 @@ def test_few_images_are_trained_on_in_smaller_batches(images: int, batch: int) -
     assert TuneOptions(batch_size=24).batch_size_for(images) == 24
 
 
+@pytest.mark.parametrize(
+    ("counts", "options", "metric"),
+    [
+        ([100, 10], {}, "accuracy"),
+        ([101, 10], {}, "balanced"),
+        ([100, 0, 10], {}, "accuracy"),
+        ([5, 5], {"class_weights": "balanced"}, "balanced"),
+        ([5, 5], {"class_weights": "balanced", "metric": "accuracy"}, "accuracy"),
+        ([5, 5], {"metric": "balanced"}, "balanced"),
+        ([500, 5], {"metric": "accuracy"}, "accuracy"),
+    ],
+)
+def test_auto_balances_classes_that_differ_more_than_ten_times(
+    counts: list[int], options: dict[str, object], metric: str
+) -> None:
+    """Or whose images are weighted; classes without training images do not count, and a named metric is used."""
+    assert TuneOptions(**options).metric_for(counts) == metric
+
+
 def test_given_epochs_are_not_changed() -> None:
     """Neither the number of images nor the factor of a recipe changes them."""
     assert [TuneOptions(epochs=3).epochs_for(*arguments) for arguments in ((10,), (10_000,), (10, 2))] == [3, 3, 3]

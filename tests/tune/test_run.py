@@ -131,6 +131,7 @@ def test_a_run_contains_weights_facts_and_metrics_but_no_pickle(run: Path, data:
     assert metrics["backbone"] == "torchvision/mobilenet_v3_small"
     assert metrics["seconds"] > 0
     assert (metrics["batch_size"], metrics["flipped"], metrics["candidates"]) == (16, False, [])
+    assert metrics["metric"] == "accuracy"
     assert (metrics["recipe"], metrics["cut"], metrics["learning_rate"]) == ("last-blocks", "features.11", 5e-4)
     assert metrics["reason"] == "last-blocks from features.11 at learning rate 0.0005: as requested"
     assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]
@@ -221,6 +222,32 @@ def test_reports_training_that_ends_below_the_probe(data: Path, tmp_path: Path) 
     metrics = fine_tune(data, tmp_path / "run", destructive, reporter)
     assert metrics["val_accuracy"] < metrics["probe_val_accuracy"]
     assert "validation accuracy is lower than that of the probe alone" in " ".join(reporter.messages)
+
+
+def test_imbalanced_classes_are_compared_and_reported_by_balanced_accuracy(tmp_path: Path) -> None:
+    """23 images against 2: candidates are compared by balanced accuracy, which is reported with its standard error."""
+    data, reporter = tmp_path / "data", RecordingReporter()
+    for split, count in (("train", 23), ("val", 6), ("test", 6)):
+        write_images(data / split, count, first_seed=100 * count)
+        for image in sorted((data / split / "green").iterdir())[2:]:
+            image.unlink()
+    options = replace(OPTIONS, cut="features.12", epochs=1, views=1)
+    metrics = fine_tune(data, tmp_path / "run", options, reporter)
+    assert metrics["metric"] == "balanced"
+    assert (
+        "classes differ much in size, so candidates are compared by balanced accuracy (--metric)" in reporter.messages
+    )
+    recalls = [metrics["per_class"][label]["recall"] for label in ("blue", "green", "red")]
+    assert metrics["val_balanced_accuracy"] == pytest.approx(sum(recalls) / 3)
+    variances = [recall * (1 - recall) / (count - 1) for recall, count in zip(recalls, (6, 2, 6), strict=True)]
+    assert metrics["standard_errors"]["val_balanced_accuracy"] == pytest.approx(sum(variances) ** 0.5 / 3)
+    splits = ("val", "probe_val", "test")
+    names = {f"{split}_{name}" for split in splits for name in ("accuracy", "balanced_accuracy")}
+    assert set(metrics["standard_errors"]) == names
+    assert load_run(tmp_path / "run")[1].metrics == {name: metrics[name] for name in (*names, "temperature")}
+    for score in metrics["candidates"]:
+        assert 0 <= score["balanced_accuracy"] <= 1
+        assert f"{score['balanced_accuracy']:.3f}" in metrics["reason"]
 
 
 def test_does_not_choose_harmful_training(data: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from unfreeze.tune.data.folds import stratified_part
 from unfreeze.tune.data.images import labels_of
 from unfreeze.tune.data.inspection.inspection import Finding
 from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, Estimate, accuracy_by
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
 from unfreeze.tune.evaluation.metrics import abstain_threshold, report
 from unfreeze.tune.options import TuneOptions
@@ -130,6 +131,8 @@ def build_metrics(
     """Build the contents of `metrics.json`, except for `flipped` and `seconds`."""
     network, candidate, training = result.network, result.choice.candidate, result.training
     return _headline_metrics(result) | {
+        "standard_errors": {name: found.standard_error for name, found in _accuracies(result).items()},
+        "metric": options.metric_for(labels_of(dataset.splits[TRAIN]).bincount().tolist()),
         "recipe": candidate.recipe,
         "cut": candidate.cut,
         "learning_rate": candidate.learning_rate,
@@ -167,12 +170,19 @@ def _versions(backbone: str) -> dict[str, str]:
 
 
 def _headline_metrics(result: TuningResult) -> dict[str, float]:
-    metrics = {
-        "val_accuracy": result.evaluation.accuracy,
-        "probe_val_accuracy": result.probe_evaluation.accuracy,
-        "temperature": result.temperature,
+    accuracies = {name: found.mean for name, found in _accuracies(result).items()}
+    return accuracies | {"temperature": result.temperature}
+
+
+def _accuracies(result: TuningResult) -> dict[str, Estimate]:
+    """Return accuracy and balanced accuracy on the validation images, of the probe on them, and on the test images."""
+    evaluations = {"val": result.evaluation, "probe_val": result.probe_evaluation, "test": result.test}
+    return {
+        f"{name}_{METRIC_NAMES[metric].replace(' ', '_')}": accuracy_by(metric, evaluation)
+        for name, evaluation in evaluations.items()
+        if evaluation is not None
+        for metric in METRIC_NAMES
     }
-    return metrics if result.test is None else metrics | {"test_accuracy": result.test.accuracy}
 
 
 def _size(module: nn.Module) -> int:

@@ -7,6 +7,7 @@ from unfreeze.tune.data.dataset import TRAIN
 from unfreeze.tune.data.images import labels_of
 from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
 from unfreeze.tune.linear.probe import Probe, fit_probe
+from unfreeze.tune.options import BALANCED
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.recipes.registry import PROBE, is_linear, linear_recipe
 from unfreeze.tune.selection.candidate import Candidate
@@ -63,6 +64,8 @@ def _choose(
     if requested is not None:
         choice = Choice(candidate=requested, reason=f"{requested}: as requested")
         return choice, _fit(context, features, requested.recipe if is_linear(requested.recipe) else PROBE)
+    if context.options.metric == "auto" and context.metric == BALANCED:
+        context.reporter.info("classes differ much in size, so candidates are compared by balanced accuracy (--metric)")
     probe = _fit(context, features, PROBE)
     choice = choose(
         SearchInputs(

@@ -8,13 +8,13 @@ from unfreeze.tune.artifacts.resume import ResumeState
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained
 from unfreeze.tune.data.dataset import TRAIN, Dataset
-from unfreeze.tune.data.images import LabeledImage
+from unfreeze.tune.data.images import LabeledImage, labels_of
 from unfreeze.tune.data.inspection.inspection import Finding
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.placement import CachePlacement
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.options import Metric, TuneOptions
 from unfreeze.tune.selection.flip_test import tolerates_flips
 
 
@@ -56,6 +56,11 @@ class RunContext:
         """The views to make of each training image."""
         flip = self.options.views > 1 and self.allows_flips
         return Views(spec=self.pretrained.spec, count=self.options.views, seed=self.options.seed, flip=flip)
+
+    @property
+    def metric(self) -> Metric:
+        """What candidates are compared by, and the result with the probe."""
+        return self.options.metric_for(labels_of(self.dataset.splits[TRAIN]).bincount().tolist())
 
     @cached_property
     def allows_flips(self) -> bool:

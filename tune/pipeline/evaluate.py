@@ -4,6 +4,7 @@ from unfreeze.contract.errors import DivergenceError
 from unfreeze.tune.artifacts.results import TuningResult, calibrated_result
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import TEST, VAL
+from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, accuracy_by
 from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, evaluate_together
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.recipes.recipe import BlockRecipe
@@ -42,10 +43,11 @@ def _validate(context: RunContext, candidate: Candidate, network: Network, probe
     context.dataset = context.dataset.without(evaluations[0].skipped)
     if not evaluations[0].logits.isfinite().all():
         raise DivergenceError("the trained network's outputs are not finite; use a smaller --learning-rate")
-    if evaluations[0].accuracy < evaluations[-1].accuracy:
+    found, probe = (accuracy_by(context.metric, each).mean for each in (evaluations[0], evaluations[-1]))
+    if found < probe:
         context.reporter.info(
-            f"validation accuracy is lower than that of the probe alone ({evaluations[0].accuracy:.3f} < "
-            f"{evaluations[-1].accuracy:.3f}); --recipe probe gives the probe"
+            f"validation {METRIC_NAMES[context.metric]} is lower than that of the probe alone ({found:.3f} < "
+            f"{probe:.3f}); --recipe probe gives the probe"
         )
     return evaluations
 

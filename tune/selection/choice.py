@@ -1,18 +1,18 @@
 """The outcome of the search, and its serialization."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from unfreeze.tune.evaluation.accuracy import accuracies
 from unfreeze.tune.selection.candidate import Candidate
 from unfreeze.tune.selection.survey import DepthScore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Cross-validated accuracy of a candidate.
+    """Cross-validated accuracy of a candidate, and its balanced accuracy: the mean recall of the classes.
 
     Args:
         recipe: its name.
@@ -20,6 +20,8 @@ class Score:
         learning_rate: of the last block; 0 if no block is trained.
         accuracy: over all held-out images, 0 to 1.
         standard_error: of the accuracy.
+        balanced_accuracy: over the same images, 0 to 1.
+        balanced_standard_error: of the balanced accuracy.
         images: number of held-out images, in the folds that the candidate was tried on.
         chosen: whether this candidate was chosen.
     """
@@ -29,6 +31,8 @@ class Score:
     learning_rate: float
     accuracy: float
     standard_error: float
+    balanced_accuracy: float
+    balanced_standard_error: float
     images: int
     chosen: bool
 
@@ -50,17 +54,15 @@ class Choice:
     scores: tuple[Score, ...] = ()
 
 
-def score(candidate: Candidate, correct: np.ndarray, *, chosen: bool) -> Score:
-    """Summarize which held-out images a candidate classified correctly, bool [n]."""
-    accuracy = float(correct.mean())
+def score(candidate: Candidate, correct: np.ndarray, labels: np.ndarray, *, chosen: bool) -> Score:
+    """Summarize which held-out images a candidate classified correctly, bool [n]; `labels` has their classes."""
     return Score(
         recipe=candidate.recipe,
         cut=candidate.cut,
         learning_rate=candidate.learning_rate,
-        accuracy=accuracy,
-        standard_error=math.sqrt(accuracy * (1 - accuracy) / len(correct)),
         images=len(correct),
         chosen=chosen,
+        **accuracies(correct, labels),
     )
 
 

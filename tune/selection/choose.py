@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from unfreeze.tune.data.folds import Fold, stratified_folds, stratified_part
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, by_metric
+from unfreeze.tune.options import ACCURACY, Metric, TuneOptions
 from unfreeze.tune.recipes.recipe import BOTH_LEARNING_RATES, SearchScope
 from unfreeze.tune.recipes.registry import AUTO, PROBE, block_recipe, block_recipes, is_linear, linear_recipes
 from unfreeze.tune.selection.candidate import Candidate
@@ -35,7 +36,7 @@ def choose(inputs: SearchInputs) -> Choice:
     """
     survey = chooses_cut(inputs.options)
     depths = _survey(inputs) if survey else ()
-    out_of_domain = is_out_of_domain(depths)
+    out_of_domain = is_out_of_domain(depths, inputs.metric)
     tried = _TRIED_OUT_OF_DOMAIN_IMAGES if out_of_domain else _TRIED_IMAGES
     folds = _folds(inputs.extracted.labels.numpy(), tried, inputs.options.seed)
     if not folds:
@@ -54,7 +55,7 @@ def _folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
     return tuple(Fold(rows[train], rows[held_out]) for train, held_out in stratified_folds(labels[rows], FOLDS, seed))
 
 
-def is_out_of_domain(depths: Sequence[DepthScore]) -> bool:
+def is_out_of_domain(depths: Sequence[DepthScore], metric: Metric = ACCURACY) -> bool:
     """Return whether the images are unlike those that the network was pretrained on.
 
     They are if features of an earlier cut are clearly better than those after the last block: by three standard errors,
@@ -63,11 +64,13 @@ def is_out_of_domain(depths: Sequence[DepthScore]) -> bool:
 
     Args:
         depths: accuracy by cut, from the input to the head; empty if no images could be held out.
+        metric: which accuracy to compare.
     """
     if not depths:
         return False
-    best = max(depths, key=lambda depth: depth.accuracy)
-    return best.accuracy - depths[-1].accuracy > _CLEARLY * depths[-1].standard_error or best.accuracy < 0.5  # noqa: PLR2004
+    best = max(by_metric(depth, metric).mean for depth in depths)
+    last = by_metric(depths[-1], metric)
+    return best - last.mean > _CLEARLY * last.standard_error or best < 0.5  # noqa: PLR2004
 
 
 def _survey(inputs: SearchInputs) -> tuple[DepthScore, ...]:
@@ -80,7 +83,7 @@ def _survey(inputs: SearchInputs) -> tuple[DepthScore, ...]:
         return ()
     folds = stratified_folds(labels.numpy(), FOLDS, inputs.options.seed)
     borders = {position: pooled[enough] for position, pooled in extracted.borders.items()}
-    return survey_cuts(inputs.network, borders, labels, folds, inputs.reporter)
+    return survey_cuts(inputs.network, borders, labels, folds, inputs.reporter, inputs.metric)
 
 
 def _default_choice(inputs: SearchInputs) -> Choice:
@@ -116,7 +119,7 @@ def _best_linear(trials: Trials) -> Candidate:
         return best
     for other in (Candidate.linear(recipe.name) for recipe in linear_recipes()):
         trials.run(other)
-        best = other if trials.lead(other, best) > 1 and trials.extra_correct(other, best) > 0 else best
+        best = other if trials.lead(other, best) > 1 and trials.gain(other, best) > 0 else best
     return best
 
 
@@ -132,7 +135,7 @@ def _search(trials: Trials, best: Candidate | None, *, out_of_domain: bool) -> t
         tried = [Candidate(recipe, cut, learning_rate) for learning_rate in learning_rates]
         for candidate in tried:
             trials.run(candidate, best, required)
-        challenger = max(tried, key=lambda one: float(trials.correct(one).mean()))
+        challenger = max(tried, key=trials.accuracy)
         learning_rates = (challenger.learning_rate,)
         if best is None:
             best, reason = challenger, "no deeper cut was clearly better"
@@ -174,11 +177,13 @@ def _learning_rates(options: TuneOptions, scope: SearchScope) -> tuple[float, ..
 
 
 def _choice(trials: Trials, best: Candidate, reason: str, depths: tuple[DepthScore, ...]) -> Choice:
-    scores = tuple(score(one, trials.correct(one), chosen=one == best) for one in trials.evaluations)
-    found = "; ".join(f"{one} {its.accuracy:.3f}" for one, its in zip(trials.evaluations, scores, strict=True))
+    scores = tuple(
+        score(one, trials.correct(one), trials.labels(one), chosen=one == best) for one in trials.evaluations
+    )
+    found = "; ".join(f"{one} {trials.accuracy(one):.3f}" for one in trials.evaluations)
     return Choice(
         candidate=best,
-        reason=f"{best}: {reason} (cross-validated accuracy: {found})",
+        reason=f"{best}: {reason} (cross-validated {METRIC_NAMES[trials.inputs.metric]}: {found})",
         depths=depths,
         scores=scores,
     )

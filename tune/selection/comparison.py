@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from unfreeze.tune.backbones.link import negative_log_likelihoods
+from unfreeze.tune.evaluation.accuracy import estimate
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
+from unfreeze.tune.options import BALANCED, Metric
+from unfreeze.tune.training.optimization import class_weights
 
 
 def correct(evaluations: Sequence[Evaluation]) -> np.ndarray:
@@ -16,7 +19,12 @@ def correct(evaluations: Sequence[Evaluation]) -> np.ndarray:
     return np.concatenate([np.asarray(fold.logits.argmax(1) == fold.labels) for fold in evaluations])
 
 
-def lead(evaluations: Sequence[Evaluation], others: Sequence[Evaluation], weights: Tensor) -> float:
+def labels_of_folds(evaluations: Sequence[Evaluation]) -> np.ndarray:
+    """Return the labels of the held-out images: int64 [n], fold after fold."""
+    return np.concatenate([fold.labels.numpy() for fold in evaluations])
+
+
+def lead(evaluations: Sequence[Evaluation], others: Sequence[Evaluation], metric: Metric) -> float:
     """Return by how much a candidate is better than another, in standard errors of the paired difference.
 
     The larger of two leads is returned: that in accuracy, which matters to users, and that in log loss after
@@ -25,19 +33,34 @@ def lead(evaluations: Sequence[Evaluation], others: Sequence[Evaluation], weight
     Args:
         evaluations: of the candidate, one per fold.
         others: of the other candidate, on the same folds.
-        weights: of the images, float64 [n].
+        metric: "balanced" gives every class the same weight.
     """
-    in_loss = (_losses(others) - _losses(evaluations)) * weights
-    return max(_standard_errors(in_loss), _standard_errors(accuracy_gains(evaluations, others, weights)))
+    weights = _weights(torch.from_numpy(labels_of_folds(evaluations)), metric)
+    in_loss = _losses(others) - _losses(evaluations)
+    in_accuracy = torch.from_numpy(_gains(evaluations, others))
+    return max(_standard_errors(weights * in_loss), _standard_errors(weights * in_accuracy))
 
 
-def accuracy_gains(evaluations: Sequence[Evaluation], others: Sequence[Evaluation], weights: Tensor) -> Tensor:
-    """Return +1 where only the candidate is correct and -1 where only the other is, weighted: float64 [n]."""
-    own, other = (torch.from_numpy(correct(each)).double() for each in (evaluations, others))
-    return (own - other) * weights
+def accuracy_gain(evaluations: Sequence[Evaluation], others: Sequence[Evaluation], metric: Metric) -> float:
+    """Return by how much the accuracy, or the balanced accuracy, is higher on the same images."""
+    return estimate(_gains(evaluations, others), labels_of_folds(evaluations), metric).mean
+
+
+def _gains(evaluations: Sequence[Evaluation], others: Sequence[Evaluation]) -> np.ndarray:
+    """Return +1 where only the candidate is correct and -1 where only the other is: float64 [n]."""
+    return correct(evaluations).astype(np.float64) - correct(others)
+
+
+def _weights(labels: Tensor, metric: Metric) -> Tensor:
+    return class_weights(labels)[labels].double() if metric == BALANCED else torch.ones(len(labels)).double()
 
 
 def _standard_errors(difference: Tensor) -> float:
+    """Return the mean in standard errors.
+
+    The variance is that over all images, which is larger than that inside of the classes: if all three images of a
+    class are gained, the latter is 0.
+    """
     error = float(difference.std()) / math.sqrt(len(difference))
     return float(difference.mean()) / error if error else 0.0
 

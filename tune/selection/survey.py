@@ -1,15 +1,17 @@
 """The survey: accuracy of a linear classifier on the frozen features at every cut."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.backbones.network import HEAD, Network
 from unfreeze.tune.data.folds import Fold
+from unfreeze.tune.evaluation.accuracy import accuracies, estimate
+from unfreeze.tune.options import ACCURACY, Metric
 
 _STRENGTHS = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
 _SMALLEST_DEVIATION = 1e-6
@@ -23,19 +25,28 @@ class DepthScore:
         cut: where the features were taken; "head" is after the last block.
         accuracy: of a linear classifier, cross-validated, 0 to 1.
         standard_error: of the accuracy.
-        regularization: the strength with the highest accuracy.
+        balanced_accuracy: mean recall of the classes, 0 to 1.
+        balanced_standard_error: of the balanced accuracy.
+        regularization: the strength with the highest accuracy, or balanced accuracy if that is the metric.
         trained_parameters: number of parameters in the blocks after the cut.
     """
 
     cut: str
     accuracy: float
     standard_error: float
+    balanced_accuracy: float
+    balanced_standard_error: float
     regularization: float
     trained_parameters: int
 
 
 def survey_cuts(
-    network: Network, borders: Mapping[int, Tensor], labels: Tensor, folds: Sequence[Fold], reporter: Reporter
+    network: Network,
+    borders: Mapping[int, Tensor],
+    labels: Tensor,
+    folds: Sequence[Fold],
+    reporter: Reporter,
+    metric: Metric = ACCURACY,
 ) -> tuple[DepthScore, ...]:
     """Cross-validate a linear classifier at every border.
 
@@ -47,22 +58,22 @@ def survey_cuts(
         labels: of the S images, int64.
         folds: of the S images; all views of an image are in one fold, and only the first view is tested.
         reporter: shows progress.
+        metric: by which the strength is chosen.
 
     Returns:
         One score per cut, from the input to "head".
     """
     advance = reporter.track("surveying every cut", len(borders))
     cuts = (*network.block_names[1:], HEAD)
+    tested = labels.numpy()[np.concatenate([fold.held_out for fold in folds])]
     scores = []
     for position, features in sorted(borders.items()):
-        accuracies = torch.cat([ridge_correct(features, labels, fold) for fold in folds], 1).double().mean(1)
-        best = int(accuracies.argmax())
-        accuracy = float(accuracies[best])
+        correct = torch.cat([ridge_correct(features, labels, fold) for fold in folds], 1).numpy()
+        best = int(np.argmax([estimate(each.astype(np.float64), tested, metric).mean for each in correct]))
         scores.append(
             DepthScore(
                 cut=cuts[position - 1],
-                accuracy=accuracy,
-                standard_error=math.sqrt(accuracy * (1 - accuracy) / len(labels)),
+                **accuracies(correct[best], tested),
                 regularization=_STRENGTHS[best],
                 trained_parameters=sum(parameter.numel() for parameter in network.block_parameters(position)),
             )

@@ -14,21 +14,22 @@ from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.folds import Fold
 from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.evaluation.accuracy import estimate
 from unfreeze.tune.evaluation.evaluate import Evaluation
 from unfreeze.tune.features.activations import ActivationSource
 from unfreeze.tune.features.cache import pooled_features
 from unfreeze.tune.features.extract import ExtractedFeatures
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.linear.probe import Probe, fit_probe
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.options import Metric, TuneOptions
 from unfreeze.tune.recipes.registry import PROBE, block_recipe, is_linear, linear_recipe
 from unfreeze.tune.selection.candidate import Candidate
-from unfreeze.tune.selection.comparison import accuracy_gains, correct, lead
-from unfreeze.tune.training.optimization import Schedule, class_weights
+from unfreeze.tune.selection.comparison import accuracy_gain, correct, labels_of_folds, lead
+from unfreeze.tune.training.optimization import Schedule
 from unfreeze.tune.training.train import Training
 
 _ENOUGH_HELD_OUT = 200
-_FEW_ERRORS = 4  # a candidate that is one standard error better would have to make almost no errors
+_FEW_ERRORS = 4.5  # a candidate that is one standard error better would have to make almost no errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,11 @@ class SearchInputs:
     placement: CachePlacement
     reporter: Reporter
     allows_flips: Callable[[], bool]
+
+    @property
+    def metric(self) -> Metric:
+        """What candidates are compared by."""
+        return self.options.metric_for(torch.bincount(self.extracted.labels).tolist())
 
 
 @dataclass(kw_only=True)
@@ -81,7 +87,7 @@ class Trials:
 
         Args:
             candidate: to try.
-            incumbent: stop after a fold at which the candidate has fewer correct answers than this one, or less than
+            incumbent: stop after a fold at which the candidate is less accurate than this one, or less than
                 half of the required lead.
             required_lead: in standard errors.
         """
@@ -103,19 +109,28 @@ class Trials:
         """Return which held-out images a candidate classified correctly: bool [n], fold after fold."""
         return correct(self.evaluations[candidate])
 
+    def labels(self, candidate: Candidate) -> np.ndarray:
+        """Return the labels of these images: int64 [n]."""
+        return labels_of_folds(self.evaluations[candidate])
+
     def lead(self, candidate: Candidate, other: Candidate) -> float:
         """Return by how much a candidate is better on the images that both classified, see `comparison.lead`."""
         if candidate in self.diverged:
             return -math.inf
-        return lead(*self._common(candidate, other))
+        return lead(*self._common(candidate, other), self.inputs.metric)
 
-    def extra_correct(self, candidate: Candidate, other: Candidate) -> float:
-        """Return how many more images a candidate classified correctly than another on common folds, weighted."""
-        return float(accuracy_gains(*self._common(candidate, other)).sum())
+    def gain(self, candidate: Candidate, other: Candidate) -> float:
+        """Return by how much a candidate is more accurate than another, in the metric, on the folds of both."""
+        return accuracy_gain(*self._common(candidate, other), self.inputs.metric)
+
+    def accuracy(self, candidate: Candidate) -> float:
+        """Return the accuracy, or the balanced accuracy if that is the metric, on all images that were tried."""
+        right = self.correct(candidate).astype(np.float64)
+        return estimate(right, self.labels(candidate), self.inputs.metric).mean
 
     def is_nearly_perfect(self, candidate: Candidate) -> bool:
-        """Return whether a candidate makes too few errors for another to be clearly better."""
-        return int((~self.correct(candidate)).sum()) <= _FEW_ERRORS
+        """Return whether a candidate makes too few errors, weighted by the metric, for another to be clearly better."""
+        return (1 - self.accuracy(candidate)) * len(self.labels(candidate)) < _FEW_ERRORS
 
     def source_at(self, position: int) -> ActivationSource:
         """Return the images' activations at a cut; the latest ones are kept in addition to the extracted ones."""
@@ -128,16 +143,12 @@ class Trials:
 
     def _falls_behind(self, candidate: Candidate, incumbent: Candidate, required_lead: float) -> bool:
         too_small = self.lead(candidate, incumbent) <= required_lead / 2
-        return too_small or self.extra_correct(candidate, incumbent) < 0
+        return too_small or self.gain(candidate, incumbent) < 0
 
-    def _common(self, candidate: Candidate, other: Candidate) -> tuple[list[Evaluation], list[Evaluation], Tensor]:
-        """Return the evaluations on the folds that both were tried on, and the weights of the images."""
+    def _common(self, candidate: Candidate, other: Candidate) -> tuple[list[Evaluation], list[Evaluation]]:
+        """Return the evaluations on the folds that both were tried on."""
         own, others = self.evaluations[candidate], self.evaluations[other]
-        own, others = own[: len(others)], others[: len(own)]
-        labels = torch.cat([fold.labels for fold in own])
-        if self.inputs.options.class_weights == "balanced":
-            return own, others, class_weights(self.inputs.extracted.labels)[labels].double()
-        return own, others, torch.ones(len(labels), dtype=torch.float64)
+        return own[: len(others)], others[: len(own)]
 
     def _training_folds(self) -> int:
         held_out = np.cumsum([len(fold.held_out) for fold in self.folds])

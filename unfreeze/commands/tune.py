@@ -95,10 +95,10 @@ def _table(metrics: dict[str, Any]) -> Table:
     table.add_row("images", f"{images}; {counted(len(metrics['skipped']), 'file')} skipped")
     table.add_row("classes", f"{len(metrics['labels'])}")
     _add_search(table, metrics)
-    table.add_row("validation accuracy", f"{metrics['val_accuracy']:.4f}{_coverage(metrics, 'val')}")
-    table.add_row("probe alone", f"{metrics['probe_val_accuracy']:.4f}")
+    table.add_row("validation accuracy", f"{_both(metrics, 'val')}{_coverage(metrics, 'val')}")
+    table.add_row("probe alone", _both(metrics, "probe_val"))
     if "test_accuracy" in metrics:
-        table.add_row("test accuracy", f"{metrics['test_accuracy']:.4f}{_coverage(metrics, 'test')}")
+        table.add_row("test accuracy", f"{_both(metrics, 'test')}{_coverage(metrics, 'test')}")
     error = metrics["calibration_error"]
     table.add_row("calibration error", f"{error['after']:.3f} ({error['before']:.3f} before temperature scaling)")
     if metrics["abstain"]:
@@ -107,6 +107,13 @@ def _table(metrics: dict[str, Any]) -> Table:
     table.add_row("trained parameters", f"{metrics['trained_parameters']:,} of {metrics['parameters']:,}")
     table.add_row("duration", f"{metrics['seconds']:.1f} s ({metrics['device']}, {metrics['precision']})")
     return table
+
+
+def _both(metrics: dict[str, Any], split: str) -> str:
+    """Return accuracy and balanced accuracy, each with its standard error."""
+    names = f"{split}_accuracy", f"{split}_balanced_accuracy"
+    plain, balanced = (f"{metrics[name]:.4f} ± {metrics['standard_errors'][name]:.4f}" for name in names)
+    return f"{plain}; balanced {balanced}"
 
 
 def _coverage(metrics: dict[str, Any], split: str) -> str:
@@ -126,7 +133,8 @@ def _add_search(table: Table, metrics: dict[str, Any]) -> None:
 
 
 def _accuracy(score: dict[str, Any]) -> str:
-    return f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}"
+    plain = f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}"
+    return f"{plain}; balanced {score['balanced_accuracy']:.3f} ± {score['balanced_standard_error']:.3f}"
 
 
 def _abstention(abstain: dict[str, Any]) -> str:

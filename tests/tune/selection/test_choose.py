@@ -1,5 +1,6 @@
 """The search compares candidates on the same held-out images, and chooses the cheapest that none clearly beats."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 from support.runs import SPEC
 from support.tuning import FLOAT32, placement_in, small_network
 from torch import Tensor
@@ -43,7 +44,7 @@ def network() -> Network:
 def _classes(labels: Tensor, shape: tuple[int, ...], distance: float, seed: int) -> Tensor:
     """Noise around each class's center, [N, 1, ...]."""
     generator = torch.Generator().manual_seed(seed)
-    centers = torch.randn(3, *shape, generator=generator)
+    centers = torch.randn(int(labels.max()) + 1, *shape, generator=generator)
     return (distance * centers[labels] + torch.randn(len(labels), *shape, generator=generator))[:, None]
 
 
@@ -166,26 +167,63 @@ def test_lead_does_not_depend_on_the_scale_of_the_logits(inputs: SearchInputs) -
     assert trials.lead(OTHER, LAST_QUARTER) == pytest.approx(trials.lead(PROBE, LAST_QUARTER), abs=0.01)
 
 
-def test_balanced_classes_give_a_rare_class_its_weight(network: Network, tmp_path: Path) -> None:
+def test_the_balanced_metric_gives_a_rare_class_its_weight(network: Network, tmp_path: Path) -> None:
     """With 54 images of one class and 3 of two others, the candidate that finds the rare ones leads if balanced."""
     labels = torch.tensor([0] * 54 + [1] * 3 + [2] * 3)
     common, rare = 4 * torch.eye(3)[torch.zeros_like(labels)], 4 * torch.eye(3)[labels]
     rare[:9] = 4 * torch.eye(3)[1]
     leads = {}
-    for weights in ("none", "balanced"):
-        inputs = _inputs(network, tmp_path / weights, labels, features=1.0, activations=0.0, class_weights=weights)
+    for metric in ("accuracy", "balanced"):
+        inputs = _inputs(network, tmp_path / metric, labels, features=1.0, activations=0.0, metric=metric)
         trials = _trials(inputs)
         trials.evaluations = {
             each: [Evaluation(logits=logits, labels=labels, images=(), skipped=())]
             for each, logits in ((PROBE, common), (OTHER, rare))
         }
-        leads[weights] = trials.lead(OTHER, PROBE)
-        gains = (_is_correct(trials.evaluations[OTHER]) - _is_correct(trials.evaluations[PROBE])) * (
-            np.where(labels == 0, 60 / 3 / 54, 60 / 3 / 3) if weights == "balanced" else 1
-        )
-        assert trials.extra_correct(OTHER, PROBE) == pytest.approx(gains.sum(), rel=1e-6)
-    assert leads["none"] < 0
+        leads[metric] = trials.lead(OTHER, PROBE)
+        weights = np.where(labels == 0, 60 / 3 / 54, 60 / 3 / 3) if metric == "balanced" else 1
+        losses = (_losses(trials.evaluations[PROBE]) - _losses(trials.evaluations[OTHER])) * weights
+        gains = (_is_correct(trials.evaluations[OTHER]) - _is_correct(trials.evaluations[PROBE])) * weights
+        of_each = [ttest_1samp(each, 0).statistic for each in (losses, gains)]
+        assert leads[metric] == pytest.approx(max(of_each), rel=1e-2)
+        assert trials.gain(OTHER, PROBE) == pytest.approx(gains.mean(), rel=1e-6)
+    assert leads["accuracy"] < 0
     assert leads["balanced"] > 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "accuracy", "nearly_perfect"), [("accuracy", 58 / 60, True), ("balanced", 7 / 9, False)]
+)
+def test_errors_on_a_rare_class_are_weighted_by_the_metric(
+    metric: str,
+    accuracy: float,
+    nearly_perfect: bool,  # noqa: FBT001
+    network: Network,
+    tmp_path: Path,
+) -> None:
+    """Two errors on a class of three images are few of 60, but a third of the recalls' sum is at stake."""
+    labels = torch.tensor([0] * 54 + [1] * 3 + [2] * 3)
+    trials = _trials(_inputs(network, tmp_path, labels, features=1.0, activations=0.0, metric=metric))
+    predicted = labels.clone()
+    predicted[58:] = 0
+    whole = [Evaluation(logits=5 * torch.eye(3)[predicted], labels=labels, images=(), skipped=())]
+    trials.evaluations = {PROBE: whole}
+    assert trials.accuracy(PROBE) == pytest.approx(accuracy)
+    assert trials.is_nearly_perfect(PROBE) is nearly_perfect
+
+
+def test_a_class_that_is_gained_as_a_whole_is_a_lead(network: Network, tmp_path: Path) -> None:
+    """All three images of a rare class are gained and nothing else changes: the variance inside of classes is 0."""
+    labels = torch.tensor([0] * 54 + [1] * 3 + [2] * 3)
+    trials = _trials(_inputs(network, tmp_path, labels, features=1.0, activations=0.0))
+    before, after = (5 * torch.eye(3)[torch.where(labels == 2, other, labels)] for other in (0, 2))
+    trials.evaluations = {
+        each: [Evaluation(logits=logits, labels=labels, images=(), skipped=())]
+        for each, logits in ((PROBE, before), (OTHER, after))
+    }
+    assert trials.inputs.metric == "balanced"  # "auto": 54 images are more than 10 times 3
+    assert trials.gain(OTHER, PROBE) == pytest.approx(1 / 3)
+    assert trials.lead(OTHER, PROBE) > 1.5
 
 
 def test_compares_candidates_on_the_folds_of_both(inputs: SearchInputs) -> None:
@@ -197,8 +235,9 @@ def test_compares_candidates_on_the_folds_of_both(inputs: SearchInputs) -> None:
     expected = max(of_losses, ttest_rel(_is_correct(short), _is_correct(long[:1])).statistic)
     assert trials.lead(OTHER, PROBE) == pytest.approx(expected, rel=1e-2)
     right = [int((own.logits.argmax(1) == own.labels).sum()) for own in (short[0], long[0])]
-    assert trials.extra_correct(OTHER, PROBE) == right[0] - right[1] == -trials.extra_correct(PROBE, OTHER)
-    assert trials.extra_correct(OTHER, PROBE) > 0
+    assert trials.gain(OTHER, PROBE) == pytest.approx((right[0] - right[1]) / 40)
+    assert trials.gain(PROBE, OTHER) == -trials.gain(OTHER, PROBE)
+    assert trials.gain(OTHER, PROBE) > 0
 
 
 @pytest.mark.parametrize(("errors", "nearly_perfect"), [(0, True), (4, True), (5, False)])
@@ -295,6 +334,31 @@ def test_chooses_training_if_it_helps(tmp_path: Path) -> None:
     assert scores["last-blocks"].chosen
     assert scores["last-blocks"].accuracy > scores["probe"].accuracy + 0.1
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("metric", "recipe"), [("accuracy", "probe"), ("auto", "last-blocks")])
+def test_the_metric_decides_between_common_and_rare_classes(metric: str, recipe: str, tmp_path: Path) -> None:
+    """Features separate two large classes, activations three small ones: accuracy and the mean recall disagree."""
+    network = small_network("resnet18", classes=5)
+    labels = torch.repeat_interleave(torch.arange(5), torch.tensor([44, 44, 4, 4, 4]))
+    by_common, by_rare = (torch.tensor(centers)[labels] for centers in ([0, 1, 0, 0, 0], [0, 0, 1, 2, 3]))
+    options = {"metric": metric, "learning_rate": 1e-3}
+    of_features = _inputs(network, tmp_path, by_common, features=0.3, activations=0.0, **options)
+    of_activations = _inputs(network, tmp_path, by_rare, features=0.0, activations=2.0, **options)
+    extracted = vars(of_activations.extracted) | {
+        "features": of_features.extracted.features,
+        "streamed": dataclasses.replace(of_activations.extracted.streamed, labels=labels),
+        "cached": dataclasses.replace(of_activations.extracted.cached, labels=labels),
+    }
+    probe = fit_probe(extracted["features"], labels)
+    choice = choose(
+        SearchInputs(**(vars(of_activations) | {"extracted": ExtractedFeatures(**extracted), "probe": probe}))
+    )
+    assert choice.candidate.recipe == recipe
+    scores = {score.recipe: score for score in choice.scores}
+    assert scores["probe"].accuracy > scores["last-blocks"].accuracy + 0.1
+    assert scores["probe"].balanced_accuracy < scores["last-blocks"].balanced_accuracy - 0.1
+    assert ("cross-validated balanced accuracy:" in choice.reason) == (metric == "auto")
 
 
 def test_compares_two_learning_rates_for_a_requested_cut(network: Network, tmp_path: Path) -> None:
@@ -395,9 +459,15 @@ def test_caches_activations_at_the_earliest_cut_that_may_be_needed(
     assert earliest_cut(small_network("resnet18"), TuneOptions(**options)) == cut
 
 
-def _depth(accuracy: float, standard_error: float = 0.02) -> DepthScore:
+def _depth(accuracy: float, balanced: float = 0.9) -> DepthScore:
     return DepthScore(
-        cut="x", accuracy=accuracy, standard_error=standard_error, regularization=1.0, trained_parameters=0
+        cut="x",
+        accuracy=accuracy,
+        standard_error=0.02,
+        balanced_accuracy=balanced,
+        balanced_standard_error=0.04,
+        regularization=1.0,
+        trained_parameters=0,
     )
 
 
@@ -417,6 +487,16 @@ def _depth(accuracy: float, standard_error: float = 0.02) -> DepthScore:
 def test_images_are_out_of_domain_if_earlier_features_are_better(accuracies: list[float], out_of_domain: bool) -> None:  # noqa: FBT001
     """By more than three standard errors, or if no features classify half of the images correctly."""
     assert is_out_of_domain([_depth(accuracy) for accuracy in accuracies]) is out_of_domain
+
+
+@pytest.mark.parametrize(
+    ("balanced", "out_of_domain"), [([0.97, 0.86], False), ([0.99, 0.86], True), ([0.4, 0.49], True)]
+)
+def test_out_of_domain_follows_the_metric(balanced: list[float], out_of_domain: bool) -> None:  # noqa: FBT001
+    """Balanced accuracies are compared with their own standard error."""
+    depths = [_depth(0.9, each) for each in balanced]
+    assert is_out_of_domain(depths, "balanced") is out_of_domain
+    assert not is_out_of_domain(depths)
 
 
 @pytest.mark.parametrize(("images", "lead"), [(50, 1.0), (300, 1.0), (650, 0.0), (1000, -1.0), (20_000, -1.0)])

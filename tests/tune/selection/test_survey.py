@@ -100,7 +100,7 @@ def test_scores_every_cut_with_its_best_strength() -> None:
     accuracies = torch.stack(means).sum(0) / 90
     assert scores[0].accuracy == pytest.approx(float(accuracies.max()))
     assert scores[0].regularization == STRENGTHS[int(accuracies.argmax())]
-    assert scores[0].standard_error == pytest.approx(math.sqrt(float(accuracies.max() * (1 - accuracies.max())) / 90))
+    assert scores[0].standard_error == pytest.approx(math.sqrt(float(accuracies.max() * (1 - accuracies.max())) / 89))
     assert scores[1].accuracy < scores[0].accuracy - 0.1
     assert [score.trained_parameters for score in scores] == [
         sum(parameter.numel() for block in blocks for parameter in block.parameters())
