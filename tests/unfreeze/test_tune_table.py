@@ -48,9 +48,8 @@ def test_shows_accuracy_and_balanced_accuracy_with_their_standard_errors() -> No
     """For the run, the probe, the test images, every cut and every candidate."""
     output = io.StringIO()
     Console(file=output, width=120).print(_table(METRICS))
-    rows = dict(
-        [cell.strip() for cell in line.split("│")[1:3]] for line in output.getvalue().splitlines() if "│" in line
-    )
+    lines = [line.split("│") for line in output.getvalue().splitlines() if "│" in line]
+    rows = {name.strip(): value.strip() for _, name, value, _ in lines}
     assert rows["validation accuracy"] == "0.9250 ± 0.0420; balanced 0.7500 ± 0.1000"
     assert rows["probe alone"] == "0.9000 ± 0.0500; balanced 0.5000 ± 0.0000"
     assert rows["test accuracy"] == "0.8000 ± 0.0600; balanced 0.7000 ± 0.0700 (1 of 2 classes have test images)"

@@ -48,7 +48,8 @@ def accuracy_gain(evaluations: Sequence[Evaluation], others: Sequence[Evaluation
 
 def _gains(evaluations: Sequence[Evaluation], others: Sequence[Evaluation]) -> np.ndarray:
     """Return +1 where only the candidate is correct and -1 where only the other is: float64 [n]."""
-    return correct(evaluations).astype(np.float64) - correct(others)
+    gains: np.ndarray = correct(evaluations).astype(np.float64) - correct(others)
+    return gains
 
 
 def _weights(labels: Tensor, metric: Metric) -> Tensor:
