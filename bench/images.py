@@ -12,21 +12,26 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bench.pretrain.catalog import FAMILIES
+from bench.pretrain.finish import finish
 from unfreeze.demo.wallpaper.dataset import WallpaperSet, write_wallpaper_groups
 
 _VAL_OF_TEN = 3
 _DIGIT_PX, _TEXTURE_PX = 128, 224
 _TEXTURES = 14
+# Training images of each kind of star and polygon: those of the most are 43 times those of the fewest.
+_STARS = {"gon 4": 300, "star 5": 175, "gon 3": 103, "star 4": 60, "gon 6": 35, "star 6": 21, "gon 5": 12, "star 3": 7}
+_STAR_PX, _FEWEST_VAL = 192, 15
 
 
 def main(out: Path) -> None:
-    """Write digits (scikit-learn's, 10 classes), textures (14 kinds) and wallpaper groups (17) into folders of OUT.
+    """Write digits (scikit-learn's, 10 classes), textures (14), stars (8, imbalanced) and wallpaper groups (17).
 
     Args:
         out: folder that receives a folder for each set.
     """
     write_digits(out / "digits")
     write_textures(out / "textures")
+    write_stars(out / "stars")
     write_wallpaper_groups(out / "wallpaper", WallpaperSet(train_per_class=60, val_per_class=20))
 
 
@@ -45,6 +50,19 @@ def write_textures(folder: Path, each: int = 70) -> None:
         for number in range(each):
             drawn = np.asarray(draw(np.random.default_rng((kind, number)), _TEXTURE_PX))
             _save(Image.fromarray(drawn.clip(0, 255).astype(np.uint8)).convert("RGB"), folder, name, number)
+
+
+def write_stars(folder: Path) -> None:
+    """Draw stars and polygons of eight kinds: 7 to 300 training images, and validation images in proportion."""
+    for kind, (name, count) in enumerate(_STARS.items()):
+        validated = max(_FEWEST_VAL, round(count * _VAL_OF_TEN / (10 - _VAL_OF_TEN)))
+        for split, first, images in (("train", 0, count), ("val", 100_000, validated)):
+            path = folder / split / name.replace(" ", "-")
+            path.mkdir(parents=True, exist_ok=True)
+            for number in range(images):
+                rng = np.random.default_rng((kind, first + number))
+                drawn = finish(rng, FAMILIES["star"][name](rng, _STAR_PX))
+                Image.fromarray(drawn).save(path / f"{number:04}.jpg", quality=90)
 
 
 def _save(image: Image.Image, folder: Path, label: str, number: int) -> None:

@@ -1,6 +1,7 @@
 """`unfreeze tune` against fastai's `vision_learner(...).fine_tune(4)`: accuracy and seconds of whole processes.
 
-python -m bench.tune DATA... --backbone squeezenet1_0 --weights squeezenet1_0.pth
+python -m bench.tune --weights squeezenet1_0.pth
+python -m bench.tune DATA... --backbone squeezenet1_0 --weights squeezenet1_0.pth --fastai-python ENVIRONMENT/bin/python
 
 Same images, weights and cores, alternating, once per seed; both include imports. fastai is installed into a separate
 environment under `bench/out`. DATA has train and val folders.
@@ -21,11 +22,16 @@ from typing import Annotated, Any
 import cyclopts
 from rich.table import Table
 
+from bench.images import write_digits, write_stars, write_textures
 from bench.peers.environment import peer_python
 from unfreeze.console import REMARKS, RESULTS, print_json
 from unfreeze.contract.cores import usable_cores
 
 _FASTAI = "fastai==2.8.*"
+_FASTAI_EPOCHS = 4
+_ROOT = Path(__file__).parents[1]
+_DRAWN = {"digits": write_digits, "textures": write_textures, "stars": write_stars}
+_COLUMNS = ("accuracy", "balanced", "seconds")
 
 
 def main(
@@ -33,41 +39,49 @@ def main(
     weights: Path,
     backbone: str = "squeezenet1_0",
     seeds: int = 3,
+    fastai_epochs: int = _FASTAI_EPOCHS,
+    fastai_python: Path | None = None,
     ours_only: Annotated[bool, cyclopts.Parameter(negative="")] = False,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ) -> None:
     """Tune with both, alternating, and compare.
 
     Args:
-        data: folders of labeled images, each with train and val folders.
+        data: folders of labeled images, each with train and val folders. By default the photographs of hymenoptera in
+            ../shared, digits, drawn textures, and drawn stars whose classes have 7 to 300 images.
         weights: file with pretrained weights.
         backbone: torchvision's name of the network.
         seeds: number of runs of each.
+        fastai_epochs: epochs of `fine_tune`.
+        fastai_python: the Python of an environment with fastai; by default one is made.
         ours_only: leave fastai out.
         json: print JSON instead of a table.
     """
-    peer = None if ours_only else peer_python("fastai", _FASTAI)
+    peer = None if ours_only else fastai_python or peer_python("fastai", _FASTAI)
     rows: list[dict[str, Any]] = []
-    for folder in data:
-        for seed in range(seeds):
+    folders = data or _default_data()
+    for seed in range(seeds):  # in turn, so that a machine that gets busier does so for every set
+        for folder in folders:
             row = {"data": folder.name, "seed": seed, **_ours(folder, backbone, weights, seed)}
             if peer is not None:
-                row |= _theirs(peer, folder, backbone, weights, seed)
-                row["speedup"] = row["fastai_seconds"] / row["seconds"]
+                row |= _theirs(peer, folder, backbone, weights, seed, fastai_epochs)
             rows.append(row)
             REMARKS.print(jsons.dumps(row), markup=False)
     if json:
         print_json(rows)
         return
-    cores = usable_cores()
-    table = Table(
-        *("data", "accuracy", "seconds", "recipe", "fastai accuracy", "fastai seconds", "speedup"),
-        title=f"{backbone}, {cores} cores, {platform.machine()}, torch {version('torch')}, {seeds} seeds, "
-        f"{datetime.now(UTC):%Y-%m-%d}: mean accuracy, median seconds",
-    )
-    for name in dict.fromkeys(row["data"] for row in rows):
-        table.add_row(name, *_summary([row for row in rows if row["data"] == name]))
-    RESULTS.print(table)
+    RESULTS.print(_table(rows, f"{backbone}, {usable_cores()} cores, {platform.machine()}, torch {version('torch')}"))
+
+
+def _default_data() -> tuple[Path, ...]:
+    """Return hymenoptera and the drawn sets, which are drawn once."""
+    folders = [_ROOT.parent / "shared" / "data" / "hymenoptera"]
+    for name, write in _DRAWN.items():
+        folder = _ROOT / "bench" / "out" / "images" / name
+        if not folder.exists():
+            write(folder)
+        folders.append(folder)
+    return tuple(folders)
 
 
 def _ours(data: Path, backbone: str, weights: Path, seed: int) -> dict[str, Any]:
@@ -75,14 +89,19 @@ def _ours(data: Path, backbone: str, weights: Path, seed: int) -> dict[str, Any]
         flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed), "--json"]
         command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *flags]
         metrics, seconds = _timed(command)
-    return {"seconds": seconds} | {name: metrics[name] for name in ("val_accuracy", "recipe", "cut")}
+    return _figures(metrics, seconds, "") | {name: metrics[name] for name in ("recipe", "cut", "learning_rate")}
 
 
-def _theirs(python: Path, data: Path, backbone: str, weights: Path, seed: int) -> dict[str, Any]:
+def _theirs(python: Path, data: Path, backbone: str, weights: Path, seed: int, epochs: int) -> dict[str, Any]:
     program = Path(__file__).parent / "peers" / "fastai_fine_tune.py"
-    flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed)]
+    flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed), "--epochs", str(epochs)]
     metrics, seconds = _timed([str(python), "-W", "ignore", str(program), str(data), *flags])
-    return {"fastai_seconds": seconds, "fastai_accuracy": metrics["val_accuracy"]}
+    return _figures(metrics, seconds, "fastai_")
+
+
+def _figures(metrics: dict[str, Any], seconds: float, prefix: str) -> dict[str, float]:
+    found = metrics["val_accuracy"], metrics["val_balanced_accuracy"], seconds
+    return {prefix + name: value for name, value in zip(_COLUMNS, found, strict=True)}
 
 
 def _timed(command: list[str]) -> tuple[dict[str, Any], float]:
@@ -91,20 +110,32 @@ def _timed(command: list[str]) -> tuple[dict[str, Any], float]:
     return jsons.loads(done.stdout.splitlines()[-1]), time.monotonic() - started
 
 
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    seeds = len({row["seed"] for row in rows})
+    table = Table(
+        title=f"{title}, {seeds} seeds, {datetime.now(UTC):%Y-%m-%d}: mean accuracies, median seconds and ratio"
+    )
+    theirs = ("fastai: accuracy", "balanced", "seconds", "difference", "balanced", "ratio of times")
+    for column in ("data", *_COLUMNS, "recipe", *(theirs if "fastai_seconds" in rows[0] else ())):
+        table.add_column(column)
+    for name in dict.fromkeys(row["data"] for row in rows):
+        table.add_row(name, *_summary([row for row in rows if row["data"] == name]))
+    return table
+
+
 def _summary(rows: list[dict[str, Any]]) -> list[str]:
-    found = [
-        f"{mean(row['val_accuracy'] for row in rows):.3f}",
-        f"{median(row['seconds'] for row in rows):.0f}",
-        ", ".join(dict.fromkeys(f"{row['recipe']} ({row['cut']})" for row in rows)),
-    ]
+    chosen = dict.fromkeys(f"{row['recipe']} ({row['cut']}, {row['learning_rate']:g})" for row in rows)
+    found = [*_means(rows, ""), ", ".join(chosen)]
     if "fastai_seconds" not in rows[0]:
-        return [*found, "", "", ""]
-    return [
-        *found,
-        f"{mean(row['fastai_accuracy'] for row in rows):.3f}",
-        f"{median(row['fastai_seconds'] for row in rows):.0f}",
-        f"{median(row['speedup'] for row in rows):.1f}",
-    ]
+        return found
+    differences = (mean(row[name] - row[f"fastai_{name}"] for row in rows) for name in ("accuracy", "balanced"))
+    ratio = median(row["fastai_seconds"] / row["seconds"] for row in rows)
+    return [*found, *_means(rows, "fastai_"), *(f"{one:+.3f}" for one in differences), f"{ratio:.1f}"]
+
+
+def _means(rows: list[dict[str, Any]], prefix: str) -> list[str]:
+    accuracies = [f"{mean(row[prefix + name] for row in rows):.3f}" for name in ("accuracy", "balanced")]
+    return [*accuracies, f"{median(row[prefix + 'seconds'] for row in rows):.0f}"]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """fastai's usual recipe, `vision_learner(...).fine_tune(4)`, run by `bench.tune` in a separate environment.
 
-Prints the validation accuracy as JSON. It loads the same weights as unfreeze.
+Prints accuracy and balanced accuracy on the validation images as JSON. It loads the same weights as unfreeze.
 """
 
 import argparse
@@ -8,12 +8,20 @@ import json
 
 import torch
 import torchvision
-from fastai.vision.all import ImageDataLoaders, Resize, accuracy, aug_transforms, set_seed, vision_learner
+from fastai.vision.all import (
+    BalancedAccuracy,
+    ImageDataLoaders,
+    Resize,
+    accuracy,
+    aug_transforms,
+    set_seed,
+    vision_learner,
+)
 from fastai.vision.learner import model_meta
 
 
 def main() -> None:
-    """Tune and print the accuracy."""
+    """Tune and print the accuracies."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--backbone", required=True)
@@ -33,10 +41,11 @@ def main() -> None:
     loaders = ImageDataLoaders.from_folder(
         arguments.data, train="train", valid="val", item_tfms=Resize(256), batch_tfms=aug_transforms(size=224), bs=32
     )
-    learner = vision_learner(loaders, pretrained, metrics=accuracy)
+    learner = vision_learner(loaders, pretrained, metrics=[accuracy, BalancedAccuracy()])
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(arguments.epochs)
-    print(json.dumps({"val_accuracy": float(learner.recorder.values[-1][-1])}))
+    plain, balanced = learner.recorder.values[-1][-2:]
+    print(json.dumps({"val_accuracy": float(plain), "val_balanced_accuracy": float(balanced)}))
 
 
 if __name__ == "__main__":
