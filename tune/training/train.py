@@ -78,7 +78,7 @@ class Training:
         self.precision = self.precision.for_training(self.network)
         if self.schedule.adapts:
             self.network.adapt(self.schedule.blocks, self.options.lora_rank, self.options.seed)
-        self.network.train_only(self.schedule.blocks)
+        self._train_only()
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.network, self.schedule, self.options)
         self.batch_size = self.options.batch_size_for(len(self.source.labels))
@@ -140,7 +140,7 @@ class Training:
         self.generator.set_state(state["chance"])
 
     def _epoch(self) -> None:
-        self.network.train_only(self.schedule.blocks)
+        self._train_only()
         # Dropout differs between processes and must not depend on earlier epochs, which a resumed run does not repeat.
         torch.manual_seed(self._epoch_seed())
         indices = shuffled_batches(len(self.source.labels), self.source.views, self.batch_size, self.generator)
@@ -158,6 +158,18 @@ class Training:
         if held_out_loss is not None and held_out_loss < min(self._held_out_losses(), default=math.inf):
             self.best = copy.deepcopy(self.network.trained_state(self.schedule.blocks))
         self.epochs.append(epoch)
+
+    def _train_only(self) -> None:
+        """Put the trained blocks in training mode, except for their batch statistics if there are frozen blocks.
+
+        The head starts from a probe of features that were computed with the statistics of pretraining. Those of a batch
+        of 16 differ so much that training would first have to learn the probe again.
+        """
+        self.network.train_only(self.schedule.blocks)
+        if self.source.position:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - torch has no public name
+                    module.eval()
 
     def _epoch_seed(self) -> int:
         entropy = self.options.seed, len(self.epochs), self.workers.rank

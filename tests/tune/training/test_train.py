@@ -83,7 +83,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     ],
 )
 def test_only_trained_blocks_change(backbone: str, recipe: str, cut: str, tmp_path: Path) -> None:
-    """All weights and batch statistics of a recipe's blocks and of the head change, and no others."""
+    """All weights of a recipe's blocks and of the head change, batch statistics if no block is frozen, no others."""
     network = small_network(backbone)
     before, position = _copied(network), network.position(cut)
     blocks = recipe_of(recipe).trained_blocks(position, len(network.block_names))
@@ -94,10 +94,28 @@ def test_only_trained_blocks_change(backbone: str, recipe: str, cut: str, tmp_pa
     trained = ["head", *(f"model.{path}" for index in blocks for path in network._blocks[index].modules)]
     for key, value in after.items():
         inside = any(key.startswith(f"{name}.") for name in trained)
-        statistic = key in ("head.mean", "head.inverse_std")
+        statistic = key in ("head.mean", "head.inverse_std") or (position and _is_batch_statistic(key))
         assert torch.equal(before[key], value) == (statistic or not inside), key
     assert [epoch.number for epoch in training.epochs] == [1, 2]
     assert not network.training
+
+
+def _is_batch_statistic(key: str) -> bool:
+    return key.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
+def test_training_behind_frozen_blocks_starts_from_the_evaluated_network(backbone: str) -> None:
+    """The loss of the first step is that in eval mode, with the batch statistics of pretraining."""
+    network = small_network(backbone)
+    position = len(network.block_names) - 2
+    source = activations_at(network, position)
+    with torch.inference_mode():
+        logits = network.run_tail(source.activations[:, 0].float(), position)
+    expected = torch.nn.functional.cross_entropy(logits, source.labels, label_smoothing=0.1)
+    training = _training(network, source, range(position, position + 2), epochs=1, batch_size=len(source.labels))
+    training.run()
+    assert training.epochs[0].loss == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(("optimizer", "head_rate", "factor"), [("adamw", 1e-3, 1), ("sgd", 1e-2, 10)])
