@@ -113,10 +113,11 @@ def _timed(command: list[str]) -> tuple[dict[str, Any], float]:
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
     seeds = len({row["seed"] for row in rows})
     table = Table(
-        title=f"{title}, {seeds} seeds, {datetime.now(UTC):%Y-%m-%d}: mean accuracies, median seconds and ratio"
+        title=f"{title}, {seeds} seeds, {datetime.now(UTC):%Y-%m-%d}: mean accuracy / balanced accuracy, median seconds "
+        "and ratio of times"
     )
-    theirs = ("fastai: accuracy", "balanced", "seconds", "difference", "balanced", "ratio of times")
-    for column in ("data", *_COLUMNS, "recipe", *(theirs if "fastai_seconds" in rows[0] else ())):
+    theirs = ("fastai", "s", "difference", "ratio") if "fastai_seconds" in rows[0] else ()
+    for column in ("data", "unfreeze", "s", "recipe", *theirs):
         table.add_column(column)
     for name in dict.fromkeys(row["data"] for row in rows):
         table.add_row(name, *_summary([row for row in rows if row["data"] == name]))
@@ -124,18 +125,18 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def _summary(rows: list[dict[str, Any]]) -> list[str]:
-    chosen = dict.fromkeys(f"{row['recipe']} ({row['cut']}, {row['learning_rate']:g})" for row in rows)
+    chosen = dict.fromkeys(f"{row['recipe']} {row['cut']} {row['learning_rate']:g}" for row in rows)
     found = [*_means(rows, ""), ", ".join(chosen)]
     if "fastai_seconds" not in rows[0]:
         return found
     differences = (mean(row[name] - row[f"fastai_{name}"] for row in rows) for name in ("accuracy", "balanced"))
     ratio = median(row["fastai_seconds"] / row["seconds"] for row in rows)
-    return [*found, *_means(rows, "fastai_"), *(f"{one:+.3f}" for one in differences), f"{ratio:.1f}"]
+    return [*found, *_means(rows, "fastai_"), " / ".join(f"{one:+.3f}" for one in differences), f"{ratio:.1f}"]
 
 
 def _means(rows: list[dict[str, Any]], prefix: str) -> list[str]:
-    accuracies = [f"{mean(row[prefix + name] for row in rows):.3f}" for name in ("accuracy", "balanced")]
-    return [*accuracies, f"{median(row[prefix + 'seconds'] for row in rows):.0f}"]
+    accuracies = " / ".join(f"{mean(row[prefix + name] for row in rows):.3f}" for name in ("accuracy", "balanced"))
+    return [accuracies, f"{median(row[prefix + 'seconds'] for row in rows):.0f}"]
 
 
 if __name__ == "__main__":
