@@ -113,12 +113,12 @@ def _timed(command: list[str]) -> tuple[dict[str, Any], float]:
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
     seeds = len({row["seed"] for row in rows})
     table = Table(
-        title=f"{title}, {seeds} seeds, {datetime.now(UTC):%Y-%m-%d}: mean accuracy / balanced accuracy, median seconds "
-        "and ratio of times"
+        title=f"{title}, {seeds} seeds, {datetime.now(UTC):%Y-%m-%d}: mean accuracy / balanced accuracy, median "
+        "seconds and ratio of times"
     )
     theirs = ("fastai", "s", "difference", "ratio") if "fastai_seconds" in rows[0] else ()
     for column in ("data", "unfreeze", "s", "recipe", *theirs):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for name in dict.fromkeys(row["data"] for row in rows):
         table.add_row(name, *_summary([row for row in rows if row["data"] == name]))
     return table
