@@ -39,6 +39,7 @@ OUTPUT = Group("Output", sort_key=6)
 _data, _backbone, _training, _hardware, _output = (
     Parameter(group=group) for group in (DATA, BACKBONE, TRAINING, HARDWARE, OUTPUT)
 )
+DEFAULT_STORE_GB = 10.0
 _IMAGES_SEEN = 800  # over all epochs, at least
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 8
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 64
@@ -61,6 +62,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "mixup": (0.0, 10.0),
     "val_fraction": (0.01, 0.9),
     "cache_gb": (0.0, 100_000.0),
+    "store_gb": (0.0, 100_000.0),
     "abstain_precision": (0.01, 0.9999),
 }
 
@@ -119,6 +121,9 @@ class TuneOptions:
             more than half of the free GPU memory, or in a file in the run's folder if they need more than half of the
             free main memory. Up to two caches exist at a time; if one needs more than half of the limit, the frozen
             blocks run again in every epoch.
+        store_gb: size limit of the feature store in the user's cache folder in GB: activations and features of frozen
+            blocks, which later runs read instead of computing them again. What was not used for the longest time is
+            deleted first; 0 neither reads nor writes. `unfreeze cache` shows and clears it.
         abstain_precision: find the confidence above which this share of the answers is correct, 0.01 to 0.9999.
         strict: treat problems of the data as errors.
         path_column: column of the image paths in a CSV file. By default one with a usual name, such as path, image or
@@ -165,6 +170,7 @@ class TuneOptions:
     class_weights: Annotated[Literal["none", "balanced"], _training] = "none"
     val_fraction: Annotated[float, _data] = 0.2
     cache_gb: Annotated[float, _hardware] = 8.0
+    store_gb: Annotated[float, _hardware] = DEFAULT_STORE_GB
     abstain_precision: Annotated[float | None, _output] = None
     strict: Annotated[bool, Parameter(group=DATA, negative="")] = False
     path_column: Annotated[str | None, _data] = None

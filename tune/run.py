@@ -3,6 +3,7 @@
 import copy
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unfreeze.tune.pipeline.prepare import open_run, prepare_run
 from unfreeze.tune.pipeline.train import train_candidate
 from unfreeze.tune.recipes.registry import is_linear
 from unfreeze.tune.selection.choice import Choice
+from unfreeze.tune.store.store import FeatureStore
 from unfreeze.tune.training.train import Training
 
 
@@ -61,9 +63,10 @@ def fine_tune(
     options, reporter = options or TuneOptions(), reporter or Silent()
     check_folder(folder, overwrite=overwrite, resume=resume)
     precision = choose_precision(options.device, options.precision)
-    with limited_threads(), join_workers(precision.device) as workers, precision.kernels():
+    with limited_threads(), join_workers(precision.device) as workers, precision.kernels(), ExitStack() as stack:
         shown = reporter if workers.is_leader else Silent()
-        context, inspection = prepare_run(data, folder, options, shown, precision, workers)
+        store = stack.enter_context(FeatureStore(round(options.store_gb * 1e9), reporter=shown))
+        context, inspection = prepare_run(data, folder, options, shown, precision, workers, store)
         if not workers.is_leader:
             workers.barrier()
             _tune(context)

@@ -15,7 +15,7 @@ from unfreeze.tune.options import TuneOptions
 
 _FOLDER = ".unfinished"
 _REQUEST = "request.json"
-_WEIGHT_NEUTRAL_OPTIONS = ("cache_gb", "strict", "abstain_precision")  # they do not change the weights
+_WEIGHT_NEUTRAL_OPTIONS = ("cache_gb", "store_gb", "strict", "abstain_precision")  # they do not change the weights
 _SHOWN_DIFFERENCES = 5
 CHOICE, TRAINING = "choice.pt", "training.pt"
 

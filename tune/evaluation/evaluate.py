@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -16,9 +14,12 @@ from unfreeze.tune.backbones.link import SOFTMAX, negative_log_likelihoods, prob
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import LabeledImage, Skipped
 from unfreeze.tune.data.images import labels_of
-from unfreeze.tune.data.views import Views, load_views
+from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.memory import halve_on_oom
-from unfreeze.tune.device.staging import stack_images
+from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.features.collect import FrozenPass
+from unfreeze.tune.features.columns import Columns
+from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows
 
 _CPU_BATCH, _CUDA_BATCH = 4, 64  # activations of 4 images are small enough for malloc to reuse freed memory
 _TEMPERATURES = (0.05, 20.0)
@@ -85,43 +86,107 @@ def evaluate_together(
     spec: PreprocessSpec,
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
+    stored: StoredRows = NOTHING_STORED,
 ) -> list[Evaluation]:
-    """Evaluate several networks whose first `shared` blocks are identical; those blocks run once per image."""
-    skipped: list[Skipped] = []
-    kept: list[LabeledImage] = []
-    logits: list[list[Tensor]] = [[] for _ in networks]
+    """Evaluate several networks whose first `shared` blocks are identical; those blocks run once per image.
+
+    Args:
+        networks: on the device.
+        shared: number of identical blocks.
+        images: those that cannot be decoded are left out.
+        spec: how they are prepared.
+        device: the device to compute on.
+        advance: called with the number of images since the last call.
+        stored: results of the shared blocks in earlier runs, in full precision.
+
+    Raises:
+        DataError: no image can be decoded.
+    """
     for network in networks:
         network.eval()
-    batch_size = _CPU_BATCH if device.type == "cpu" else _CUDA_BATCH
-    loaded = load_views(images, Views(spec=spec), skipped)
-    while chunk := list(islice(loaded, batch_size)):
-        batch = stack_images([views for _, views in chunk], device).flatten(0, 1)
-        for computed in halve_on_oom(partial(_logits, networks, shared, device), batch):
-            for collected, of_network in zip(logits, computed, strict=True):
-                collected.append(of_network)
-        kept += [image for image, _ in chunk]
-        advance(len(chunk))
+    precision = full_precision(device)
+    run = FrozenPass(
+        network=networks[0],
+        precision=precision,
+        images=images,
+        views=Views(spec=spec),
+        stored=stored,
+        batch=evaluation_batch(device),
+    )
+    classify = _Tails(networks=networks, shared=shared, run=run)
+    ends = shared == len(networks[0].block_names)
+    columns = Columns(features=True) if ends else Columns(position=shared, dtype=torch.float32)
+    skipped = run.collect(columns, classify.receive, advance)
+    left_out = {item.path for item in skipped}
+    kept = [number for number, image in enumerate(images) if image.path not in left_out]
     if not kept:
         raise DataError(
             f"none of the {len(images)} images can be decoded; the first one: {skipped[0].path}: {skipped[0].reason}"
         )
-    labels = labels_of(kept)
+    evaluated = tuple(images[number] for number in kept)
     return [
         Evaluation(
-            logits=torch.cat(collected).clone(),
-            labels=labels,
-            images=tuple(kept),
-            skipped=tuple(skipped),
-            link=network.head.link,
+            logits=logits[kept], labels=labels_of(evaluated), images=evaluated, skipped=skipped, link=network.head.link
         )
-        for network, collected in zip(networks, logits, strict=True)
+        for network, logits in zip(networks, classify.logits, strict=True)
     ]
 
 
-def _logits(networks: Sequence[Network], shared: int, device: torch.device, batch: Tensor) -> list[Tensor]:
-    with torch.inference_mode():
-        trunk = networks[0].run_blocks(batch.to(device, non_blocking=True), 0, shared)
-        return [network.run_tail(trunk, shared).float().cpu() for network in networks]
+def full_precision(device: torch.device) -> Precision:
+    """Return the precision of evaluation."""
+    return Precision(device=device, dtype=torch.float32)
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Return the number of images that are evaluated at a time."""
+    return _CPU_BATCH if device.type == "cpu" else _CUDA_BATCH
+
+
+class _Tails:
+    """The blocks after the shared ones, and the heads, run on activations as they are received.
+
+    Args:
+        networks: the networks.
+        shared: number of blocks that computed the activations.
+        run: the pass that delivers them.
+
+    Attributes:
+        logits: of each network, float32 [N, C].
+    """
+
+    def __init__(self, networks: Sequence[Network], shared: int, run: FrozenPass) -> None:
+        self._networks, self._shared, self._run = networks, shared, run
+        self.logits = [torch.zeros(len(run.images), network.classes) for network in networks]
+
+    def receive(self, _: str, rows: Tensor, values: Tensor) -> None:
+        """Classify images by their activations, or by their features after the last block.
+
+        Every batch has the same size, the last one is filled up, so that the logits of an image do not depend on
+        which other images are stored.
+        """
+        batch = self._run.batch
+        for numbers, part in zip(rows.split(batch), values.split(batch), strict=True):
+            parts = halve_on_oom(self._classify, _filled(part, batch, self._run.precision.device))
+            computed = [torch.cat(of_network) for of_network in zip(*parts, strict=True)]
+            for logits, of_network in zip(self.logits, computed, strict=True):
+                logits[numbers] = of_network[: len(numbers)]
+
+    def _classify(self, inputs: Tensor) -> list[Tensor]:
+        """Return the logits of each network, [n, C]."""
+        with torch.inference_mode():
+            if inputs.ndim == 2:  # noqa: PLR2004 - features after the last block
+                return [network.head.classify(inputs).float().cpu() for network in self._networks]
+            return [network.run_tail(inputs, self._shared).float().cpu() for network in self._networks]
+
+
+def _filled(rows: Tensor, count: int, device: torch.device) -> Tensor:
+    """Copy rows to a device and repeat the last one; always in one memory format, because others round otherwise."""
+    is_map = rows.ndim == 4 and rows.is_floating_point()  # noqa: PLR2004 - images are [n, H, W, 3]
+    memory_format = torch.channels_last if is_map else torch.contiguous_format
+    filled = torch.empty((count, *rows.shape[1:]), dtype=rows.dtype, device=device, memory_format=memory_format)
+    filled[: len(rows)] = rows
+    filled[len(rows) :] = rows[-1:]
+    return filled
 
 
 def fit_temperature(evaluation: Evaluation) -> float:

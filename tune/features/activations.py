@@ -17,6 +17,7 @@ from unfreeze.tune.data.views import Views, load_view
 from unfreeze.tune.device.memory import halve_on_oom
 from unfreeze.tune.device.precision import CPU, Precision
 from unfreeze.tune.device.staging import empty_batch, stack_images
+from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows
 
 _BATCHES_AHEAD = 4
 BatchIndices = tuple[Tensor, Tensor]  # the images of a batch, int64 [n], and the view of each, int64 [n]
@@ -135,6 +136,7 @@ class Streamed:
         recipe: how their views are made.
         precision: device and numeric type to compute in.
         labels: int64 [N].
+        stored: results of earlier runs, which a cache is filled from.
     """
 
     network: Network
@@ -143,6 +145,7 @@ class Streamed:
     recipe: Views
     precision: Precision
     labels: Tensor
+    stored: StoredRows = NOTHING_STORED
 
     @property
     def views(self) -> int:

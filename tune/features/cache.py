@@ -1,13 +1,14 @@
 """Compute activations once and cache them, within a budget."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unfreeze.contract.errors import DataError
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.memory import halve_on_oom
@@ -20,9 +21,10 @@ from unfreeze.tune.features.activations import (
     run_frozen,
     run_trunk,
 )
+from unfreeze.tune.features.collect import FrozenPass
+from unfreeze.tune.features.columns import Columns
 from unfreeze.tune.features.placement import CachePlacement
-
-Advance = Callable[[int], None]
+from unfreeze.tune.features.rows import CollectedRows
 
 
 def cache_bytes(network: Network, position: int, images: int, views: int) -> int:
@@ -68,21 +70,28 @@ def cache_activations(
         streamed: computes the activations.
         placement: where to cache them.
         reporter: shows progress.
+
+    Raises:
+        DataError: an image no longer decodes.
     """
     network, count, views = streamed.network, len(streamed.images), streamed.views
     if not fits(network, streamed.position, count, views, placement):
         return streamed
     advance = (reporter or Silent()).track("caching the activations", count)
     allocated = allocate_at(network, streamed.position, count, views, placement)
-    size = max(1, streamed.precision.trunk_batch // views)
-    indices = [
-        (rows.repeat_interleave(views), torch.arange(views).repeat(len(rows)))
-        for rows in torch.arange(count).split(size)
-    ]
-    for (rows, _), batch in zip(indices, streamed.batches(indices), strict=True):
-        first, last = int(rows[0]), int(rows[-1]) + 1
-        allocated[first:last] = batch.unflatten(0, (last - first, views))
-        advance(last - first)
+    columns = Columns(position=streamed.position)
+    collected = CollectedRows(views, np.zeros(count, bool))
+    collected.allocate(columns.activations, allocated.flatten(0, 1))
+    run = FrozenPass(
+        network=network,
+        precision=streamed.precision,
+        images=streamed.images,
+        views=streamed.recipe,
+        stored=streamed.stored,
+        batch=streamed.precision.trunk_batch,
+    )
+    if skipped := run.collect(columns, collected.receive, advance):
+        raise DataError(f"{skipped[0].path} can no longer be decoded: {skipped[0].reason}")
     return Cached(
         position=streamed.position, activations=allocated, labels=streamed.labels, device=streamed.precision.device
     )

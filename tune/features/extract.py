@@ -1,25 +1,24 @@
 """One pass of the backbone over the training images: activations at a cut, and features pooled at every cut."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from unfreeze.contract.errors import DataError, WeightsError
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.images import LabeledImage, Skipped, labels_of
-from unfreeze.tune.data.views import Views, load_views
-from unfreeze.tune.device.memory import halve_on_oom
+from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.device.staging import stack_images
 from unfreeze.tune.features.activations import Cached, Streamed
-from unfreeze.tune.features.cache import Advance, advance_cache, allocate_at, cache_activations, fits
+from unfreeze.tune.features.cache import advance_cache, allocate_at, cache_activations, fits
+from unfreeze.tune.features.collect import Advance, FrozenPass
+from unfreeze.tune.features.columns import FEATURES, Columns, border_position
 from unfreeze.tune.features.placement import CachePlacement
+from unfreeze.tune.features.rows import CollectedRows
+from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows
 
 SURVEYED_IMAGES = 4000  # the standard error of an accuracy over 4,000 images is below 0.008
 
@@ -67,75 +66,6 @@ class ExtractedFeatures:
         return advance_cache(streamed.network, self.cached, position, streamed.precision, placement)
 
 
-@dataclass(kw_only=True)
-class _Pass:
-    """The results of a pass so far."""
-
-    network: Network
-    position: int
-    precision: Precision
-    views: int
-    cache: Tensor | None = None
-    done: int = 0
-    features: list[Tensor] = field(default_factory=list)
-    surveyed: list[Tensor] = field(default_factory=list)
-    borders: dict[int, list[Tensor]] = field(default_factory=dict)
-
-    def run(self, batch: Tensor, *, surveyed: bool) -> None:
-        """Run all blocks over a few images' views, [n, V, H, W, 3].
-
-        Raises:
-            UnfreezeError: the GPU has too little memory for a single image with its views.
-        """
-        halve_on_oom(partial(self._run, surveyed=surveyed), batch)
-
-    def _run(self, batch: Tensor, *, surveyed: bool) -> None:
-        network, borders = self.network, {}
-        activations = self.precision.to_device(batch.flatten(0, 1))
-        self._store(0, activations)
-        for index in range(len(network.block_names)):
-            with torch.inference_mode(), self.precision.autocast():
-                activations = network.run_blocks(activations, index, index + 1)
-            self._store(index + 1, activations)
-            if surveyed:
-                borders[index + 1] = network.pool_border(activations, index + 1).cpu().unflatten(0, batch.shape[:2])
-        # Memory cannot run out after this line: a batch that is retried in halves is recorded once.
-        self.features.append(network.head.pool(activations).cpu().unflatten(0, batch.shape[:2]))
-        for position, pooled in borders.items():
-            self.borders.setdefault(position, []).append(pooled)
-        self.surveyed += [torch.arange(self.done, self.done + len(batch))] if surveyed else []
-        self.done += len(batch)
-
-    def _store(self, position: int, activations: Tensor) -> None:
-        if self.cache is not None and position == self.position:
-            by_image = activations.to(self.cache.dtype).unflatten(0, (-1, self.views))
-            self.cache[self.done : self.done + len(by_image)] = by_image
-
-    def result(self, images: tuple[LabeledImage, ...], views: Views, skipped: tuple[Skipped, ...]) -> ExtractedFeatures:
-        labels, cached = labels_of(images), None
-        if self.cache is not None:
-            activations = self.cache[: self.done]
-            cached = Cached(
-                position=self.position, activations=activations, labels=labels, device=self.precision.device
-            )
-        return ExtractedFeatures(
-            streamed=Streamed(
-                network=self.network,
-                position=self.position,
-                images=images,
-                recipe=views,
-                precision=self.precision,
-                labels=labels,
-            ),
-            cached=cached,
-            # The clones are ordinary tensors, not inference tensors.
-            features=torch.cat(self.features).clone(),
-            surveyed=torch.cat(self.surveyed) if self.surveyed else torch.empty(0, dtype=torch.int64),
-            borders={position: torch.cat(pooled).clone() for position, pooled in self.borders.items()},
-            skipped=skipped,
-        )
-
-
 def extract_features(  # noqa: PLR0913 - one pass computes several results
     network: Network,
     position: int,
@@ -146,8 +76,9 @@ def extract_features(  # noqa: PLR0913 - one pass computes several results
     advance: Advance = lambda _: None,
     *,
     survey: bool = False,
+    stored: StoredRows = NOTHING_STORED,
 ) -> ExtractedFeatures:
-    """Run all blocks once over every view of every image.
+    """Run all blocks once over every view of every image whose results are not stored.
 
     Args:
         network: the network, in eval mode, on the precision's device.
@@ -159,32 +90,72 @@ def extract_features(  # noqa: PLR0913 - one pass computes several results
         placement: where to cache activations.
         advance: called with the number of images processed.
         survey: also pool the features at every cut, for at most about 4,000 of the images, evenly spaced.
+        stored: results of earlier runs.
 
     Raises:
         DataError: no image decodes.
         WeightsError: features are NaN or infinite.
         UnfreezeError: the disk is full, or the GPU has too little memory for a single image.
     """
-    current = _Pass(network=network, position=position, precision=precision, views=views.count)
-    if position < len(network.block_names) and fits(network, position, len(images), views.count, placement):
-        current.cache = allocate_at(network, position, len(images), views.count, placement)
-    skipped: list[Skipped] = []
-    done: list[LabeledImage] = []
-    stride = -(-len(images) // SURVEYED_IMAGES)
-    chunks = _chunks(load_views(images, views, skipped), precision.trunk_batch, views.count)
-    with precision.kernels(len(images) * views.count // precision.trunk_batch):
-        for number, chunk in enumerate(chunks):
-            batch = stack_images([pixels for _, pixels in chunk], precision.device)
-            current.run(batch, surveyed=survey and number % stride == 0)
-            done += [image for image, _ in chunk]
-            advance(len(chunk))
-    if not done:
+    caches = position < len(network.block_names) and fits(network, position, len(images), views.count, placement)
+    columns = Columns(position=position if caches else None, features=True, borders=survey)
+    surveyed = _surveyed(len(images), max(1, precision.trunk_batch // views.count)) & survey
+    collected = CollectedRows(views.count, surveyed)
+    if caches:
+        cache = allocate_at(network, position, len(images), views.count, placement)
+        collected.allocate(columns.activations, cache.flatten(0, 1))
+    run = FrozenPass(
+        network=network, precision=precision, images=images, views=views, stored=stored, batch=precision.trunk_batch
+    )
+    skipped = run.collect(columns, collected.receive, advance, surveyed)
+    left_out = {item.path for item in skipped}
+    kept = np.array([image.path not in left_out for image in images], bool)
+    if not kept.any():
         raise DataError(
             f"none of {len(images)} images can be decoded; the first: {skipped[0].path}: {skipped[0].reason}"
         )
-    extracted = current.result(tuple(done), views, tuple(skipped))
+    extracted = _extracted(run, position, skipped, collected.by_image(kept), columns.activations)
     _check_finite(extracted, precision)
     return extracted
+
+
+def _surveyed(images: int, chunk: int) -> np.ndarray:
+    """Choose evenly spaced chunks of the images, bool."""
+    stride = -(-images // SURVEYED_IMAGES)
+    chosen: np.ndarray = np.arange(images) // chunk % max(1, stride) == 0
+    return chosen
+
+
+def _extracted(
+    run: FrozenPass,
+    position: int,
+    skipped: tuple[Skipped, ...],
+    collected: tuple[dict[str, Tensor], Tensor],
+    activations: str,
+) -> ExtractedFeatures:
+    left_out = {item.path for item in skipped}
+    images = tuple(image for image in run.images if image.path not in left_out)
+    labels, (columns, surveyed) = labels_of(images), collected
+    cached = None
+    if activations in columns:
+        cached = Cached(position=position, activations=columns[activations], labels=labels, device=run.precision.device)
+    borders = {number: columns[name] for name in columns if (number := border_position(name))}
+    return ExtractedFeatures(
+        streamed=Streamed(
+            network=run.network,
+            position=position,
+            images=images,
+            recipe=run.views,
+            precision=run.precision,
+            labels=labels,
+            stored=run.stored,
+        ),
+        cached=cached,
+        features=columns[FEATURES],
+        surveyed=surveyed,
+        borders=borders,
+        skipped=skipped,
+    )
 
 
 def _check_finite(extracted: ExtractedFeatures, precision: Precision) -> None:
@@ -193,10 +164,3 @@ def _check_finite(extracted: ExtractedFeatures, precision: Precision) -> None:
             f"in {precision.dtype} the network's features are NaN or infinite: its weights are damaged, or expect "
             f"other preprocessing{precision.overflow_advice}"
         )
-
-
-def _chunks(
-    loaded: Iterator[tuple[LabeledImage, np.ndarray]], batch: int, views: int
-) -> Iterator[list[tuple[LabeledImage, np.ndarray]]]:
-    while chunk := list(islice(loaded, max(1, batch // views))):
-        yield chunk

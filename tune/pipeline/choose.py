@@ -53,6 +53,7 @@ def _extract(context: RunContext, requested: Candidate | None) -> ExtractedFeatu
         context.placement,
         context.reporter.track("running the backbone over the training images", len(images)),
         survey=requested is None and chooses_cut(options),
+        stored=context.training_rows,
     )
     context.dataset = context.dataset.without(extracted.skipped)
     return extracted

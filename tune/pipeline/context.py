@@ -1,7 +1,9 @@
 """State that the stages of a run share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.artifacts.resume import ResumeState
@@ -13,9 +15,12 @@ from unfreeze.tune.data.inspection.inspection import Finding
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.evaluation.evaluate import evaluation_batch, full_precision
 from unfreeze.tune.features.placement import CachePlacement
+from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows, describe_pass, weights_digest
 from unfreeze.tune.options import Metric, TuneOptions
 from unfreeze.tune.selection.flip_test import tolerates_flips
+from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
 
 @dataclass(kw_only=True)
@@ -33,6 +38,8 @@ class RunContext:
         placement: where to cache activations.
         resume_state: the state from which an interrupted run continues.
         workers: processes that share the work.
+        store: results of frozen blocks in earlier runs.
+        digests: SHA-256 of the bytes of each image, by its path.
     """
 
     options: TuneOptions
@@ -45,6 +52,8 @@ class RunContext:
     placement: CachePlacement
     resume_state: ResumeState
     workers: Workers
+    store: FeatureStore = NO_STORE
+    digests: Mapping[Path, bytes] = field(default_factory=dict)
 
     @property
     def own_images(self) -> tuple[LabeledImage, ...]:
@@ -61,6 +70,28 @@ class RunContext:
     def metric(self) -> Metric:
         """What candidates are compared by, and the result with the probe."""
         return self.options.metric_for(labels_of(self.dataset.splits[TRAIN]).bincount().tolist())
+
+    @cached_property
+    def training_rows(self) -> StoredRows:
+        """What earlier runs computed of training images, in the run's precision."""
+        return self._rows(self.precision, self.precision.trunk_batch)
+
+    @cached_property
+    def evaluation_rows(self) -> StoredRows:
+        """What earlier runs computed of images to evaluate on, in full precision."""
+        device = self.precision.device
+        return self._rows(full_precision(device), evaluation_batch(device))
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        return weights_digest(self.network)
+
+    def _rows(self, precision: Precision, batch: int) -> StoredRows:
+        if not self.store.is_on:
+            return NOTHING_STORED
+        description = describe_pass(self.network, self.pretrained.spec, precision, batch)
+        names = {"backbone": self.pretrained.backbone, "weights": self._weights_digest}
+        return StoredRows(space=self.store.space(names | description), digests=self.digests)
 
     @cached_property
     def allows_flips(self) -> bool:

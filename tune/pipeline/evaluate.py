@@ -1,11 +1,14 @@
 """Evaluate the tuned network, and the probe that training started from."""
 
+from collections.abc import Sequence
+
 from unfreeze.contract.errors import DivergenceError
 from unfreeze.tune.artifacts.results import TuningResult, calibrated_result
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import TEST, VAL
+from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, accuracy_by
-from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate, evaluate_together
+from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate_together
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.recipes.recipe import BlockRecipe
 from unfreeze.tune.recipes.registry import recipe_of
@@ -30,16 +33,14 @@ def evaluate_run(context: RunContext, choice: Choice, probed: Network, training:
     network = training.network if training else probed
     evaluations = _validate(context, choice.candidate, network, probed)
     images = context.dataset.splits.get(TEST)
-    test = evaluate(network, images, context.pretrained.spec, context.precision.device) if images else None
+    test = _evaluate(context, choice.candidate, [network], images)[0] if images else None
     return calibrated_result(network, choice, evaluations, test, training, context.options.abstain_precision)
 
 
 def _validate(context: RunContext, candidate: Candidate, network: Network, probed: Network) -> list[Evaluation]:
     """Evaluate the network, then the probe; once if they are the same."""
-    images, spec, device = context.dataset.splits[VAL], context.pretrained.spec, context.precision.device
     networks = [network] if network is probed else [network, probed]
-    advance = context.reporter.track("evaluating in full precision", len(images))
-    evaluations = evaluate_together(networks, _shared_blocks(context, candidate), images, spec, device, advance)
+    evaluations = _evaluate(context, candidate, networks, context.dataset.splits[VAL])
     context.dataset = context.dataset.without(evaluations[0].skipped)
     if not evaluations[0].logits.isfinite().all():
         raise DivergenceError("the trained network's outputs are not finite; use a smaller --learning-rate")
@@ -50,6 +51,20 @@ def _validate(context: RunContext, candidate: Candidate, network: Network, probe
             f"{probe:.3f}); --recipe probe gives the probe"
         )
     return evaluations
+
+
+def _evaluate(
+    context: RunContext, candidate: Candidate, networks: Sequence[Network], images: Sequence[LabeledImage]
+) -> list[Evaluation]:
+    return evaluate_together(
+        networks,
+        _shared_blocks(context, candidate),
+        images,
+        context.pretrained.spec,
+        context.precision.device,
+        context.reporter.track("evaluating in full precision", len(images)),
+        context.evaluation_rows,
+    )
 
 
 def _shared_blocks(context: RunContext, candidate: Candidate) -> int:

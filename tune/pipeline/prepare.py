@@ -23,6 +23,7 @@ from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.selection.choose import FOLDS
 from unfreeze.tune.selection.request import check_attention, earliest_cut, requested_candidate
+from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
 
 def prepare_run(
@@ -32,6 +33,7 @@ def prepare_run(
     reporter: Reporter,
     precision: Precision,
     workers: Workers,
+    store: FeatureStore = NO_STORE,
 ) -> tuple[RunContext, Inspection]:
     """Read everything that a run needs, before anything is written.
 
@@ -42,6 +44,7 @@ def prepare_run(
         reporter: shows progress.
         precision: device and numeric type.
         workers: processes that share the work.
+        store: results of frozen blocks in earlier runs.
 
     Returns:
         The context of the run, without the files that cannot be decoded, and the results of the inspection.
@@ -60,7 +63,7 @@ def prepare_run(
     network.position(earliest_cut(network, options))
     check_attention(network, options)
     _check_distributed(options, workers)
-    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range)
+    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range, store)
     for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
         reporter.info(line)
     if options.strict:
@@ -78,6 +81,8 @@ def prepare_run(
         ),
         resume_state=ResumeState(out),
         workers=workers,
+        store=store,
+        digests=inspection.digests,
     )
     return context, inspection
 

@@ -83,6 +83,7 @@ def _source(context: RunContext, candidate: Candidate, extracted: ExtractedFeatu
             recipe=context.views,
             precision=context.precision,
             labels=labels_of(images),
+            stored=context.training_rows,
         )
         source = cache_activations(streamed, context.placement, context.reporter)
     if isinstance(source, Streamed):

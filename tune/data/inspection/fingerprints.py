@@ -1,7 +1,7 @@
 """Read every image once, and keep what identifies it: a hash of its bytes, a thumbnail, and its range of values."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,8 +13,10 @@ from unfreeze.contract.images.decoding import decode
 from unfreeze.contract.images.depth import DeepRange, PixelRange, measure_range
 from unfreeze.contract.images.preprocess import PreprocessSpec, resize_and_crop
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, LabeledImage, Skipped
+from unfreeze.tune.data.inspection.stored import Fingerprint, StoredFingerprints
 from unfreeze.tune.data.prefetch import map_ahead
 from unfreeze.tune.options import FULL_RANGE
+from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
 _SIDE = 16
 _THUMBNAIL = PreprocessSpec(resize=(_SIDE, _SIDE), crop=(_SIDE, _SIDE))
@@ -41,54 +43,67 @@ class Fingerprints:
 
 
 def take_fingerprints(
-    dataset: Dataset, deep_range: str, advance: Callable[[int], None]
+    dataset: Dataset, deep_range: str, advance: Callable[[int], None], store: FeatureStore = NO_STORE
 ) -> tuple[Fingerprints, tuple[Skipped, ...]]:
-    """Read and decode every file, on all cores.
+    """Read every file on all cores, and decode those whose fingerprints are not stored.
 
     Args:
         dataset: the dataset with the images.
         deep_range: "auto", "full" or "LOW,HIGH", as in `TuneOptions`. With "full", images of 32-bit integers or
             floating point cannot be decoded.
         advance: called with 1 for each image done.
+        store: has the fingerprints that earlier runs took.
 
     Returns:
         The fingerprints of the images that can be decoded, and the files that cannot.
     """
-    read_one = partial(_read, keep_full=deep_range == FULL_RANGE)
+    stored = StoredFingerprints(store, keep_full=deep_range == FULL_RANGE)
+    read_one = partial(_read, keep_full=deep_range == FULL_RANGE, stored=stored)
     listed = [(split, image) for split in (TRAIN, VAL, TEST) for image in dataset.splits.get(split, ())]
-    thumbnails = np.empty((len(listed), _SIDE, _SIDE, 3), np.uint8)
-    digests: list[bytes] = []
-    ranges: list[PixelRange | None] = []
+    taken: list[Fingerprint | bytes] = []
     kept: list[tuple[str, LabeledImage]] = []
     skipped: list[Skipped] = []
     for item, read in zip(listed, map_ahead(read_one, (image for _, image in listed)), strict=True):
         if isinstance(read, Skipped):
             skipped.append(read)
         else:
-            digest, thumbnails[len(kept)], used = read
-            digests.append(digest)
-            ranges.append(used)
+            taken.append(read)
             kept.append(item)
         advance(1)
-    prints = Fingerprints(
+    stored.add([one for one in taken if isinstance(one, Fingerprint)])
+    known = stored.read([one for one in taken if isinstance(one, bytes)])
+    if known is None:  # the store is damaged
+        return take_fingerprints(dataset, deep_range, lambda _: None)
+    found = iter(known)
+    return _joined(kept, [one if isinstance(one, Fingerprint) else next(found) for one in taken]), tuple(skipped)
+
+
+def _joined(kept: Sequence[tuple[str, LabeledImage]], prints: Sequence[Fingerprint]) -> Fingerprints:
+    thumbnails = np.empty((len(kept), _SIDE, _SIDE, 3), np.uint8)
+    for row, one in enumerate(prints):
+        thumbnails[row] = one.thumbnail
+    return Fingerprints(
         images=tuple(image for _, image in kept),
         splits=tuple(split for split, _ in kept),
-        digests=tuple(digests),
-        thumbnails=thumbnails[: len(kept)],
-        ranges=tuple(ranges),
+        digests=tuple(one.digest for one in prints),
+        thumbnails=thumbnails,
+        ranges=tuple(one.used for one in prints),
     )
-    return prints, tuple(skipped)
 
 
-def _read(image: LabeledImage, *, keep_full: bool) -> tuple[bytes, np.ndarray, PixelRange | None] | Skipped:
+def _read(image: LabeledImage, *, keep_full: bool, stored: StoredFingerprints) -> Fingerprint | bytes | Skipped:
+    """Take the fingerprint of an image; return only its digest if the fingerprint is stored."""
     try:
         data = image.path.read_bytes()
+        digest = hashlib.sha256(data).digest()
+        if stored.has(digest):
+            return digest
         used = measure_range(data)
         own_range = None if used is None or keep_full else _own_range(used)
         upright = decode(data, at_least=DECODED_SIDE, deep_range=own_range)
     except (ImageError, OSError) as error:
         return Skipped(path=image.path, reason=str(error))
-    return hashlib.sha256(data).digest(), np.asarray(resize_and_crop(upright, _THUMBNAIL)), used
+    return Fingerprint(digest=digest, thumbnail=np.asarray(resize_and_crop(upright, _THUMBNAIL)), used=used)
 
 
 def _own_range(used: PixelRange) -> DeepRange:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter
@@ -19,6 +20,7 @@ from unfreeze.tune.data.inspection.findings import (
 )
 from unfreeze.tune.data.inspection.fingerprints import Fingerprints, take_fingerprints
 from unfreeze.tune.options import AUTO_RANGE
+from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
 __all__ = ["Finding", "Inspection", "inspect_dataset"]
 
@@ -34,6 +36,7 @@ class Inspection:
         deep_range: the values of images of more than 8 bits that become 0 and 255, for `PreprocessSpec`; None is the
             full range of 16 bits.
         notes: decisions to be reported, one line each.
+        digests: SHA-256 of the bytes of each image that can be decoded, by its path.
     """
 
     findings: tuple[Finding, ...]
@@ -41,9 +44,16 @@ class Inspection:
     contents: dict[str, str]
     deep_range: DeepRange | None = None
     notes: tuple[str, ...] = ()
+    digests: dict[Path, bytes] = field(default_factory=dict)
 
 
-def inspect_dataset(dataset: Dataset, folds: int, reporter: Reporter, deep_range: str = AUTO_RANGE) -> Inspection:
+def inspect_dataset(
+    dataset: Dataset,
+    folds: int,
+    reporter: Reporter,
+    deep_range: str = AUTO_RANGE,
+    store: FeatureStore = NO_STORE,
+) -> Inspection:
     """Read every image of every split once, and report problems of the dataset.
 
     Args:
@@ -51,12 +61,14 @@ def inspect_dataset(dataset: Dataset, folds: int, reporter: Reporter, deep_range
         folds: number of cross-validation folds; each needs a training image of every class.
         reporter: shows progress.
         deep_range: "auto", "full" or "LOW,HIGH", as in `TuneOptions`.
+        store: has what earlier inspections found in the same images.
 
     Returns:
         The findings, those that lose images first, and the images that cannot be decoded.
     """
     total = sum(len(images) for images in dataset.splits.values())
-    prints, undecodable = take_fingerprints(dataset, deep_range, reporter.track("inspecting the images", total))
+    advance = reporter.track("inspecting the images", total)
+    prints, undecodable = take_fingerprints(dataset, deep_range, advance, store)
     later = sum(split in (VAL, TEST) for split in prints.splits)
     near = find_near_copies(prints, reporter.track("comparing the splits", later))
     chosen = choose_deep_range(deep_range, prints)
@@ -74,6 +86,7 @@ def inspect_dataset(dataset: Dataset, folds: int, reporter: Reporter, deep_range
         contents=_contents(dataset, prints),
         deep_range=chosen,
         notes=tuple(describe_deep_range(prints, chosen)),
+        digests={image.path: digest for image, digest in zip(prints.images, prints.digests, strict=True)},
     )
 
 

@@ -1,0 +1,106 @@
+"""Which rows of the feature store belong to which images."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+import torchvision
+
+from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.data.images import LabeledImage
+from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.features.columns import to_array
+from unfreeze.tune.store.segments import KEY_LENGTH
+from unfreeze.tune.store.space import Space
+from unfreeze.tune.store.store import NO_STORE
+
+_FORMAT = 1  # of rows; raise it when a column changes its meaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """The rows of the images of a run.
+
+    Args:
+        space: rows of one network, preprocessing and precision.
+        digests: SHA-256 of the bytes of each image, by its path.
+    """
+
+    space: Space
+    digests: Mapping[Path, bytes]
+
+    def keys(self, images: Sequence[LabeledImage], views: Views) -> list[str]:
+        """Return the keys of the views of images, image after image; of an image without a digest, the empty key."""
+        digests = [self.digests.get(image.path) for image in images]
+        return [
+            row_key(digest, image.path.name, views, number) if digest else ""
+            for image, digest in zip(images, digests, strict=True)
+            for number in range(views.count)
+        ]
+
+
+NOTHING_STORED = StoredRows(space=NO_STORE.space({}), digests={})
+
+
+def row_key(digest: bytes, name: str, views: Views, number: int) -> str:
+    """Return the key of a view.
+
+    Args:
+        digest: SHA-256 of the image's bytes.
+        name: of its file, which seeds random views.
+        views: how the views are made.
+        number: of the view; 0 is the image as served, whatever its name.
+    """
+    identity = f"{views.seed} {number} {views.flip} {name}" if number else ""
+    return hashlib.sha256(digest + identity.encode("utf-8", "surrogateescape")).hexdigest()[:KEY_LENGTH]
+
+
+def describe_pass(network: Network, spec: PreprocessSpec, precision: Precision, batch: int) -> dict[str, Any]:
+    """Describe everything that values depend on, besides the backbone's weights, the image and its view.
+
+    Args:
+        network: the pretrained network.
+        spec: how images are prepared.
+        precision: device and numeric type that the frozen blocks compute in.
+        batch: images that they compute at a time; values are rounded differently in other batches.
+    """
+    return {
+        "format": _FORMAT,
+        "blocks": list(network.block_names),
+        "preprocess": asdict(spec),
+        "precision": str(precision.dtype).removeprefix("torch."),
+        "device": precision.device.type,
+        "batch": batch,
+        **_machine(precision.device),
+    }
+
+
+def weights_digest(network: Network) -> str:
+    """Return the SHA-256 of a pretrained network's weights without its head: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(to_array(tensor.contiguous()).tobytes())
+    return digest.hexdigest()
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """Return what else changes the rounding of values: software, and the kind of processor."""
+    software = {
+        "unfreeze": version("unfreeze"),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "pillow": PIL.__version__,
+    }
+    if device.type == "cuda":
+        return software | {"processor": torch.cuda.get_device_name(device), "cudnn": torch.backends.cudnn.version()}
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return software | {"processor": processor, "threads": torch.get_num_threads()}
