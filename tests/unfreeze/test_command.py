@@ -22,7 +22,7 @@ import unfreeze
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.export.graph import with_manifest
 
-COMMANDS = ("plan", "tune", "export", "info", "verify", "bench", "serve", "predict", "demo")
+COMMANDS = ("plan", "tune", "export", "info", "verify", "bench", "serve", "predict", "demo", "cache")
 
 pytestmark = pytest.mark.xdist_group("commands")
 

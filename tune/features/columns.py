@@ -11,9 +11,8 @@ from torch import Tensor
 from unfreeze.tune.backbones.network import Network, pool
 from unfreeze.tune.device.memory import halve_on_oom
 from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.store.columns import BORDER, FEATURES, activations_column, border_column, position_in
 
-FEATURES = "features"
-_ACTIVATIONS, _BORDER = "activations", "border"
 _BITS = {torch.bfloat16: torch.uint16}  # numpy has no bfloat16
 ReceiveRows = Callable[[str, Tensor, Tensor], None]  # a column, the numbers of rows, int64 [n], and their values
 
@@ -50,7 +49,7 @@ class Columns:
     def activations(self) -> str:
         """Name of the column of activations."""
         dtype = self.dtype if self.position else torch.uint8
-        return f"{_ACTIVATIONS}.{self.position}.{str(dtype).removeprefix('torch.')}"
+        return activations_column(self.position or 0, str(dtype).removeprefix("torch."))
 
     def last_block(self, network: Network) -> int:
         """Return the number of blocks that have to run."""
@@ -59,13 +58,12 @@ class Columns:
 
 def border_columns(network: Network) -> tuple[str, ...]:
     """Return the columns of averages and maxima after each block, float32 [2 F]."""
-    return tuple(f"{_BORDER}.{position}" for position in range(1, len(network.block_names) + 1))
+    return tuple(border_column(position) for position in range(1, len(network.block_names) + 1))
 
 
 def border_position(column: str) -> int | None:
     """Return the number of blocks before a column of averages and maxima; None for another column."""
-    kind, _, position = column.partition(".")
-    return int(position) if kind == _BORDER else None
+    return position_in(column) if column.startswith(BORDER) else None
 
 
 def compute_columns(network: Network, precision: Precision, columns: Columns, batch: Tensor) -> dict[str, Tensor]:
@@ -97,7 +95,7 @@ def _compute(network: Network, precision: Precision, columns: Columns, batch: Te
             if position == columns.position:
                 computed[columns.activations] = activations.to(columns.dtype) if position else activations
             if position and columns.borders:
-                computed[f"{_BORDER}.{position}"] = network.pool_border(activations, position).cpu()
+                computed[border_column(position)] = network.pool_border(activations, position).cpu()
     if columns.features:
         computed[FEATURES] = pool(activations).cpu()
     return computed

@@ -15,10 +15,11 @@ from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.activations import Cached, Streamed
 from unfreeze.tune.features.cache import advance_cache, allocate_at, cache_activations, fits
 from unfreeze.tune.features.collect import Advance, FrozenPass
-from unfreeze.tune.features.columns import FEATURES, Columns, border_position
+from unfreeze.tune.features.columns import Columns, border_position
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.features.rows import CollectedRows
 from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows
+from unfreeze.tune.store.columns import FEATURES
 
 SURVEYED_IMAGES = 4000  # the standard error of an accuracy over 4,000 images is below 0.008
 

@@ -4,18 +4,21 @@ A segment is a safetensors file with one tensor per column and the keys of its r
 the CRC-32 of its content, so that damage is found when it is read.
 """
 
+import json
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 SEGMENT_SUFFIX, TEMPORARY_SUFFIX = ".safetensors", ".tmp"
 KEY_LENGTH = 32
+_TYPES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "float64": "F64"}  # in safetensors
 
 
 class DamagedSegmentError(Exception):
@@ -35,29 +38,47 @@ class SegmentIndex:
     columns: tuple[str, ...]
 
 
-def write_segment(folder: Path, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
+def write_segment(folder: Path, keys: Sequence[str], columns: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Write a segment under a temporary name, and rename it when it is complete.
 
+    The parts of a column are written one by one, because a copy of all rows would stay in the heap of this thread.
     There is no flush to disk: a segment that a power failure leaves incomplete does not match its checksum.
 
     Args:
         folder: gets the file.
         keys: of the rows, 32 characters each.
-        columns: arrays whose first axis is the rows.
+        columns: arrays whose first axis is the rows, in parts.
 
     Raises:
         OSError: it cannot be written.
     """
-    contiguous = {name: np.ascontiguousarray(rows) for name, rows in columns.items()}
-    content = save(contiguous, metadata={"keys": "".join(keys)})
-    name = f"{uuid.uuid4().hex}-{zlib.crc32(content):08x}{SEGMENT_SUFFIX}"
-    temporary = folder / (name + TEMPORARY_SUFFIX)
+    unique = uuid.uuid4().hex
+    temporary = folder / f"{unique}{TEMPORARY_SUFFIX}"
+    checksum = 0
     try:
-        temporary.write_bytes(content)
-        temporary.rename(folder / name)
+        with temporary.open("wb") as file:
+            for part in (_header(keys, columns), *(part for name in sorted(columns) for part in columns[name])):
+                content = part if isinstance(part, bytes) else np.ascontiguousarray(part).data.cast("B")
+                checksum = zlib.crc32(content, checksum)
+                file.write(content)
+        temporary.rename(folder / f"{unique}-{checksum:08x}{SEGMENT_SUFFIX}")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _header(keys: Sequence[str], columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:
+    """Return the header of a safetensors file: its length in 8 bytes, and JSON padded to a multiple of 8."""
+    header: dict[str, Any] = {"__metadata__": {"keys": "".join(keys)}}
+    end = 0
+    for name in sorted(columns):
+        parts = columns[name]
+        start, end = end, end + sum(part.nbytes for part in parts)
+        shape = [len(keys), *parts[0].shape[1:]]
+        header[name] = {"dtype": _TYPES[parts[0].dtype.name], "shape": shape, "data_offsets": [start, end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded
 
 
 def read_index(path: Path) -> SegmentIndex:

@@ -1,6 +1,7 @@
 """Write rows to segments in the background, within the bound of the store."""
 
 import errno
+import mmap
 import shutil
 import threading
 import time
@@ -18,6 +19,7 @@ from unfreeze.tune.store.segments import write_segment
 SEGMENT_BYTES = 16 << 20
 _BACKLOG_BYTES = 16 * SEGMENT_BYTES
 _SHARES = 8  # of the bound, for a segment of a small store
+_LARGE_BYTES = 1 << 17
 _FLUSH_SECONDS = 10.0
 _DISK_RESERVE_BYTES = 1 << 30  # left for the run's own files
 
@@ -96,7 +98,8 @@ class SegmentWriter:
         """
         if not self.accepts_rows or not keys:
             return
-        rows = _Rows(folder=folder, description=description, keys=keys, columns=columns)
+        off_heap = {name: _off_heap(values) for name, values in columns.items()}
+        rows = _Rows(folder=folder, description=description, keys=keys, columns=off_heap)
         with self._lock:
             self._backlog_bytes += rows.size_bytes
             if self._thread is None:
@@ -158,7 +161,7 @@ class SegmentWriter:
         if shutil.disk_usage(self._folder).free - size < _DISK_RESERVE_BYTES:
             raise OSError(errno.ENOSPC, "the disk is almost full")
         keys = [key for rows in pending.rows for key in rows.keys]
-        columns = {name: np.concatenate([rows.columns[name] for rows in pending.rows]) for name in first.columns}
+        columns = {name: [rows.columns[name] for rows in pending.rows] for name in first.columns}
         try:
             create_space(first.folder, first.description)
             write_segment(first.folder, keys, columns)
@@ -169,3 +172,12 @@ class SegmentWriter:
     def _stop(self, problem: str) -> None:
         self._stopped = True
         self.report(problem)
+
+
+def _off_heap(values: np.ndarray) -> np.ndarray:
+    """Copy a large array to memory of its own; kept on the heap, it would keep a batch's memory from being reused."""
+    if values.nbytes < _LARGE_BYTES:
+        return values
+    copy = np.frombuffer(mmap.mmap(-1, values.nbytes), values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy

@@ -1,0 +1,168 @@
+"""Whole tuning runs with a feature store: equal results, whatever is stored and whatever happens to the folder."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.images import draw_image, encode, write_images
+from support.stores import Messages, size_of
+
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.run import fine_tune
+
+pytestmark = pytest.mark.xdist_group("tune-run")
+
+OPTIONS = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", device="cpu", epochs=2, batch_size=16)
+_FORK = multiprocessing.get_context("forkserver")
+_FORK.set_forkserver_preload(["unfreeze.tune.run"])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Train, val and test folders of three colors."""
+    folder = tmp_path / "data"
+    for split, count, seed in (("train", 9, 0), ("val", 3, 5000), ("test", 2, 9000)):
+        write_images(folder / split, count, seed)
+    return folder
+
+
+def _result(run: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return the weights of a run, and its metrics without its duration."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    del metrics["seconds"]
+    return (run / "model.safetensors").read_bytes(), metrics
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, data: Path) -> Callable[..., tuple[bytes, dict[str, Any]]]:
+    """Tune with the store in a folder, or without one."""
+
+    def tune(options: TuneOptions = OPTIONS, *, stored: bool = True) -> tuple[bytes, dict[str, Any]]:
+        out = tmp_path / "run"
+        options = options if stored else replace(options, store_gb=0.0)
+        fine_tune(data, out, options, overwrite=True)
+        return _result(out)
+
+    return tune
+
+
+CHANGES = {
+    "the same": {},
+    "recipe": {"recipe": "probe"},
+    "cut": {"cut": "features.9"},
+    "seed": {"seed": 3},
+    "views": {"views": 3},
+    "all blocks": {"recipe": "all", "learning_rate": 5e-4},
+    "image size": {"image_size": 96},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_second_run_gives_the_result_of_one_without_a_store(
+    change: str, tuned: Callable[..., tuple[bytes, dict[str, Any]]]
+) -> None:
+    """Weights and metrics are equal: the first time, the second time, and with other options on what is stored."""
+    first = tuned()
+    assert first == tuned(stored=False)
+    options = replace(OPTIONS, **CHANGES[change])
+    assert tuned(options) == tuned(options, stored=False)
+
+
+def test_new_changed_and_relabeled_images_give_the_result_of_a_run_without_a_store(
+    data: Path, tuned: Callable[..., tuple[bytes, dict[str, Any]]]
+) -> None:
+    """Of a run on other images, everything that did not change is used."""
+    tuned()
+    for number in range(10):
+        (data / "train" / "red" / f"new{number}.jpg").write_bytes(encode(draw_image((220, 40, 40), 700 + number)))
+    (data / "train" / "blue" / "000.jpg").write_bytes(encode(draw_image((30, 60, 220), 800)))
+    (data / "train" / "blue" / "001.jpg").rename(data / "train" / "green" / "corrected.jpg")
+    assert tuned() == tuned(stored=False)
+
+
+def test_a_second_run_stores_nothing_new(cache_folder: Path, tuned: Callable[..., Any]) -> None:
+    """Every image of every split is found."""
+    tuned()
+    before = {path: path.read_bytes() for path in cache_folder.rglob("*") if path.is_file()}
+    assert len(before) > 4
+    tuned()
+    assert {path: path.read_bytes() for path in cache_folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_small_store_stays_within_its_bound(cache_folder: Path, data: Path, tmp_path: Path) -> None:
+    """The run says in one line that more would be stored, and its result does not change."""
+    reporter = Messages()
+    options = replace(OPTIONS, store_gb=1e-4)
+    fine_tune(data, tmp_path / "small", options, reporter)
+    assert 0 < size_of(cache_folder) <= 1e5
+    assert len([text for text in reporter.messages if text.startswith("feature store: ")]) == 1
+    fine_tune(data, tmp_path / "again", options)
+    fine_tune(data, tmp_path / "none", replace(OPTIONS, store_gb=0.0))
+    assert _result(tmp_path / "small") == _result(tmp_path / "again") == _result(tmp_path / "none")
+
+
+def test_a_damaged_store_does_not_change_the_result(
+    cache_folder: Path, data: Path, tmp_path: Path, tuned: Callable[..., Any]
+) -> None:
+    """Every file is truncated; the run computes again and stores again."""
+    expected = tuned()
+    for path in cache_folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-9])
+    reporter = Messages()
+    fine_tune(data, tmp_path / "damaged", OPTIONS, reporter)
+    assert _result(tmp_path / "damaged") == expected
+    assert any("is damaged" in text for text in reporter.messages)
+    assert tuned() == expected
+
+
+def test_a_folder_that_cannot_be_used_does_not_change_the_result(
+    cache_folder: Path, tuned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is in its place."""
+    (cache_folder / "file").write_text("x")
+    monkeypatch.setenv("UNFREEZE_CACHE_DIR", str(cache_folder / "file"))
+    assert tuned() == tuned(stored=False)
+
+
+def _tune_in(cache: Path, data: Path, out: Path) -> None:
+    os.environ["UNFREEZE_CACHE_DIR"] = str(cache)
+    torch.set_num_threads(1)
+    fine_tune(data, out, OPTIONS)
+
+
+def test_two_processes_tune_at_once_on_one_store(cache_folder: Path, data: Path, tmp_path: Path) -> None:
+    """Both give the result of a process alone, and so does a third one on what they stored."""
+    runs = [tmp_path / name for name in ("one", "two")]
+    processes = [_FORK.Process(target=_tune_in, args=(cache_folder, data, run)) for run in runs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    third = _FORK.Process(target=_tune_in, args=(cache_folder, data, tmp_path / "three"))
+    third.start()
+    third.join()
+    assert _result(runs[0]) == _result(runs[1]) == _result(tmp_path / "three")
+
+
+def test_the_store_is_no_part_of_what_a_resumed_run_repeats(data: Path, tmp_path: Path) -> None:
+    """A run that was started with a store continues without one, and the other way round."""
+    from support.interrupted import Moment, tune_in_process
+
+    finished = tmp_path / "finished"
+    assert tune_in_process(data, finished, replace(OPTIONS, cut="features.9", learning_rate=5e-4)) == 0
+    for name, first, second in (("with", 10.0, 0.0), ("without", 0.0, 10.0)):
+        options = replace(OPTIONS, cut="features.9", learning_rate=5e-4, store_gb=first)
+        run = tmp_path / name
+        assert tune_in_process(data, run, options, Moment(progress="training", step=1)) == -9
+        assert tune_in_process(data, run, replace(options, store_gb=second), resume=True) == 0
+        assert (run / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+        shutil.rmtree(run)

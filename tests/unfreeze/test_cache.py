@@ -1,0 +1,95 @@
+"""`unfreeze cache` shows what the store holds, and deletes it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.cli import run_cli
+from support.stores import AMPLE, key_of, size_of
+
+from unfreeze.tune.store.folder import store_folder
+from unfreeze.tune.store.store import FeatureStore
+
+DESCRIBED = {
+    "backbone": "torchvision/resnet18",
+    "weights": "0123456789abcdef" * 4,
+    "blocks": ["conv1", "layer1", "layer2"],
+    "preprocess": {"crop": [224, 192]},
+    "precision": "bfloat16",
+}
+
+
+@pytest.fixture
+def filled(cache_folder: Path) -> Path:
+    """Store three images at two cuts, and two inspected ones."""
+    keys = [key_of(one) for one in range(3)]
+    with FeatureStore(AMPLE) as store:
+        space = store.space(DESCRIBED)
+        space.add(keys, {"activations.1.bfloat16": np.zeros((3, 4), np.uint16)})
+        space.add(keys[:2], {"features": np.zeros((2, 8), np.float32)})
+        store.space({"kind": "inspection"}).add(keys[:2], {"thumbnail": np.zeros((2, 3), np.uint8)})
+    return cache_folder
+
+
+def test_shows_what_is_stored(filled: Path) -> None:
+    """Spaces with backbone, weights, size, precision, cuts, images and bytes; the folder, the total and the bound."""
+    found = json.loads(run_cli("cache", "--json").stdout)
+    assert found["folder"] == str(store_folder()) == str(filled / "features")
+    assert found["bytes"] == sum(space["size_bytes"] for space in found["spaces"])
+    assert found["bytes"] == size_of(filled) - sum(path.stat().st_size for path in filled.rglob("space.json"))
+    assert found["bound_bytes"] == 10_000_000_000
+    shown = {space["backbone"]: space for space in found["spaces"]}
+    network = shown["torchvision/resnet18"]
+    assert network["weights"] == "0123456789ab"
+    assert network["image_size"] == [224, 192]
+    assert network["precision"] == "bfloat16"
+    assert network["cuts"] == ["layer1", "head"]
+    assert network["images"] == 3
+    assert time.time() - network["last_used"] < 600
+    assert (shown["inspection"]["images"], shown["inspection"]["cuts"]) == (2, [])
+    table = run_cli("cache").stdout
+    assert "resnet18" in table
+    assert f"{filled / 'features'}: 0.00 GB" in table
+
+
+def test_an_empty_store_is_shown(cache_folder: Path) -> None:
+    """A folder that does not exist is not created."""
+    found = json.loads(run_cli("cache", "--json").stdout)
+    assert (found["spaces"], found["bytes"]) == ([], 0)
+    assert not list(cache_folder.iterdir())
+
+
+def test_clears_the_store(filled: Path) -> None:
+    """All of it, or what was not used for some days."""
+    for path in filled.rglob("*"):
+        if path.is_file() and "inspection" in (path.parent / "space.json").read_text():
+            then = time.time() - 5 * 86_400
+            os.utime(path, (then, then))
+    found = json.loads(run_cli("cache", "--clear", "--older-than", "4", "--json").stdout)
+    assert [space["backbone"] for space in found["spaces"]] == ["torchvision/resnet18"]
+    assert found["freed_bytes"] > 0
+    done = run_cli("cache", "--clear")
+    assert "0.0 MB deleted" in done.stdout
+    assert size_of(filled) == 0
+
+
+def test_a_time_without_clear_is_wrong_usage(cache_folder: Path) -> None:  # noqa: ARG001
+    """Nothing would be deleted."""
+    done = run_cli("cache", "--older-than", "4")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: --older-than says what --clear deletes; give both of them"
+
+
+def test_needs_no_torch(filled: Path) -> None:  # noqa: ARG001
+    """It starts at once."""
+    code = (
+        "import sys; from unfreeze.command import app; app(['cache'], result_action='return_value'); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
