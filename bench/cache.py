@@ -57,7 +57,7 @@ def main(
         budgets: values of `--cache-gb`, in GB.
         json: print JSON instead of tables.
     """
-    options = TuneOptions(backbone=backbone, weights=weights, learning_rate=GENTLE_LEARNING_RATE)
+    options = TuneOptions(backbone=backbone, weights=weights, learning_rate=GENTLE_LEARNING_RATE, store_gb=0.0)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         epochs = _epochs(data, options, Path(folder))
@@ -116,7 +116,7 @@ def _epoch_seconds(
 
 def _measure_memory(data: Path, options: TuneOptions) -> dict[str, float]:
     """Tune in a separate process and read its peak resident memory."""
-    names = ("backbone", "weights", "cut", "learning_rate", "views", "cache_gb")
+    names = ("backbone", "weights", "cut", "learning_rate", "views", "cache_gb", "store_gb")
     flags = {name: getattr(options, name) for name in names}
     words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with tempfile.TemporaryDirectory() as out:

@@ -36,7 +36,9 @@ def main(
         epochs: number of epochs.
         json: print JSON instead of a table.
     """
-    options = TuneOptions(backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_LEARNING_RATE)
+    options = TuneOptions(
+        backbone=backbone, weights=weights, epochs=epochs, learning_rate=GENTLE_LEARNING_RATE, store_gb=0.0
+    )
     keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:

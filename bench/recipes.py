@@ -46,7 +46,7 @@ def main(
         for seed in range(seeds):
             for folder in data:
                 for recipe in (AUTO, *suitable):
-                    options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe, seed=seed)
+                    options = TuneOptions(backbone=backbone, weights=weights, recipe=recipe, seed=seed, store_gb=0.0)
                     with tempfile.TemporaryDirectory() as out:
                         metrics = fine_tune(folder, Path(out) / "run", options, reporter)
                     row = {"data": folder.name, "seed": seed, "requested": recipe, "val": metrics["images"]["val"]}

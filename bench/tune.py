@@ -86,7 +86,7 @@ def _default_data() -> tuple[Path, ...]:
 
 def _ours(data: Path, backbone: str, weights: Path, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
-        flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed), "--json"]
+        flags = ["--backbone", backbone, "--weights", str(weights), "--seed", str(seed), "--store-gb", "0", "--json"]
         command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", f"{out}/run", *flags]
         metrics, seconds = _timed(command)
     return _figures(metrics, seconds, "") | {name: metrics[name] for name in ("recipe", "cut", "learning_rate")}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.images import draw_image, encode, write_images
+from support.interrupted import Moment, tune_in_process
 from support.stores import Messages, size_of
 
 from unfreeze.tune.options import TuneOptions
@@ -19,7 +20,8 @@ from unfreeze.tune.run import fine_tune
 
 pytestmark = pytest.mark.xdist_group("tune-run")
 
-OPTIONS = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", device="cpu", epochs=2, batch_size=16)
+AUTO = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", device="cpu", epochs=1, batch_size=16)
+OPTIONS = replace(AUTO, cut="features.9", learning_rate=5e-4)
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(["unfreeze.tune.run"])
 
@@ -37,6 +39,7 @@ def _result(run: Path) -> tuple[bytes, dict[str, Any]]:
     """Return the weights of a run, and its metrics without its duration."""
     metrics = json.loads((run / "metrics.json").read_text())
     del metrics["seconds"]
+    metrics["options"].pop("store_gb")
     return (run / "model.safetensors").read_bytes(), metrics
 
 
@@ -54,12 +57,10 @@ def tuned(tmp_path: Path, data: Path) -> Callable[..., tuple[bytes, dict[str, An
 
 
 CHANGES = {
-    "the same": {},
-    "recipe": {"recipe": "probe"},
-    "cut": {"cut": "features.9"},
-    "seed": {"seed": 3},
-    "views": {"views": 3},
-    "all blocks": {"recipe": "all", "learning_rate": 5e-4},
+    "recipe": {"recipe": "probe", "cut": "auto"},
+    "cut": {"cut": "features.11"},
+    "seed and views": {"seed": 3, "views": 2},
+    "all blocks": {"cut": "all"},
     "image size": {"image_size": 96},
 }
 
@@ -68,11 +69,19 @@ CHANGES = {
 def test_a_second_run_gives_the_result_of_one_without_a_store(
     change: str, tuned: Callable[..., tuple[bytes, dict[str, Any]]]
 ) -> None:
-    """Weights and metrics are equal: the first time, the second time, and with other options on what is stored."""
-    first = tuned()
-    assert first == tuned(stored=False)
+    """Weights and metrics are equal with other options on what a first run has stored."""
+    tuned()
     options = replace(OPTIONS, **CHANGES[change])
     assert tuned(options) == tuned(options, stored=False)
+
+
+def test_a_search_on_what_it_stored_gives_the_result_of_one_without_a_store(
+    tuned: Callable[..., tuple[bytes, dict[str, Any]]],
+) -> None:
+    """The choice, the weights and the metrics are equal: with an empty store, and with a full one."""
+    first = tuned(AUTO)
+    assert first == tuned(AUTO) == tuned(AUTO, stored=False)
+    assert first[1]["survey"]
 
 
 def test_new_changed_and_relabeled_images_give_the_result_of_a_run_without_a_store(
@@ -155,12 +164,10 @@ def test_two_processes_tune_at_once_on_one_store(cache_folder: Path, data: Path,
 
 def test_the_store_is_no_part_of_what_a_resumed_run_repeats(data: Path, tmp_path: Path) -> None:
     """A run that was started with a store continues without one, and the other way round."""
-    from support.interrupted import Moment, tune_in_process
-
     finished = tmp_path / "finished"
-    assert tune_in_process(data, finished, replace(OPTIONS, cut="features.9", learning_rate=5e-4)) == 0
+    assert tune_in_process(data, finished, replace(OPTIONS, epochs=2)) == 0
     for name, first, second in (("with", 10.0, 0.0), ("without", 0.0, 10.0)):
-        options = replace(OPTIONS, cut="features.9", learning_rate=5e-4, store_gb=first)
+        options = replace(OPTIONS, epochs=2, store_gb=first)
         run = tmp_path / name
         assert tune_in_process(data, run, options, Moment(progress="training", step=1)) == -9
         assert tune_in_process(data, run, replace(options, store_gb=second), resume=True) == 0

@@ -53,7 +53,8 @@ def test_shows_what_is_stored(filled: Path) -> None:
     assert time.time() - network["last_used"] < 600
     assert (shown["inspection"]["images"], shown["inspection"]["cuts"]) == (2, [])
     table = run_cli("cache").stdout
-    assert "resnet18" in table
+    assert "bfloat16" in table
+    assert "layer1" in table
     assert f"{filled / 'features'}: 0.00 GB" in table
 
 

@@ -76,10 +76,9 @@ def cache(
 
 
 def _table(spaces: "Sequence[SpaceSummary]") -> Table:
-    numbers = ("images", "MB", "days unused")
-    table = Table(
-        "backbone", "weights", "size", "precision", "cuts", *(Column(name, justify="right") for name in numbers)
-    )
+    folded = {name: Column(name, overflow="fold") for name in ("backbone", "cuts")}
+    numbers = (Column(name, justify="right") for name in ("images", "MB", "days unused"))
+    table = Table(folded["backbone"], "weights", "size", Column("precision", no_wrap=True), folded["cuts"], *numbers)
     for space in spaces:
         size = "" if space.image_size is None else f"{space.image_size[0]} x {space.image_size[1]}"
         texts = (space.backbone, space.weights, size, space.precision, ", ".join(space.cuts))

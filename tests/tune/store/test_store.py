@@ -14,6 +14,7 @@ from support.stores import (
     AMPLE,
     ROW_BYTES,
     SPACE,
+    Messages,
     key_of,
     read_rows,
     size_of,
@@ -141,8 +142,6 @@ def test_damage_is_reported_in_one_line(tmp_path: Path) -> None:
     write_rows(tmp_path, range(8))
     (segment,) = tmp_path.rglob("*.safetensors")
     segment.write_bytes(segment.read_bytes()[:-1])
-    from support.stores import Messages
-
     reporter = Messages()
     with FeatureStore(AMPLE, tmp_path, reporter) as store:
         assert not store.space(SPACE).find([key_of(0)], ["values"]).any()
