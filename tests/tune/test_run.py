@@ -264,12 +264,18 @@ def test_strict_rejects_a_dataset_with_problems(data: Path, tmp_path: Path) -> N
         fine_tune(data, tmp_path / "run", replace(OPTIONS, strict=True))
 
 
-def test_activations_over_the_memory_limit_give_the_same_weights(run: Path, data: Path, tmp_path: Path) -> None:
-    """Without a cache, a message says so, and the weights are the same as with one."""
+@pytest.mark.parametrize(("cache_gb", "cached", "others"), [(1e-6, "0 images", 24), (1e-4, "10 images", 14)])
+def test_activations_over_the_memory_limit_give_the_same_weights(
+    cache_gb: float, cached: str, others: int, run: Path, data: Path, tmp_path: Path
+) -> None:
+    """Without a cache, or with one for a part of the images, a message says so, and the weights are the same."""
     reporter = RecordingReporter()
-    options = replace(OPTIONS, cut="features.11", learning_rate=5e-4, cache_gb=1e-6)
+    options = replace(OPTIONS, cut="features.11", learning_rate=5e-4, cache_gb=cache_gb)
     fine_tune(data, tmp_path / "run", options, reporter)
-    assert "images are decoded and frozen blocks run again in every epoch" in " ".join(reporter.messages)
+    assert (
+        f"holds: those of {cached} are cached; {others} are decoded and run through the frozen blocks again in every "
+        "epoch"
+    ) in " ".join(reporter.messages)
     assert _weights(tmp_path / "run") == _weights(run)
 
 

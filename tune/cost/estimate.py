@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from unfreeze.tune.cost.measure import BlockCost
-from unfreeze.tune.features.placement import CACHES
 from unfreeze.tune.options import TuneOptions
 
 _OPTIMIZER_COPIES = 3  # gradients, and two moments of AdamW
@@ -92,11 +91,11 @@ def estimate_cut(cut: str, costs: Costs, position: int, head: int, task: Task, o
     trained = sum(cost.parameters for cost in tail) + head
     weights = sum(cost.parameters for cost in costs.blocks) + head
     cache = _image_bytes(costs, position) * task.images * options.views
-    is_kept = cache <= options.cache_gb * 1e9 / CACHES
+    kept = min(1.0, options.cache_gb * 1e9 / max(1, cache))
     batch = options.batch_size_for(task.images) * sum(cost.saved_bytes for cost in tail)
     once, cached_epoch, naive_epoch = _durations(costs, position, task, options)
     epochs = options.epochs_for(task.images)
-    epoch = cached_epoch if is_kept else naive_epoch
+    epoch = kept * cached_epoch + (1 - kept) * naive_epoch
     return CutPlan(
         cut=cut,
         trained_parameters=trained,
@@ -105,7 +104,10 @@ def estimate_cut(cut: str, costs: Costs, position: int, head: int, task: Task, o
         frozen_flops=sum(cost.forward_flops for cost in trunk),
         trained_flops=sum(cost.forward_flops for cost in tail),
         cache_bytes=cache,
-        memory_bytes=weights * _FLOAT32_BYTES + trained * _OPTIMIZER_COPIES * _FLOAT32_BYTES + batch + cache * is_kept,
+        memory_bytes=weights * _FLOAT32_BYTES
+        + trained * _OPTIMIZER_COPIES * _FLOAT32_BYTES
+        + batch
+        + round(cache * kept),
         epochs=epochs,
         seconds=once + epochs * epoch if tail else once,
         naive_seconds=once + epochs * naive_epoch,

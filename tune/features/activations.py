@@ -98,7 +98,7 @@ class Rows:
         rows: the numbers of the selected images, int64 [n].
     """
 
-    whole: "Cached | Streamed"
+    whole: "Cached | PartlyCached | Streamed"
     rows: Tensor
 
     @property
@@ -156,21 +156,84 @@ class Streamed:
         """Yield batches, computed by the frozen blocks from images that threads decode in advance."""
         batches = list(indices)
         flat = [(row, view) for rows, views in batches for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
-        loaded = map_ahead(self._load, flat)
+        computed, shape = self._computed(map_ahead(self._load, flat)), self.network.border_shape(self.position)
+        ready = torch.empty(0, *shape, dtype=cache_dtype(self.position), device=self._device)
         for rows, _ in batches:
-            if not len(rows):  # all images of a small batch may belong to other processes
-                yield torch.empty(0, *self.network.border_shape(self.position), dtype=cache_dtype(self.position))
-                continue
-            pixels = stack_images(list(islice(loaded, len(rows))), self.precision.device)
-            yield torch.cat([*run_trunk(self.network, pixels, 0, self.position, self.precision)])
+            while len(ready) < len(rows):
+                ready = torch.cat([ready, next(computed)])
+            yield ready[: len(rows)]
+            ready = ready[len(rows) :]
 
     def take(self, rows: np.ndarray) -> Rows:
         """Select images by their numbers."""
         return Rows(whole=self, rows=torch.from_numpy(rows))
 
+    @property
+    def _device(self) -> torch.device:
+        """Where the activations are computed; images stay in main memory."""
+        return self.precision.device if self.position else CPU
+
+    def _computed(self, loaded: Iterator[np.ndarray]) -> Iterator[Tensor]:
+        """Run the frozen blocks on full batches, whatever the size of those in training.
+
+        The last one is filled up: in batches of one size, values do not depend on the other images.
+        """
+        size = self.precision.trunk_batch
+        while images := list(islice(loaded, size)):
+            filled = images + images[-1:] * (size - len(images)) if self.position else images
+            pixels = stack_images(filled, self.precision.device)
+            yield torch.cat([*run_trunk(self.network, pixels, 0, self.position, self.precision)])[: len(images)]
+
     def _load(self, row_and_view: tuple[int, int]) -> np.ndarray:
         row, view = row_and_view
         return load_view(self.images[row], self.recipe, view)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartlyCached:
+    """Activations of which the budget holds a part; those of the other images are computed for each batch.
+
+    Args:
+        cached: the activations of K images.
+        rows: their numbers, increasing, int64 [K].
+        streamed: computes the activations of all N images.
+    """
+
+    cached: Cached
+    rows: Tensor
+    streamed: Streamed
+
+    @property
+    def position(self) -> int:
+        """Number of blocks that computed the activations."""
+        return self.streamed.position
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of all images, int64 [N]."""
+        return self.streamed.labels
+
+    @property
+    def views(self) -> int:
+        """Number of views of each image."""
+        return self.streamed.views
+
+    def batches(self, indices: Iterable[BatchIndices]) -> Iterator[Tensor]:
+        """Yield batches in the order of the indices, wherever the activations come from."""
+        places = torch.full((len(self.labels),), -1)
+        places[self.rows] = torch.arange(len(self.rows))
+        batches = [(rows, views, places[rows] >= 0) for rows, views in indices]
+        stored = self.cached.batches((places[rows[kept]], views[kept]) for rows, views, kept in batches)
+        computed = self.streamed.batches((rows[~kept], views[~kept]) for rows, views, kept in batches)
+        for (rows, _, kept), one, other in zip(batches, stored, computed, strict=True):
+            merged = torch.empty((len(rows), *one.shape[1:]), dtype=one.dtype, device=other.device)
+            merged[kept.to(other.device)] = one.to(other.device, non_blocking=True)
+            merged[~kept.to(other.device)] = other
+            yield merged
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Select images by their numbers."""
+        return Rows(whole=self, rows=torch.from_numpy(rows))
 
 
 def cache_dtype(position: int) -> torch.dtype:

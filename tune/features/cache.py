@@ -16,6 +16,7 @@ from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.activations import (
     ActivationSource,
     Cached,
+    PartlyCached,
     Streamed,
     cache_dtype,
     run_frozen,
@@ -32,9 +33,23 @@ def cache_bytes(network: Network, position: int, images: int, views: int) -> int
     return images * views * math.prod(network.border_shape(position)) * cache_dtype(position).itemsize
 
 
-def fits(network: Network, position: int, images: int, views: int, placement: CachePlacement) -> bool:
-    """Return whether the activations after `position` blocks are within the budget of a cache."""
-    return cache_bytes(network, position, images, views) <= placement.budget_bytes
+def choose_cached(network: Network, position: int, images: int, views: int, free_bytes: int) -> np.ndarray:
+    """Choose the images whose activations after `position` blocks are cached: evenly spaced, as many as fit.
+
+    The images of a dataset are in the order of their classes, so that the choice is balanced.
+
+    Args:
+        network: the network.
+        position: number of blocks.
+        images: N.
+        views: of each image.
+        free_bytes: what is left of the budget.
+
+    Returns:
+        Their numbers, increasing, int64.
+    """
+    fitting = min(images, max(0, free_bytes) // cache_bytes(network, position, 1, views))
+    return np.arange(fitting, dtype=np.int64) * images // max(1, fitting)
 
 
 def allocate_at(network: Network, position: int, images: int, views: int, placement: CachePlacement) -> Tensor:
@@ -47,54 +62,89 @@ def allocate_at(network: Network, position: int, images: int, views: int, placem
 
 
 def advance_cache(
-    network: Network, cached: Cached, position: int, precision: Precision, placement: CachePlacement
+    network: Network,
+    cached: Cached,
+    position: int,
+    precision: Precision,
+    placement: CachePlacement,
+    rows: Tensor | None = None,
 ) -> Cached:
-    """Compute the activations at a later cut from cached ones, into a new cache."""
+    """Compute the activations at a later cut from cached ones, into a new cache.
+
+    Args:
+        network: the network.
+        cached: activations at an earlier cut.
+        position: number of blocks before the later cut.
+        precision: device and numeric type to compute in.
+        placement: where to cache them.
+        rows: numbers of the cached images to compute, int64; all by default.
+    """
     if position == cached.position:
         return cached
-    images, views = cached.activations.shape[:2]
-    allocated = allocate_at(network, position, images, views, placement)
+    rows, views = torch.arange(len(cached.labels)) if rows is None else rows, cached.views
+    allocated = allocate_at(network, position, len(rows), views, placement)
     flat, done = allocated.flatten(0, 1), 0
-    for outputs in run_trunk(network, cached.activations.flatten(0, 1), cached.position, position, precision):
-        flat[done : done + len(outputs)] = outputs
-        done += len(outputs)
-    return replace(cached, position=position, activations=allocated)
+    places = (rows[:, None] * views + torch.arange(views)).flatten().to(cached.activations.device)
+    inputs = (cached.activations.flatten(0, 1)[some] for some in places.split(precision.trunk_batch))
+    for batch in inputs:
+        for outputs in run_trunk(network, batch, cached.position, position, precision):
+            flat[done : done + len(outputs)] = outputs
+            done += len(outputs)
+    return replace(cached, position=position, activations=allocated, labels=cached.labels[rows])
 
 
 def cache_activations(
-    streamed: Streamed, placement: CachePlacement, reporter: Reporter | None = None
-) -> Cached | Streamed:
-    """Compute activations once and cache them; return `streamed` unchanged where they exceed the budget.
+    streamed: Streamed, placement: CachePlacement, reporter: Reporter | None = None, taken_bytes: int = 0
+) -> Cached | PartlyCached | Streamed:
+    """Compute activations once and cache as many as the budget holds; return `streamed` unchanged where it holds none.
 
     Args:
         streamed: computes the activations.
         placement: where to cache them.
         reporter: shows progress.
+        taken_bytes: what another cache takes of the budget.
 
     Raises:
         DataError: an image no longer decodes.
     """
     network, count, views = streamed.network, len(streamed.images), streamed.views
-    if not fits(network, streamed.position, count, views, placement):
+    rows = choose_cached(network, streamed.position, count, views, placement.budget_bytes - taken_bytes)
+    if not len(rows):
         return streamed
+    count = len(rows)
     advance = (reporter or Silent()).track("caching the activations", count)
     allocated = allocate_at(network, streamed.position, count, views, placement)
     columns = Columns(position=streamed.position)
-    collected = CollectedRows(views, np.zeros(count, bool))
+    collected = CollectedRows(count, views, {})
     collected.allocate(columns.activations, allocated.flatten(0, 1))
     run = FrozenPass(
         network=network,
         precision=streamed.precision,
-        images=streamed.images,
+        images=[streamed.images[row] for row in rows],
         views=streamed.recipe,
         stored=streamed.stored,
         batch=streamed.precision.trunk_batch,
     )
     if skipped := run.collect(columns, collected.receive, advance):
         raise DataError(f"{skipped[0].path} can no longer be decoded: {skipped[0].reason}")
-    return Cached(
-        position=streamed.position, activations=allocated, labels=streamed.labels, device=streamed.precision.device
+    return with_cached(streamed, allocated, torch.from_numpy(rows))
+
+
+def with_cached(streamed: Streamed, activations: Tensor, rows: Tensor) -> Cached | PartlyCached:
+    """Combine cached activations of some images with what computes the others.
+
+    Args:
+        streamed: computes the activations of N images.
+        activations: cached ones, [K, V, ...].
+        rows: the numbers of their images, int64 [K].
+    """
+    cached = Cached(
+        position=streamed.position,
+        activations=activations,
+        labels=streamed.labels[rows],
+        device=streamed.precision.device,
     )
+    return cached if len(rows) == len(streamed.labels) else PartlyCached(cached=cached, rows=rows, streamed=streamed)
 
 
 def pooled_features(

@@ -1,7 +1,7 @@
 """Collect what the frozen blocks compute for images: read what is stored, compute and store the rest."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from unfreeze.tune.device.staging import stack_images
 from unfreeze.tune.features.columns import (
     Columns,
     ReceiveRows,
-    border_position,
+    border_columns,
     compute_columns,
     from_array,
     to_array,
@@ -28,6 +28,8 @@ from unfreeze.tune.features.columns import (
 from unfreeze.tune.features.stored import StoredRows, row_key
 
 Advance = Callable[[int], None]
+Only = Mapping[str, np.ndarray]
+NO_LIMITS: Only = {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +69,7 @@ class FrozenPass:
     batch: int
 
     def collect(
-        self, columns: Columns, receive: ReceiveRows, advance: Advance, surveyed: np.ndarray | None = None
+        self, columns: Columns, receive: ReceiveRows, advance: Advance, only: Only = NO_LIMITS
     ) -> tuple[Skipped, ...]:
         """Collect the columns of all images.
 
@@ -76,7 +78,8 @@ class FrozenPass:
             receive: called with a column, the numbers of rows and their values, in any order. What is received for an
                 image that does not decode has no meaning.
             advance: called with the number of images done since the last call.
-            surveyed: of which images the columns after every block are received, bool [N]; None means all.
+            only: of which images a column is received, bool [N], by its name; of all images if it is not named. Columns
+                that are read together have the same images.
 
         Returns:
             The files that do not decode.
@@ -84,18 +87,17 @@ class FrozenPass:
         Raises:
             UnfreezeError: the GPU has too little memory for a single image.
         """
-        surveyed = np.ones(len(self.images), bool) if surveyed is None else surveyed
-        done = self._read(columns, surveyed, receive)
+        done = self._read(columns, only, receive)
         advance(int(done.sum()))
         skipped: list[Skipped] = []
         pending = np.flatnonzero(~done).tolist()
         with self.precision.kernels(len(pending) * self.views.count // self.batch):
             rows = self._load_rows(pending, skipped, advance)
             while batch := list(islice(rows, self.batch)):
-                self._compute(batch, columns, surveyed, receive)
+                self._compute(batch, columns, only, receive)
         return tuple(skipped)
 
-    def _read(self, columns: Columns, surveyed: np.ndarray, receive: ReceiveRows) -> np.ndarray:
+    def _read(self, columns: Columns, only: Only, receive: ReceiveRows) -> np.ndarray:
         """Read the images of which all columns are stored; return which ones, bool [N]."""
         views, done = self.views.count, np.ones(len(self.images), bool)
         if not self.stored.space.is_on:
@@ -103,7 +105,7 @@ class FrozenPass:
         keys = self.stored.keys(self.images, self.views)
         every = np.arange(len(keys))
         groups = [
-            (names, every[surveyed[every // views]] if border_position(names[0]) else every)
+            (names, every[only[names[0]][every // views]] if names[0] in only else every)
             for names in columns.groups(self.network)
         ]
         for names, rows in groups:
@@ -126,18 +128,19 @@ class FrozenPass:
             for view, (key, pixels) in enumerate(loaded):
                 yield _Row(number=number * self.views.count + view, key=key, pixels=pixels)
 
-    def _compute(self, batch: list[_Row], columns: Columns, surveyed: np.ndarray, receive: ReceiveRows) -> None:
+    def _compute(self, batch: list[_Row], columns: Columns, only: Only, receive: ReceiveRows) -> None:
         """Compute, deliver and store a batch."""
-        borders = columns.borders and bool(surveyed[[row.number // self.views.count for row in batch]].any())
+        images = np.array([row.number for row in batch]) // self.views.count
+        surveyed = only.get(border_columns(self.network)[0])
+        needed = replace(columns, borders=columns.borders and (surveyed is None or bool(surveyed[images].any())))
         filled = [row.pixels for row in batch] + [batch[-1].pixels] * (self.batch - len(batch))
         pixels = stack_images(filled, self.precision.device)
-        computed = compute_columns(self.network, self.precision, replace(columns, borders=borders), pixels)
-        for names in replace(columns, borders=borders).groups(self.network):
-            kept = [
-                index
-                for index, row in enumerate(batch)
-                if not border_position(names[0]) or surveyed[row.number // self.views.count]
-            ]
+        computed = compute_columns(self.network, self.precision, needed, pixels)
+        for names in needed.groups(self.network):
+            chosen = only[names[0]][images] if names[0] in only else np.ones(len(batch), bool)
+            kept = np.flatnonzero(chosen).tolist()
+            if not kept:
+                continue
             numbers = torch.tensor([batch[index].number for index in kept])
             values = {name: _take(computed[name], kept) for name in names}
             for name in names:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from unfreeze.contract.errors import DataError, WeightsError
@@ -12,10 +13,10 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.images import LabeledImage, Skipped, labels_of
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.activations import Cached, Streamed
-from unfreeze.tune.features.cache import advance_cache, allocate_at, cache_activations, fits
+from unfreeze.tune.features.activations import Cached, PartlyCached, Streamed
+from unfreeze.tune.features.cache import advance_cache, allocate_at, cache_activations, choose_cached, with_cached
 from unfreeze.tune.features.collect import Advance, FrozenPass
-from unfreeze.tune.features.columns import Columns, border_position
+from unfreeze.tune.features.columns import Columns, border_columns, border_position
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.features.rows import CollectedRows
 from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows
@@ -30,7 +31,8 @@ class ExtractedFeatures:
 
     Args:
         streamed: computes the activations at the cut from the images.
-        cached: the activations at the cut; None if they exceed the budget, or if the cut is after the last block.
+        cached: the activations at the cut, of as many images as the budget holds; None if it holds none, or if the cut
+            is after the last block.
         features: averages after the last block, float32 [N, V, F].
         surveyed: numbers of the images whose features are pooled at every cut, int64 [S].
         borders: averages and maxima after each block, by the number of blocks, float32 [S, V, 2 F].
@@ -38,7 +40,7 @@ class ExtractedFeatures:
     """
 
     streamed: Streamed
-    cached: Cached | None
+    cached: Cached | PartlyCached | None
     features: Tensor
     surveyed: Tensor
     borders: dict[int, Tensor]
@@ -51,20 +53,31 @@ class ExtractedFeatures:
 
     def source_at(
         self, position: int, placement: CachePlacement, reporter: Reporter | None = None
-    ) -> Cached | Streamed:
+    ) -> Cached | PartlyCached | Streamed:
         """Return the activations at a cut: computed from the cached ones at an earlier cut, else from the images.
+
+        Both caches together stay within the budget; what it does not hold is computed for each batch.
 
         Args:
             position: number of blocks before the cut.
             placement: where to cache them.
             reporter: shows progress.
         """
-        streamed = replace(self.streamed, position=position)
-        if self.cached is None or position < self.cached.position:
+        streamed, network, whole = replace(self.streamed, position=position), self.streamed.network, self.cached
+        if whole is None:
             return cache_activations(streamed, placement, reporter)
-        if not fits(streamed.network, position, len(streamed.images), streamed.views, placement):
+        if position == whole.position:
+            return whole
+        first, rows = (whole.cached, whole.rows) if isinstance(whole, PartlyCached) else (whole, None)
+        taken = first.activations.nbytes
+        if position < whole.position:
+            return cache_activations(streamed, placement, reporter, taken)
+        free = placement.budget_bytes - taken
+        chosen = torch.from_numpy(choose_cached(network, position, len(first.labels), streamed.views, free))
+        if not len(chosen):
             return streamed
-        return advance_cache(streamed.network, self.cached, position, streamed.precision, placement)
+        later = advance_cache(network, first, position, streamed.precision, placement, chosen)
+        return with_cached(streamed, later.activations, chosen if rows is None else rows[chosen])
 
 
 def extract_features(  # noqa: PLR0913 - one pass computes several results
@@ -83,8 +96,8 @@ def extract_features(  # noqa: PLR0913 - one pass computes several results
 
     Args:
         network: the network, in eval mode, on the precision's device.
-        position: cut whose activations are cached, unless they exceed the budget. Nothing is cached for a cut after
-            the last block.
+        position: cut whose activations are cached, of as many images as the budget holds. Nothing is cached for a cut
+            after the last block.
         images: those that do not decode are left out.
         views: how the V views of an image are made.
         precision: device and numeric type to compute in.
@@ -98,24 +111,29 @@ def extract_features(  # noqa: PLR0913 - one pass computes several results
         WeightsError: features are NaN or infinite.
         UnfreezeError: the disk is full, or the GPU has too little memory for a single image.
     """
-    caches = position < len(network.block_names) and fits(network, position, len(images), views.count, placement)
-    columns = Columns(position=position if caches else None, features=True, borders=survey)
+    budget = placement.budget_bytes if position < len(network.block_names) else 0
+    cached = choose_cached(network, position, len(images), views.count, budget)
+    columns = Columns(position=position if len(cached) else None, features=True, borders=survey)
     surveyed = _surveyed(len(images), max(1, precision.trunk_batch // views.count)) & survey
-    collected = CollectedRows(views.count, surveyed)
-    if caches:
-        cache = allocate_at(network, position, len(images), views.count, placement)
+    only = dict.fromkeys(border_columns(network), surveyed)
+    if len(cached):
+        only[columns.activations] = np.isin(np.arange(len(images)), cached)
+    collected = CollectedRows(len(images), views.count, only)
+    if len(cached):
+        cache = allocate_at(network, position, len(cached), views.count, placement)
         collected.allocate(columns.activations, cache.flatten(0, 1))
     run = FrozenPass(
         network=network, precision=precision, images=images, views=views, stored=stored, batch=precision.trunk_batch
     )
-    skipped = run.collect(columns, collected.receive, advance, surveyed)
+    skipped = run.collect(columns, collected.receive, advance, only)
     left_out = {item.path for item in skipped}
     kept = np.array([image.path not in left_out for image in images], bool)
     if not kept.any():
         raise DataError(
             f"none of {len(images)} images can be decoded; the first: {skipped[0].path}: {skipped[0].reason}"
         )
-    extracted = _extracted(run, position, skipped, collected.by_image(kept), columns.activations)
+    numbers = {column: torch.from_numpy(np.flatnonzero(chosen[kept])) for column, chosen in only.items()}
+    extracted = _extracted(run, position, skipped, collected.by_image(kept), numbers)
     _check_finite(extracted, precision)
     return extracted
 
@@ -131,30 +149,27 @@ def _extracted(
     run: FrozenPass,
     position: int,
     skipped: tuple[Skipped, ...],
-    collected: tuple[dict[str, Tensor], Tensor],
-    activations: str,
+    columns: dict[str, Tensor],
+    numbers: dict[str, Tensor],
 ) -> ExtractedFeatures:
     left_out = {item.path for item in skipped}
     images = tuple(image for image in run.images if image.path not in left_out)
-    labels, (columns, surveyed) = labels_of(images), collected
-    cached = None
-    if activations in columns:
-        cached = Cached(position=position, activations=columns[activations], labels=labels, device=run.precision.device)
-    borders = {number: columns[name] for name in columns if (number := border_position(name))}
+    streamed = Streamed(
+        network=run.network,
+        position=position,
+        images=images,
+        recipe=run.views,
+        precision=run.precision,
+        labels=labels_of(images),
+        stored=run.stored,
+    )
+    activations = Columns(position=position).activations
     return ExtractedFeatures(
-        streamed=Streamed(
-            network=run.network,
-            position=position,
-            images=images,
-            recipe=run.views,
-            precision=run.precision,
-            labels=labels,
-            stored=run.stored,
-        ),
-        cached=cached,
+        streamed=streamed,
+        cached=with_cached(streamed, columns[activations], numbers[activations]) if activations in columns else None,
         features=columns[FEATURES],
-        surveyed=surveyed,
-        borders=borders,
+        surveyed=numbers[border_columns(run.network)[0]],
+        borders={number: columns[name] for name in columns if (number := border_position(name))},
         skipped=skipped,
     )
 

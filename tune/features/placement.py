@@ -14,7 +14,6 @@ from torch import Tensor
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.device.precision import CPU
 
-CACHES = 2  # the most caches that exist at the same time; they share the budget
 Place = Literal["device", "memory", "file"]
 _DEVICE_MARGIN = 1 << 30  # for copies of the weights and the workspaces of kernels
 
@@ -24,7 +23,7 @@ class CachePlacement:
     """Where activations may be cached.
 
     Args:
-        budget_bytes: largest size of a cache.
+        budget_bytes: largest size of all caches that exist at the same time.
         folder: gets a file for activations that do not fit into memory. The file has no name and disappears when
             the process ends.
         device: the device that computes on the activations.

@@ -1,38 +1,39 @@
 """Columns of numbers for the views of images, gathered in the order of the images."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from unfreeze.tune.features.columns import border_position
 
 
 class CollectedRows:
     """The columns of N images in V views, received in any order.
 
     Args:
+        images: N.
         views: V.
-        surveyed: which images have columns after every block, bool [N].
+        only: of which images a column is kept, bool [N], by its name; of all images if it is not named.
 
     Attributes:
-        columns: values by column, [n V, ...]: of all images, or of the surveyed ones.
+        columns: values by column, [n V, ...].
     """
 
-    def __init__(self, views: int, surveyed: np.ndarray) -> None:
-        self._views, self._surveyed = views, surveyed
-        self._places = torch.from_numpy(np.cumsum(surveyed) - 1)  # of the surveyed images among themselves
+    def __init__(self, images: int, views: int, only: Mapping[str, np.ndarray]) -> None:
+        self._images, self._views, self._only = images, views, only
+        self._places = {column: torch.from_numpy(np.cumsum(chosen) - 1) for column, chosen in only.items()}
         self.columns: dict[str, Tensor] = {}
 
     def allocate(self, column: str, values: Tensor) -> None:
-        """Use a tensor for a column, [N V, ...]; a column without one is allocated when it is received."""
+        """Use a tensor for a column, [n V, ...]; a column without one is allocated when it is received."""
         self.columns[column] = values
 
     def receive(self, column: str, rows: Tensor, values: Tensor) -> None:
         """Put the values of some rows in their places."""
-        count = len(self._surveyed)
-        if border_position(column):
-            count = int(self._surveyed.sum())
-            rows = self._places[rows // self._views] * self._views + rows % self._views
+        count = self._images
+        if column in self._only:
+            count = int(self._only[column].sum())
+            rows = self._places[column][rows // self._views] * self._views + rows % self._views
         if column not in self.columns:
             shape = (count * self._views, *values.shape[1:])
             self.columns[column] = torch.empty(shape, dtype=values.dtype)
@@ -41,22 +42,18 @@ class CollectedRows:
         target = self.columns[column]
         target[slice(first, last) if in_order else rows.to(target.device)] = values.to(target.device)
 
-    def by_image(self, kept: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the columns of the images that decode.
+    def by_image(self, kept: np.ndarray) -> dict[str, Tensor]:
+        """Return the columns of the images that decode, [n, V, ...], in the memory of the columns.
 
         Args:
             kept: which images do, bool [N].
-
-        Returns:
-            Values by column, [n, V, ...], in the memory of the columns; and the numbers of the surveyed images among
-            those that decode, int64.
         """
-        of_surveyed = kept[self._surveyed]
-        columns = {
-            column: _compacted(values.unflatten(0, (-1, self._views)), of_surveyed if border_position(column) else kept)
+        return {
+            column: _compacted(
+                values.unflatten(0, (-1, self._views)), kept[self._only[column]] if column in self._only else kept
+            )
             for column, values in self.columns.items()
         }
-        return columns, torch.from_numpy(np.flatnonzero(self._surveyed[kept]))
 
 
 def _compacted(values: Tensor, kept: np.ndarray) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze.tune.device.distributed import Workers
-from unfreeze.tune.features.activations import BatchIndices, Cached, Rows, Streamed
+from unfreeze.tune.features.activations import BatchIndices, Cached, PartlyCached, Rows, Streamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Shard:
         workers: the processes.
     """
 
-    own: Cached | Streamed
+    own: Cached | PartlyCached | Streamed
     labels: Tensor
     workers: Workers
 

@@ -18,7 +18,7 @@ from unfreeze.tune.data.inspection.inspection import Inspection, inspect_dataset
 from unfreeze.tune.data.sources import SourceOptions
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.placement import CACHES, CachePlacement
+from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.selection.choose import FOLDS
@@ -76,9 +76,7 @@ def prepare_run(
         pretrained=replace(pretrained, spec=replace(pretrained.spec, deep_range=inspection.deep_range)),
         precision=precision,
         network=network,
-        placement=CachePlacement(
-            budget_bytes=round(options.cache_gb * 1e9 / CACHES), folder=out, device=precision.device
-        ),
+        placement=CachePlacement(budget_bytes=round(options.cache_gb * 1e9), folder=out, device=precision.device),
         resume_state=ResumeState(out),
         workers=workers,
         store=store,

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import torch
 
+from unfreeze.contract.counted import counted
 from unfreeze.tune.artifacts.journal import Journal
 from unfreeze.tune.artifacts.resume import TRAINING
 from unfreeze.tune.backbones.network import Network
@@ -12,7 +13,7 @@ from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import TRAIN
 from unfreeze.tune.data.folds import stratified_part
 from unfreeze.tune.data.images import labels_of
-from unfreeze.tune.features.activations import ActivationSource, Streamed
+from unfreeze.tune.features.activations import ActivationSource, Cached, PartlyCached, Streamed
 from unfreeze.tune.features.cache import cache_activations, cache_bytes
 from unfreeze.tune.features.extract import ExtractedFeatures
 from unfreeze.tune.features.shards import Shard
@@ -86,11 +87,13 @@ def _source(context: RunContext, candidate: Candidate, extracted: ExtractedFeatu
             stored=context.training_rows,
         )
         source = cache_activations(streamed, context.placement, context.reporter)
-    if isinstance(source, Streamed):
+    if not isinstance(source, Cached):
+        kept = len(source.rows) if isinstance(source, PartlyCached) else 0
         size = cache_bytes(network, position, len(images), context.options.views) / 1e9
         context.reporter.info(
-            f"the activations at {candidate.cut} need {size:.1f} GB, more than half of --cache-gb "
-            f"{context.options.cache_gb:g}: images are decoded and frozen blocks run again in every epoch"
+            f"the activations at {candidate.cut} need {size:.1f} GB, more than --cache-gb {context.options.cache_gb:g} "
+            f"holds: those of {counted(kept, 'image')} are cached; {len(images) - kept:,} are decoded and run through "
+            "the frozen blocks again in every epoch"
         )
     if context.workers.count == 1:
         return source

@@ -13,7 +13,7 @@ from unfreeze.contract.errors import UnfreezeError
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.activations import ActivationSource, BatchIndices, Cached, Rows, Streamed
+from unfreeze.tune.features.activations import ActivationSource, BatchIndices, Cached, PartlyCached, Rows, Streamed
 from unfreeze.tune.features.cache import advance_cache, cache_activations, cache_bytes, pooled_features
 
 
@@ -29,8 +29,10 @@ def images(tmp_path: Path) -> tuple[LabeledImage, ...]:
     return training_images(tmp_path)
 
 
-def _cached(network: Network, images: tuple[LabeledImage, ...], position: int, folder: Path) -> Cached:
-    kept = extracted_at(network, position, images, folder, views=3).cached
+def _cached(
+    network: Network, images: tuple[LabeledImage, ...], position: int, folder: Path, precision: Precision = FLOAT32
+) -> Cached:
+    kept = extracted_at(network, position, images, folder, views=3, precision=precision).cached
     assert kept is not None
     return kept
 
@@ -97,7 +99,7 @@ def test_a_subset_has_the_activations_of_its_images(
 def test_a_stream_is_cached_with_the_values_of_one_pass(
     network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """A stream within the budget is cached; with a budget one byte smaller it stays a stream."""
+    """A stream within the budget is cached; with a budget for less than one image it stays a stream."""
     cached, streamed = (make(network, images, 5, tmp_path) for make in (_cached, _streamed))
     size = cached.activations.nbytes
     kept = cache_activations(streamed, placement_in(tmp_path, size))
@@ -105,7 +107,32 @@ def test_a_stream_is_cached_with_the_values_of_one_pass(
     assert kept.position == 5
     assert torch.equal(kept.activations, cached.activations)
     assert torch.equal(kept.labels, cached.labels)
-    assert cache_activations(streamed, placement_in(tmp_path, size - 1)) is streamed
+    assert cache_activations(streamed, placement_in(tmp_path, size // 24 - 1)) is streamed
+    assert cache_activations(streamed, placement_in(tmp_path, size), taken_bytes=size) is streamed
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("position", [0, 5])
+def test_batches_are_equal_with_a_part_of_the_images_cached(
+    position: int, precision: Precision, network: Network, images: tuple[LabeledImage, ...], tmp_path: Path
+) -> None:
+    """At any budget, in order and for a subset; the cached images are spread over the classes."""
+    cached = _cached(network, images, position, tmp_path, precision)
+    streamed = _streamed(network, images, position, tmp_path, precision)
+    per_image = cached.activations[0].nbytes
+    for count in (1, 6, 23):
+        placement = placement_in(tmp_path, per_image * (count + 1) - 1)
+        partly = cache_activations(streamed, placement)
+        assert isinstance(partly, PartlyCached)
+        assert len(partly.rows) == len(partly.cached.labels) == count
+        assert partly.cached.activations.nbytes <= placement.budget_bytes
+        taken = np.array([23, 2, 9, 17, 5, 0, 11, 12, 20, 4])
+        for one, other in ((partly, cached), (partly.take(taken), cached.take(taken))):
+            indices = _indices(len(one.labels))
+            pairs = zip(one.batches(indices), other.batches(indices), strict=True)
+            assert all(torch.equal(*pair) for pair in pairs)
+        if count >= 3:
+            assert len(partly.cached.labels.unique()) == 3
 
 
 def test_views_depend_on_seed_and_file_name_only(

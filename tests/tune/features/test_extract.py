@@ -16,7 +16,7 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.data.views import Views, make_views
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.activations import ActivationSource, BatchIndices, Cached, Streamed
+from unfreeze.tune.features.activations import ActivationSource, BatchIndices, Cached, PartlyCached, Streamed
 
 BFLOAT16_STEP = 2**-8
 
@@ -146,17 +146,17 @@ def test_without_a_survey_no_border_is_pooled(images: tuple[LabeledImage, ...], 
 def test_over_the_budget_activations_are_streamed_with_equal_values(
     position: int, precision: Precision, images: tuple[LabeledImage, ...], tmp_path: Path
 ) -> None:
-    """With a budget one byte too small nothing is cached; the streamed activations equal the cached ones."""
+    """With a budget one byte too small one image is not cached, with none all are not; all values are equal."""
     network, some = small_network(), images[:10]
     kept = extracted_at(network, position, some, tmp_path, precision=precision).cached
     size = kept.activations.nbytes
     assert extracted_at(network, position, some, tmp_path, precision=precision, budget_bytes=size).cached is not None
-    over = extracted_at(network, position, some, tmp_path, precision=precision, budget_bytes=size - 1)
-    assert over.cached is None
-    source = over.source_at(position, placement_in(tmp_path, size - 1))
-    assert isinstance(source, Streamed)
-    assert _equal(source, kept, _indices(10, 2))
-    assert torch.equal(source.labels, kept.labels)
+    for budget, kind in ((size - 1, PartlyCached), (size // 10 - 1, Streamed)):
+        over = extracted_at(network, position, some, tmp_path, precision=precision, budget_bytes=budget)
+        source = over.source_at(position, placement_in(tmp_path, budget))
+        assert isinstance(source, kind)
+        assert _equal(source, kept, _indices(10, 2))
+        assert torch.equal(source.labels, kept.labels)
 
 
 def test_a_file_that_does_not_decode_is_skipped_and_reported(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
@@ -194,15 +194,24 @@ def test_a_later_cut_is_computed_from_the_cache_and_an_earlier_one_from_the_imag
     assert later.position == 8
 
 
-def test_a_later_cut_over_the_budget_is_streamed(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
-    """With a budget one byte too small it is not cached, even if an earlier cut is."""
+def test_a_later_cut_shares_the_budget_with_the_earlier_one(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
+    """Both are cached if both fit; else a part of the later one, or nothing of it, with values that are close."""
     network = small_network()
     middle = extracted_at(network, 5, images, tmp_path)
-    size = middle.source_at(8, placement_in(tmp_path)).activations.nbytes
-    assert middle.source_at(8, placement_in(tmp_path, size)).position == 8
-    over = middle.source_at(8, placement_in(tmp_path, size - 1))
-    assert isinstance(over, Streamed)
-    assert over.position == 8
+    whole = middle.source_at(8, placement_in(tmp_path))
+    first, size = middle.cached.activations.nbytes, whole.activations.nbytes
+    assert isinstance(middle.source_at(8, placement_in(tmp_path, first + size)), Cached)
+    partly = middle.source_at(8, placement_in(tmp_path, first + size - 1))
+    assert isinstance(partly, PartlyCached)
+    assert len(partly.rows) == 23
+    assert torch.equal(partly.cached.activations, whole.activations[partly.rows])
+    again = extracted_at(network, 5, images, tmp_path, budget_bytes=first - 1).source_at(8, placement_in(tmp_path))
+    assert torch.equal(again.cached.activations, whole.activations[again.rows])
+    for source in (partly, again):
+        assert source.position == 8
+        for one, other in zip(*(each.batches(_indices(24, 2)) for each in (source, whole)), strict=True):
+            assert (one.float() - other.float()).abs().max() < 0.03 * other.float().abs().max()
+    assert isinstance(middle.source_at(8, placement_in(tmp_path, first)), Streamed)
 
 
 def test_nothing_is_cached_behind_the_last_block(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
