@@ -119,8 +119,8 @@ class TuneOptions:
         val_fraction: share of the training images to validate on when there is no val split, 0.01 to 0.9.
         cache_gb: memory limit of the cached activations in GB. They are kept on the GPU, in main memory if they need
             more than half of the free GPU memory, or in a file in the run's folder if they need more than half of the
-            free main memory. Up to two caches exist at a time; if one needs more than half of the limit, the frozen
-            blocks run again in every epoch.
+            free main memory. All caches that exist at a time share the limit. What it does not hold is computed again
+            in every epoch, for those images alone.
         store_gb: size limit of the feature store in the user's cache folder in GB: activations and features of frozen
             blocks, which later runs read instead of computing them again. What was not used for the longest time is
             deleted first; 0 neither reads nor writes. `unfreeze cache` shows and clears it.
