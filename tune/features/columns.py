@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze.tune.backbones.network import Network, pool
+from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.memory import halve_on_oom
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.store.columns import BORDER, FEATURES, activations_column, border_column, position_in
@@ -97,7 +97,7 @@ def _compute(network: Network, precision: Precision, columns: Columns, batch: Te
             if position and columns.borders:
                 computed[border_column(position)] = network.pool_border(activations, position).cpu()
     if columns.features:
-        computed[FEATURES] = pool(activations).cpu()
+        computed[FEATURES] = network.head.pool(activations).cpu()
     return computed
 
 

@@ -4,7 +4,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def describe_pass(network: Network, spec: PreprocessSpec, precision: Precision, 
     return {
         "format": _FORMAT,
         "blocks": list(network.block_names),
+        "features": list(network.border_shape(len(network.block_names))),  # tokens, or what was pooled from them
         "preprocess": asdict(spec),
         "precision": str(precision.dtype).removeprefix("torch."),
         "device": precision.device.type,
@@ -98,9 +99,17 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "unfreeze": version("unfreeze"),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        "timm": _installed("timm"),
         "pillow": PIL.__version__,
     }
     if device.type == "cuda":
         return software | {"processor": torch.cuda.get_device_name(device), "cudnn": torch.backends.cudnn.version()}
     processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return software | {"processor": processor, "threads": torch.get_num_threads()}
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
