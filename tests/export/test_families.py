@@ -49,7 +49,7 @@ def _network(key: str, spec: PreprocessSpec) -> CalibratedNetwork:
             norm.train().momentum = None  # its statistics become those of the noise
         network.run_blocks(noise, 0, len(network.block_names))
         network.eval()
-        features = network.run_blocks(noise, 0, len(network.block_names)).mean((2, 3))
+        features = network.head.pool(network.run_blocks(noise, 0, len(network.block_names)))
     network.head.mean.copy_(features.mean(0))
     deviation = features.std(0)
     network.head.inverse_std.copy_(1 / (deviation + 0.1 * deviation.max() + 1e-12))

@@ -10,6 +10,7 @@ from unfreeze.command import app
 from unfreeze.contract.errors import OptionsError
 from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.options import ServeOptions
+from unfreeze.tune.store.folder import FOLDER_VARIABLE
 
 
 @pytest.fixture
@@ -117,3 +118,10 @@ def test_other_commands_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("UNFREEZE_TOP", "1")
     _, bound, _ = app.parse_args(["predict", "a.jpg", "--file", "m.onnx"], exit_on_error=False, print_error=False)
     assert "top" not in bound.arguments
+
+
+def test_accepts_the_variable_of_the_feature_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has the same prefix as the server's options, and is not a misspelled one."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    options, _ = _parse("--repository", "models")
+    assert options == ServeOptions(repository=Path("models"))

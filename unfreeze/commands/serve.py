@@ -25,6 +25,7 @@ EXAMPLES = """Examples:
     UNFREEZE_LOG_FORMAT=json unfreeze serve --config unfreeze.toml
 """
 _ENV_PREFIX = "UNFREEZE_"
+_OTHER_VARIABLES = {"UNFREEZE_CACHE_DIR"}  # of other commands
 _LOGGING = Group.create_ordered("Logging")
 _CONFIGURATION = Group.create_ordered("Configuration file")
 
@@ -65,7 +66,7 @@ def serve(
 
 def _check_environment(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Reject unknown variables with our prefix, which are probably misspelled."""
-    known = {_ENV_PREFIX + name.replace("-", "_").upper() for name in _names(arguments)}
+    known = _OTHER_VARIABLES | {_ENV_PREFIX + name.replace("-", "_").upper() for name in _names(arguments)}
     for name in sorted(os.environ):
         if name.startswith(_ENV_PREFIX) and name not in known:
             raise OptionsError(

@@ -94,7 +94,12 @@ def test_features_are_the_averaged_output_of_the_last_block(images: tuple[Labele
 
 
 def _pool_expected(backbone: str, activations: Tensor, *, is_last: bool) -> Tensor:
-    """Pool by hand: maps are [n, F, h, w], but swin's [n, h, w, F] and a transformer's tokens [n, T, F]."""
+    """Pool by hand: maps are [n, F, h, w], but swin's [n, h, w, F] and a transformer's tokens [n, T, F].
+
+    A vision transformer ends with its class token, [n, F].
+    """
+    if is_last and backbone == "vit_b_16":
+        return activations  # the class token
     if is_last or backbone == "resnet18":
         flat = activations.flatten(2)
     elif backbone == "swin_t":
