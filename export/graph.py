@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Manifest
@@ -19,6 +20,32 @@ from unfreeze.tune.backbones.network import Network
 
 OPSET = 18
 _EXAMPLE_BATCH = 2
+_ATTENTION_AXES = 4  # batch, heads, tokens, features
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Computes attention over other than four axes by its formula, because the exporter translates four axes only."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.scaled_dot_product_attention and args[0].ndim != _ATTENTION_AXES:
+            return _attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **options: Any
+) -> Tensor:
+    """Compute `scaled_dot_product_attention` in evaluation mode (Vaswani et al. 2017, arXiv:1706.03762)."""
+    if dropout_p or any(options.get(name) for name in ("is_causal", "enable_gqa")):
+        raise ProofError(f"attention over {query.ndim} axes is exported without dropout, causal mask and grouped heads")
+    scale = options.get("scale") or query.shape[-1] ** -0.5
+    scores = (query * scale) @ key.transpose(-2, -1)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    attended: Tensor = scores.softmax(-1) @ value
+    return attended
 
 
 class Float16Network(nn.Module):
@@ -80,7 +107,12 @@ def onnx_from_network(network: CalibratedNetwork, shape: tuple[int, int, int]) -
     example = torch.zeros(_EXAMPLE_BATCH, *shape, dtype=torch.uint8)
     # torch's exporter uses deprecated functions of torch, and prints its progress on standard output.
     # Of attention, the exporter decomposes the plain formula; the strides of fused kernels' results differ from it.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), sdpa_kernel(SDPBackend.MATH):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        sdpa_kernel(SDPBackend.MATH),
+        _PlainAttention(),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network.eval(),

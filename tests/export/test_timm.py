@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from bench.families import PRECISIONS, export_member
 from bench.timm_members import MEMBERS, UNEXPORTED, UNTRACEABLE
 from unfreeze.contract.errors import ProofError
+from unfreeze.export.graph import _PlainAttention
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 # In `make test`; the others are exhaustive.
@@ -37,3 +39,16 @@ def test_what_is_listed_as_not_exported_still_is_not(module: str) -> None:
     """As soon as a network exports, its reason in docs/families.md is out of date."""
     with pytest.raises(ProofError):
         export_member(MEMBERS[module], "fp32")
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "float"])
+def test_attention_over_five_axes_is_computed_by_its_formula(mask: str) -> None:
+    """The exporter gets operations that it can translate, with the results of torch's function."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 3, 5, 8, generator=generator).unbind(0)
+    additive = torch.randn(5, 5, generator=generator)
+    options = {"none": {}, "bool": {"attn_mask": additive > -1}, "float": {"attn_mask": additive, "scale": 0.2}}[mask]
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, **options)
+    with _PlainAttention():
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, **options)
+    torch.testing.assert_close(found, expected)
