@@ -57,6 +57,7 @@ class CandidateBuilder:
         calibration: returns training images that calibrate int8.
         options: options of the export.
         reporter: shows progress.
+        keep_in_float: whether int8 may keep the worst layers in float, which takes a calibration for each attempt.
     """
 
     network: CalibratedNetwork
@@ -65,6 +66,7 @@ class CandidateBuilder:
     calibration: Callable[[], PreparedImages]
     options: ExportOptions
     reporter: Reporter
+    keep_in_float: bool = True
 
     def build(self, precision: Precision) -> CandidateGraph:
         """Build a graph and compare it with the trained network.
@@ -97,7 +99,7 @@ class CandidateBuilder:
         """Quantize all layers; while accuracy drops too much, keep the worst 1, 2, 4, 8, ... layers in float."""
         with tempfile.TemporaryDirectory() as folder:
             quantizer = Quantizer(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
-            layers = len(quantizer.layers)
+            layers = len(quantizer.layers) if self.keep_in_float else 0
             best = self._check(quantizer.graph(), "int8", _ANY_DIFFERENCE)
             order: Sequence[str] = ()
             count = 1

@@ -1,8 +1,9 @@
 """Measure the latency of graphs on this machine."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -50,14 +51,8 @@ def time_graphs(
     speeds: dict[str, list[Speed]] = {name: [] for name in graphs}
     for batch in batches:
         pixels = np.random.default_rng(batch).integers(0, 256, (batch, *shape), np.uint8)
-        for session in sessions.values():
-            for _ in range(_WARM_UP):
-                session.run(pixels)
-        seconds: dict[str, list[float]] = {name: [] for name in graphs}
-        for _ in range(_ROUNDS):
-            for name, session in sessions.items():
-                seconds[name].append(_seconds(session, pixels))
-            advance(1)
+        runs = {name: partial(session.run, pixels) for name, session in sessions.items()}
+        seconds = time_alternately(runs, _ROUNDS, advance)
         baseline = next(iter(seconds.values()))
         for name, own in seconds.items():
             ratios = [other / mine for other, mine in zip(baseline, own, strict=True)]
@@ -68,7 +63,27 @@ def time_graphs(
     return {name: tuple(own) for name, own in speeds.items()}
 
 
-def _seconds(session: Session, pixels: np.ndarray) -> float:
-    started = time.perf_counter()
-    session.run(pixels)
-    return time.perf_counter() - started
+def time_alternately(
+    runs: Mapping[str, Callable[[], object]], rounds: int, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, list[float]]:
+    """Time functions alternately, after a warm-up, so that other load on the machine affects all of them alike.
+
+    Args:
+        runs: the functions by name.
+        rounds: how often to run each.
+        advance: called with 1 after each round.
+
+    Returns:
+        The seconds of each round, by name.
+    """
+    for run in runs.values():
+        for _ in range(_WARM_UP):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+        advance(1)
+    return seconds

@@ -1,0 +1,75 @@
+"""A backbone with its weights, as it enters a comparison."""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfreeze.compare.options import BackboneChoice
+from unfreeze.compare.sample import Sample
+from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.weights import Pretrained, load_pretrained
+from unfreeze.tune.options import TuneOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedBackbone:
+    """A backbone with its weights.
+
+    Args:
+        choice: its name and weights.
+        pretrained: model and preprocessing.
+        classes: of the head.
+        device: where to compute features.
+        weights_digest: SHA-256 of all weights.
+    """
+
+    choice: BackboneChoice
+    pretrained: Pretrained
+    classes: int
+    device: torch.device
+    weights_digest: str
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with a new head, built when it is first needed, because tracing takes seconds."""
+        return self.pretrained.network(self.choice.backbone, self.classes, self.device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What results of this backbone depend on."""
+        return {
+            "backbone": self.pretrained.backbone,
+            "weights": self.weights_digest,
+            "preprocess": asdict(self.pretrained.spec),
+            "classes": self.classes,
+        }
+
+
+def load_backbone(choice: BackboneChoice, sample: Sample, tuning: TuneOptions, device: torch.device) -> LoadedBackbone:
+    """Load a backbone; default weights are downloaded on first use.
+
+    Raises:
+        WeightsError: the backbone is unknown, or its weights are unavailable or do not fit.
+    """
+    torch.manual_seed(tuning.seed)
+    pretrained = load_pretrained(choice.backbone, choice.weights, tuning.image_size, tuning.crop_pct)
+    spec = replace(pretrained.spec, deep_range=sample.deep_range)
+    return LoadedBackbone(
+        choice=choice,
+        pretrained=replace(pretrained, spec=spec),
+        classes=sample.classes,
+        device=device,
+        weights_digest=_digest(pretrained.model),
+    )
+
+
+def _digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

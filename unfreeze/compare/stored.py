@@ -1,0 +1,67 @@
+"""Results of earlier comparisons, stored in the user's cache folder as one JSON file each."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from unfreeze.contract.files import replacing
+
+FOLDER_VARIABLE = "UNFREEZE_CACHE_DIR"
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be computed again: `UNFREEZE_CACHE_DIR`, or the user's cache folder."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("unfreeze"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResults:
+    """Results by what they depend on.
+
+    Args:
+        folder: of the files, created when the first result is stored.
+        fresh: ignore what earlier comparisons stored.
+    """
+
+    folder: Path
+    fresh: bool = False
+
+    def load(self, kind: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a result; None if there is none, or its file is damaged.
+
+        Args:
+            kind: of the result, part of the file's name.
+            key: everything that the result depends on, as plain types.
+        """
+        if self.fresh:
+            return None
+        try:
+            document = json.loads(self._path(kind, key).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return document["result"] if isinstance(document, dict) and document.get("key") == _plain(key) else None
+
+    def store(self, kind: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Store a result; a folder that cannot be written costs only time later."""
+        content = json.dumps({"key": _plain(key), "result": _plain(result)}, indent=1).encode()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path(kind, key)) as file:
+                file.write(content)
+        except OSError:
+            return
+
+    def _path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{kind}-{digest[:32]}.json"
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+    """Return what JSON makes of a value: tuples become lists."""
+    return json.loads(json.dumps(value))
