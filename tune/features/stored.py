@@ -11,6 +11,7 @@ from typing import Any
 import PIL
 import torch
 import torchvision
+from torch import Tensor
 
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network
@@ -86,8 +87,13 @@ def describe_pass(network: Network, spec: PreprocessSpec, precision: Precision, 
 
 def weights_digest(network: Network) -> str:
     """Return the SHA-256 of a pretrained network's weights without its head: names, shapes, types and bytes."""
+    return state_digest(network.model.state_dict())
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of weights: names, shapes, types and bytes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(to_array(tensor.contiguous()).tobytes())
     return digest.hexdigest()

@@ -4,17 +4,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unfreeze.compare.loaded import LoadedBackbone
 from unfreeze.compare.machine import describe_versions
 from unfreeze.compare.sample import Sample
 from unfreeze.compare.stored import StoredResults
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.placement import CACHES, CachePlacement
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.features.placement import CachePlacement
+from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows, describe_pass, weights_digest
+from unfreeze.tune.options import Metric, TuneOptions
+from unfreeze.tune.store.store import FeatureStore
 
 # Options that do not change how a backbone is evaluated, or that a comparison replaces.
-_NEUTRAL_OPTIONS = ("backbone", "weights", "backbone_reason", "recipe", "cut", "cache_gb", "strict", "abstain_precision")
+_NEUTRAL_OPTIONS = frozenset(
+    {
+        *("backbone", "weights", "backbone_reason", "recipe", "cut", "cache_gb", "store_gb", "strict"),
+        "abstain_precision",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +37,7 @@ class CompareContext:
         precision: device and numeric type of the features.
         folder: an empty folder for cached activations.
         stored: results of earlier comparisons.
+        store: features and activations of frozen blocks in earlier runs.
     """
 
     tuning: TuneOptions
@@ -36,12 +46,27 @@ class CompareContext:
     precision: Precision
     folder: Path
     stored: StoredResults
+    store: FeatureStore
 
     @property
     def placement(self) -> CachePlacement:
         """Where to cache activations."""
-        budget = round(self.tuning.cache_gb * 1e9 / CACHES)
+        budget = round(self.tuning.cache_gb * 1e9)
         return CachePlacement(budget_bytes=budget, folder=self.folder, device=self.precision.device)
+
+    @property
+    def metric(self) -> Metric:
+        """What backbones are compared by."""
+        return self.tuning.metric_for(np.bincount(self.sample.labels).tolist())
+
+    def rows(self, backbone: LoadedBackbone) -> StoredRows:
+        """Return what earlier runs computed with a backbone; tuning reads the same rows."""
+        if not self.store.is_on:
+            return NOTHING_STORED
+        network, spec = backbone.network, backbone.pretrained.spec
+        names = {"backbone": backbone.pretrained.backbone, "weights": weights_digest(network)}
+        description = describe_pass(network, spec, self.precision, self.precision.trunk_batch)
+        return StoredRows(space=self.store.space(names | description), digests=self.sample.digests)
 
     def key(self, backbone: LoadedBackbone, **more: Any) -> dict[str, Any]:
         """Return what an evaluation of a backbone depends on.

@@ -1,7 +1,7 @@
 """Evaluate a backbone by cross-validation: the probe on a part of the images, and with the tail on all."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from unfreeze.compare.context import CompareContext
 from unfreeze.compare.halving import Evaluated
 from unfreeze.compare.loaded import LoadedBackbone
-from unfreeze.compare.scores import Scores, metric_of
+from unfreeze.compare.scores import Scores
 from unfreeze.contract.errors import DataError
 from unfreeze.tune.backbones.network import HEAD
 from unfreeze.tune.data.folds import Fold
@@ -74,9 +74,7 @@ def extract(
     """
     network, tuning = backbone.network, context.tuning
     label = f"{backbone.choice.label}: running it over {len(images)} images"
-    views = Views(
-        spec=backbone.pretrained.spec, count=tuning.views, seed=tuning.seed, flip=tuning.flip == "yes"
-    )
+    views = Views(spec=backbone.pretrained.spec, count=tuning.views, seed=tuning.seed, flip=tuning.flip == "yes")
     extracted = extract_features(
         network,
         network.position(cut),
@@ -85,6 +83,7 @@ def extract(
         context.precision,
         context.placement,
         context.reporter.track(label, len(images)),
+        stored=context.rows(backbone),
     )
     if extracted.skipped:
         raise DataError(f"{extracted.skipped[0].path}: {extracted.skipped[0].reason}")
@@ -120,7 +119,7 @@ def fit(context: CompareContext, features: Tensor, labels: Tensor, strength: flo
     )
 
 
-def restored(context: CompareContext, stored: dict[str, Any], count: int) -> Scores:
+def restored(context: CompareContext, stored: Mapping[str, Any], count: int) -> Scores:
     """Restore the scores on the first images from a stored result."""
     correct = np.array([bit == "1" for bit in stored["correct"]])
     return _scores(context, correct, context.sample.folds(count))
@@ -138,7 +137,7 @@ def stored_scores(scores: Scores) -> dict[str, str]:
 
 def _scores(context: CompareContext, correct: np.ndarray, folds: Sequence[Fold]) -> Scores:
     held_out = np.concatenate([fold.held_out for fold in folds])[: len(correct)]
-    return Scores(labels=context.sample.labels[held_out], correct=correct, metric=metric_of(context.tuning))
+    return Scores(labels=context.sample.labels[held_out], correct=correct, metric=context.metric)
 
 
 def _bits(scores: Scores) -> str:

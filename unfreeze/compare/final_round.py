@@ -65,5 +65,7 @@ class FinalRound:
         if not seconds:
             return 0.0
         images = self.halving.images
-        passes = {label: self.halving.passes.get(label, 0) + images * (label in self.outcome.final) for label in seconds}
+        passes = {
+            label: self.halving.passes.get(label, 0) + images * (label in self.outcome.final) for label in seconds
+        }
         return sum(seconds[label] * count for label, count in passes.items()) / (max(seconds.values()) * images)

@@ -1,7 +1,9 @@
 """Evaluate the finalists on all images: the probe, and training of the last blocks on the same folds."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from unfreeze.compare.context import CompareContext
 from unfreeze.compare.evaluation import extract, fit, restored, scores_of, stored_scores
@@ -85,7 +87,7 @@ class Finalist:
         """
         context, count = self.context, len(self.context.sample.images)
         key = context.key(self.backbone, head=LAST_BLOCKS)
-        stored = context.stored.load("tail", key)
+        stored: Mapping[str, Any] | None = context.stored.load("tail", key)
         if stored is None:
             stored = self._try_tail()
             context.stored.store("tail", key, stored)
@@ -106,7 +108,7 @@ class Finalist:
         if self._trials is not None:
             self._probe, self._trials = self._trials.inputs.probe, None
 
-    def _try_tail(self) -> dict[str, str | bool]:
+    def _try_tail(self) -> dict[str, object]:
         trials, probe = self._prepared(), Candidate.linear(PROBE)
         names = self.backbone.network.block_names
         scope = SearchScope(few_images=len(self.context.sample.images) < _FEW_IMAGES, out_of_domain=False)

@@ -7,6 +7,7 @@ result is a Pareto front and not a single best; and passes are weighted by the t
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from unfreeze.compare.scores import Scores, lead
 
@@ -59,10 +60,12 @@ class Halving:
         count = first_count(len(alive), self.images, self.least)
         alive = self._rung(alive, count)
         while alive and self._cost(alive, self.images) > self._left() and 2 * count < self.images:
-            halved = self.thinned(alive, lambda kept, whole=alive: 2 * self._cost(kept, 1) <= self._cost(whole, 1))
+            halved = self.thinned(alive, partial(self._is_half, alive))
             if self._cost(halved, count) + self._reserve(halved) > self._left():
                 break
-            self._drop(alive, halved, f"after {count} images: gains the least over a faster one, and halving must go on")
+            self._drop(
+                alive, halved, f"after {count} images: gains the least over a faster one, and halving must go on"
+            )
             count *= 2
             alive = self._rung(halved, count)
         finalists = self.thinned(alive, lambda kept: self._cost(kept, self.images) <= self._left(), least=1)
@@ -85,11 +88,6 @@ class Halving:
             kept.remove(min(kept, key=gains.__getitem__))
         return kept
 
-    @property
-    def relative_cost(self) -> float:
-        """Cost of the passes so far, as a multiple of what the slowest backbone costs on all images."""
-        return self._spent() / self._slowest() if self.evaluated else 0.0
-
     def _rung(self, names: Sequence[str], count: int) -> list[str]:
         """Evaluate on the first images; return those that may still be on the front."""
         found: list[str] = []
@@ -109,11 +107,15 @@ class Halving:
         scores = self.evaluated[name].scores
         return next((other for other in faster if lead(self.evaluated[other].scores, scores) > _CLEARLY), None)
 
+    def _is_half(self, whole: Sequence[str], kept: Sequence[str]) -> bool:
+        """Return whether some of the backbones cost at most half of what all cost per image."""
+        return 2 * self._cost(kept, 1) <= self._cost(whole, 1)
+
     def _gain(self, name: str, faster: Sequence[str]) -> float:
         """Return the lead over the most accurate of the faster ones; infinite for the fastest one."""
         if not faster:
             return math.inf
-        best = max(faster, key=lambda other: self.evaluated[other].scores.compared.value)
+        best = max(faster, key=lambda other: self.evaluated[other].scores.compared.mean)
         return lead(self.evaluated[name].scores, self.evaluated[best].scores)
 
     def _drop(self, before: Sequence[str], after: Sequence[str], reason: str) -> None:

@@ -107,7 +107,8 @@ def float_latencies(
         backbones: by label.
         failed: receives the reasons why backbones cannot be exported.
     """
-    found, models = {}, {}
+    found: dict[str, Served] = {}
+    models: dict[str, ExportedModel] = {}
     advance = context.reporter.track("exporting the backbones", len(backbones))
     for label, backbone in backbones.items():
         stored = context.stored.load("latency", latency_key(backbone))

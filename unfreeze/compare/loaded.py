@@ -1,18 +1,17 @@
 """A backbone with its weights, as it enters a comparison."""
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
 
 from unfreeze.compare.options import BackboneChoice
 from unfreeze.compare.sample import Sample
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained, load_pretrained
-from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.features.stored import state_digest
+from unfreeze.tune.options import Pooling, TuneOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,7 @@ class LoadedBackbone:
         classes: of the head.
         device: where to compute features.
         weights_digest: SHA-256 of all weights.
+        pooling: how the head pools.
     """
 
     choice: BackboneChoice
@@ -32,11 +32,12 @@ class LoadedBackbone:
     classes: int
     device: torch.device
     weights_digest: str
+    pooling: Pooling
 
     @cached_property
     def network(self) -> Network:
         """The network with a new head, built when it is first needed, because tracing takes seconds."""
-        return self.pretrained.network(self.choice.backbone, self.classes, self.device)
+        return self.pretrained.network(self.choice.backbone, self.classes, self.device, self.pooling)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class LoadedBackbone:
             "weights": self.weights_digest,
             "preprocess": asdict(self.pretrained.spec),
             "classes": self.classes,
+            "pooling": self.pooling,
         }
 
 
@@ -63,13 +65,6 @@ def load_backbone(choice: BackboneChoice, sample: Sample, tuning: TuneOptions, d
         pretrained=replace(pretrained, spec=spec),
         classes=sample.classes,
         device=device,
-        weights_digest=_digest(pretrained.model),
+        weights_digest=state_digest(pretrained.model.state_dict()),
+        pooling=tuning.pooling,
     )
-
-
-def _digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -70,7 +70,6 @@ def _choice(text: str) -> BackboneChoice:
     backbone, equals, weights = text.partition("=")
     if not backbone or (equals and not weights):
         raise OptionsError(
-            f"--backbones must be {', '.join(PRESETS)}, or a comma-separated list of NAME or NAME=WEIGHTS; "
-            f"got {text!r}"
+            f"--backbones must be {', '.join(PRESETS)}, or a comma-separated list of NAME or NAME=WEIGHTS; got {text!r}"
         )
     return BackboneChoice(backbone=backbone, weights=weights or "default")

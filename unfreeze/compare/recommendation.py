@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unfreeze.compare.result import Row
+from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, Estimate
+from unfreeze.tune.options import Metric
 
 _ONE_ERROR = 1.0
 
@@ -22,7 +24,7 @@ class Recommendation:
 
 
 def recommend(
-    rows: Sequence[Row], lead: Callable[[str, str], float], metric: str, budget_ms: float | None
+    rows: Sequence[Row], lead: Callable[[str, str], float], metric: Metric, budget_ms: float | None
 ) -> Recommendation:
     """Recommend the fastest backbone that is not clearly worse than the most accurate one within the budget.
 
@@ -51,19 +53,19 @@ def recommend(
     return Recommendation(backbone=chosen.backbone, reason=_sentence(chosen, best, allowed, values, metric, budget_ms))
 
 
-def _sentence(  # noqa: PLR0913 - one sentence about the whole table
+def _sentence(
     chosen: Row,
     best: Row,
     allowed: Sequence[Row],
-    values: dict[str, tuple[float, float]],
-    metric: str,
+    values: dict[str, Estimate],
+    metric: Metric,
     budget_ms: float | None,
 ) -> str:
     value, error = values[chosen.backbone]
     within = "" if budget_ms is None else f" within {budget_ms:g} ms"
     start = (
-        f"Take {chosen.backbone} ({chosen.head}, {chosen.precision}): {metric} {value:.3f} ± {error:.3f} at "
-        f"{_latency(chosen):.1f} ms per image"
+        f"Take {chosen.backbone} ({chosen.head}, {chosen.precision}): {METRIC_NAMES[metric]} {value:.3f} ± {error:.3f} "
+        f"at {_latency(chosen):.1f} ms per image"
     )
     if len(allowed) == 1:
         return f"{start}; it is the only one{within or ' that was compared'}."
@@ -73,8 +75,8 @@ def _sentence(  # noqa: PLR0913 - one sentence about the whole table
         return f"{start}; it is the most accurate{rank}{within}{rest}."
     return (
         f"{start}; the most accurate{within}, {best.backbone} with {values[best.backbone][0]:.3f}, is not clearly "
-        f"better (at most one standard error of the difference) and takes {_latency(best) / _latency(chosen):.1f} times "
-        "as long."
+        f"better (at most one standard error of the difference) and takes {_latency(best) / _latency(chosen):.1f} "
+        "times as long."
     )
 
 

@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from unfreeze.tune.evaluation.accuracy import Estimate
+from unfreeze.tune.options import BALANCED, Metric
+
 Status = Literal["compared", "dropped", "failed"]
 
 
@@ -52,14 +55,12 @@ class Row:
     on_front: bool = False
     within_budget: bool | None = None
 
-    def compared_by(self, metric: str) -> tuple[float, float] | None:
-        """Return the metric that backbones are compared by, and its standard error; None if it is unknown."""
-        values = (
-            (self.accuracy, self.standard_error)
-            if metric == "accuracy"
-            else (self.balanced_accuracy, self.balanced_standard_error)
-        )
-        return None if values[0] is None or values[1] is None else (values[0], values[1])
+    def compared_by(self, metric: Metric) -> Estimate | None:
+        """Return the accuracy that a metric stands for; None if it is unknown."""
+        balanced = metric == BALANCED
+        mean = self.balanced_accuracy if balanced else self.accuracy
+        error = self.balanced_standard_error if balanced else self.standard_error
+        return None if mean is None or error is None else Estimate(mean, error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Comparison:
         data: the dataset.
         images: number of training images that were compared on.
         classes: number of classes.
-        metric: what backbones are compared by: "accuracy" or "balanced accuracy".
+        metric: what backbones are compared by: "accuracy" or "balanced" for balanced accuracy.
         budget_ms: largest acceptable latency of one image; None if there is none.
         rows: of all backbones: compared ones from the fastest on, then dropped and failed ones.
         recommended: backbone and weights to tune; None if no backbone could be compared, or none is within the budget.
@@ -83,7 +84,7 @@ class Comparison:
     data: str
     images: int
     classes: int
-    metric: str
+    metric: Metric
     budget_ms: float | None
     rows: tuple[Row, ...]
     recommended: tuple[str, str] | None

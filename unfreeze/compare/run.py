@@ -4,28 +4,29 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from unfreeze.compare.context import CompareContext
+from unfreeze.compare.evaluation import SubsetEvaluator
+from unfreeze.compare.final_round import FinalRound
 from unfreeze.compare.halving import Evaluated, Halving
 from unfreeze.compare.latency import failure, float_latencies
 from unfreeze.compare.loaded import LoadedBackbone, load_backbone
 from unfreeze.compare.machine import describe_machine
-from unfreeze.compare.evaluation import SubsetEvaluator
-from unfreeze.compare.final_round import FinalRound
 from unfreeze.compare.options import CompareOptions
 from unfreeze.compare.quantized import best_precisions
+from unfreeze.compare.recommendation import recommend
 from unfreeze.compare.result import Comparison
 from unfreeze.compare.sample import read_sample
-from unfreeze.compare.scores import metric_of
-from unfreeze.compare.stored import StoredResults, cache_folder
+from unfreeze.compare.stored import StoredResults, comparisons_folder
 from unfreeze.compare.table import Outcome, build_rows
-from unfreeze.compare.recommendation import recommend
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.device.precision import choose_precision
 from unfreeze.tune.device.threads import limited_threads
 from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.store.store import FeatureStore
 
 _LARGEST_SPEEDUP = 3.0  # of int8 over fp32: a backbone that is slower than this times the budget cannot meet it
 
@@ -58,24 +59,27 @@ def compare_backbones(
     started = time.monotonic()
     options, tuning, reporter = options or CompareOptions(), tuning or TuneOptions(), reporter or Silent()
     precision = choose_precision(tuning.device, tuning.precision)
-    with limited_threads(), precision.kernels(), tempfile.TemporaryDirectory(prefix="unfreeze-compare-") as folder:
+    with limited_threads(), precision.kernels(), ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unfreeze-compare-"))
+        store = stack.enter_context(FeatureStore(round(tuning.store_gb * 1e9), reporter=reporter))
         context = CompareContext(
             tuning=tuning,
             reporter=reporter,
-            sample=read_sample(data, options.images, tuning, reporter),
+            sample=read_sample(data, options.images, tuning, reporter, store),
             precision=precision,
             folder=Path(folder),
-            stored=StoredResults(folder=cache_folder() / "compare", fresh=options.fresh),
+            stored=StoredResults(folder=comparisons_folder(), fresh=options.fresh),
+            store=store,
         )
         outcome = _compare(context, options)
     rows = build_rows(outcome, options)
-    recommendation = recommend(rows, outcome.lead, metric_of(tuning), options.budget_ms)
+    recommendation = recommend(rows, outcome.lead, context.metric, options.budget_ms)
     chosen = next((one for one in options.choices if one.label == recommendation.backbone), None)
     return Comparison(
         data=str(data),
         images=len(context.sample.images),
         classes=context.sample.classes,
-        metric=metric_of(tuning),
+        metric=context.metric,
         budget_ms=options.budget_ms,
         rows=rows,
         recommended=None if chosen is None else (chosen.backbone, chosen.weights),
@@ -131,7 +135,7 @@ def _within_reach(
     fastest = min(latencies, key=latencies.__getitem__)
     reach = _LARGEST_SPEEDUP * budget_ms
     slow = {label for label, latency in latencies.items() if latency > reach and label != fastest}
-    outcome.dropped.update({label: f"more than {_LARGEST_SPEEDUP:g} times the budget" for label in slow})
+    outcome.dropped.update(dict.fromkeys(slow, f"more than {_LARGEST_SPEEDUP:g} times the budget"))
     return {label: one for label, one in backbones.items() if label not in slow}
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from unfreeze.tune.data.inspection.inspection import inspect_dataset
 from unfreeze.tune.data.sources import SourceOptions
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.selection.choose import FOLDS
+from unfreeze.tune.store.store import FeatureStore
 
 _VALIDATION_IMAGES = 200
 
@@ -34,6 +37,7 @@ class Sample:
         seed: random seed of the folds.
         digest: of the images' contents and order.
         deep_range: range of images of more than 8 bits.
+        digests: SHA-256 of the bytes of each image, by its path.
     """
 
     images: tuple[LabeledImage, ...]
@@ -42,6 +46,7 @@ class Sample:
     seed: int
     digest: str
     deep_range: DeepRange | None
+    digests: Mapping[Path, bytes]
 
     @cached_property
     def labels(self) -> Int64[np.ndarray, " n"]:
@@ -58,7 +63,9 @@ class Sample:
         return stratified_folds(self.labels[:count], FOLDS, self.seed)
 
 
-def read_sample(data: str | os.PathLike[str], most: int, tuning: TuneOptions, reporter: Reporter) -> Sample:
+def read_sample(
+    data: str | os.PathLike[str], most: int, tuning: TuneOptions, reporter: Reporter, store: FeatureStore
+) -> Sample:
     """Read and inspect a dataset, and draw the images to compare on.
 
     Args:
@@ -66,6 +73,7 @@ def read_sample(data: str | os.PathLike[str], most: int, tuning: TuneOptions, re
         most: largest number of training images.
         tuning: how the dataset is read.
         reporter: shows progress.
+        store: has what earlier inspections found.
 
     Raises:
         DataError: the images cannot be used, or fewer than two classes have an image for each fold.
@@ -74,7 +82,7 @@ def read_sample(data: str | os.PathLike[str], most: int, tuning: TuneOptions, re
     dataset = read_dataset(data, val_fraction=tuning.val_fraction, seed=tuning.seed, options=source)
     for line in dataset.summary():
         reporter.info(line)
-    inspection = inspect_dataset(dataset, FOLDS, reporter, tuning.deep_range)
+    inspection = inspect_dataset(dataset, FOLDS, reporter, tuning.deep_range, store)
     for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
         reporter.info(line)
     dataset = dataset.without(inspection.undecodable)
@@ -89,6 +97,7 @@ def read_sample(data: str | os.PathLike[str], most: int, tuning: TuneOptions, re
         seed=tuning.seed,
         digest=hashlib.sha256(content.encode()).hexdigest(),
         deep_range=inspection.deep_range,
+        digests=inspection.digests,
     )
 
 
@@ -130,9 +139,7 @@ def _large_classes(dataset: Dataset, reporter: Reporter) -> list[int]:
 
 def _relabeled(images: tuple[LabeledImage, ...], kept: list[int]) -> list[LabeledImage]:
     numbers = {label: number for number, label in enumerate(kept)}
-    return [
-        LabeledImage(path=image.path, label=numbers[image.label]) for image in images if image.label in numbers
-    ]
+    return [LabeledImage(path=image.path, label=numbers[image.label]) for image in images if image.label in numbers]
 
 
 def _evenly_spaced(images: list[LabeledImage]) -> list[LabeledImage]:

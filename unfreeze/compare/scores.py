@@ -2,27 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from unfreeze.contract.arrays import Bool, Float64, Int64
-from unfreeze.tune.options import TuneOptions
-
-MetricName = Literal["accuracy", "balanced accuracy"]
-
-
-def metric_of(options: TuneOptions) -> MetricName:
-    """Return what backbones are compared by: balanced accuracy if training weights the classes equally."""
-    return "balanced accuracy" if options.class_weights == "balanced" else "accuracy"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A share between 0 and 1, with its standard error."""
-
-    value: float
-    standard_error: float
+from unfreeze.tune.evaluation.accuracy import Estimate, accuracies, estimate
+from unfreeze.tune.options import ACCURACY, BALANCED, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,34 +22,22 @@ class Scores:
 
     labels: Int64[np.ndarray, " n"]
     correct: Bool[np.ndarray, " n"]
-    metric: MetricName = "accuracy"
+    metric: Metric = ACCURACY
 
     @property
-    def accuracy(self) -> Estimate:
-        """Share of correct images."""
-        mean = float(self.correct.mean())
-        return Estimate(value=mean, standard_error=math.sqrt(mean * (1 - mean) / len(self.correct)))
-
-    @property
-    def balanced_accuracy(self) -> Estimate:
-        """Mean of the classes' recalls; their errors are independent."""
-        counts = np.bincount(self.labels)
-        recalls = np.bincount(self.labels, self.correct)[counts > 0] / counts[counts > 0]
-        variance = float((recalls * (1 - recalls) / counts[counts > 0]).sum())
-        return Estimate(value=float(recalls.mean()), standard_error=math.sqrt(variance) / len(recalls))
+    def accuracy(self) -> float:
+        """Accuracy."""
+        return estimate(self.correct.astype(np.float64), self.labels, ACCURACY).mean
 
     @property
     def compared(self) -> Estimate:
         """The metric that backbones are compared by."""
-        return self.accuracy if self.metric == "accuracy" else self.balanced_accuracy
+        return estimate(self.correct.astype(np.float64), self.labels, self.metric)
 
     @property
-    def weights(self) -> Float64[np.ndarray, " n"]:
-        """Weights of the images, whose weighted mean of correct answers is the metric; their mean is 1."""
-        if self.metric == "accuracy":
-            return np.ones(len(self.labels))
-        counts = np.bincount(self.labels)
-        return len(self.labels) / (counts[self.labels] * np.count_nonzero(counts))
+    def accuracies(self) -> dict[str, float]:
+        """Accuracy and balanced accuracy, with their standard errors."""
+        return accuracies(self.correct, self.labels)
 
 
 def lead(one: Scores, other: Scores) -> float:
@@ -73,13 +46,23 @@ def lead(one: Scores, other: Scores) -> float:
     Args:
         one: its scores.
         other: scores on the same folds; only the images that both classified are compared.
+
+    Raises:
+        ValueError: the scores are from different folds.
     """
     common = min(len(one.correct), len(other.correct))
-    if not np.array_equal(one.labels[:common], other.labels[:common]):
+    labels = one.labels[:common]
+    if not np.array_equal(labels, other.labels[:common]):
         raise ValueError("the scores are from different folds")
-    weights = Scores(labels=one.labels[:common], correct=one.correct[:common], metric=one.metric).weights
-    difference = (one.correct[:common].astype(float) - other.correct[:common]) * weights
-    mean, deviation = float(difference.mean()), float(difference.std(ddof=1)) if common > 1 else 0.0
-    if mean == 0 or deviation == 0:
-        return math.copysign(math.inf, mean) if mean else 0.0
-    return mean / (deviation / math.sqrt(common))
+    gains = (one.correct[:common].astype(np.float64) - other.correct[:common]) * _weights(labels, one.metric)
+    mean, error = float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(common) if common > 1 else 0.0
+    return mean / error if error else (math.copysign(math.inf, mean) if mean else 0.0)
+
+
+def _weights(labels: Int64[np.ndarray, " n"], metric: Metric) -> Float64[np.ndarray, " n"]:
+    """Return weights of the images, with a mean of 1, whose weighted mean of correct answers is the metric."""
+    counts = np.bincount(labels)
+    if metric == BALANCED:
+        weights: np.ndarray = len(labels) / (counts[labels] * np.count_nonzero(counts))
+        return weights
+    return np.ones(len(labels))

@@ -2,22 +2,18 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from unfreeze.contract.files import replacing
+from unfreeze.tune.store.folder import store_folder
 
-FOLDER_VARIABLE = "UNFREEZE_CACHE_DIR"
 
-
-def cache_folder() -> Path:
-    """Return the folder for what can be computed again: `UNFREEZE_CACHE_DIR`, or the user's cache folder."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("unfreeze"))
+def comparisons_folder() -> Path:
+    """Return the folder of the results, beside that of the feature store."""
+    return store_folder().with_name("compare")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Build the table of a comparison from what its stages found."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from unfreeze.compare.finals import FinalScores
@@ -46,7 +45,7 @@ def build_rows(outcome: Outcome, options: CompareOptions) -> tuple[Row, ...]:
     compared = [row for row in rows if row.status == "compared"]
     front = pareto_front(
         {row.backbone: row.latency_ms or 0.0 for row in compared},
-        {row.backbone: outcome.final[row.backbone].best.compared.value for row in compared},
+        {row.backbone: outcome.final[row.backbone].best.compared.mean for row in compared},
     )
     order = {"compared": 0, "dropped": 1, "failed": 2}
     rows.sort(key=lambda row: (order[row.status], row.latency_ms or 0.0))
@@ -65,7 +64,7 @@ def _row(choice: BackboneChoice, outcome: Outcome, budget_ms: float | None) -> R
         return row
     if label in outcome.final:
         final = outcome.final[label]
-        probe = final.probe.accuracy.value if final.head != PROBE else None
+        probe = final.probe.accuracy if final.head != PROBE else None
         row = replace(row, status="compared", probe_accuracy=probe, note=outcome.served[label].why)
         return _with_scores(row, final.best, final.head)
     row = replace(row, status="dropped", note=outcome.dropped[label])
@@ -85,12 +84,13 @@ def _with_latency(row: Row, served: Served, budget_ms: float | None) -> Row:
 
 
 def _with_scores(row: Row, scores: Scores, head: str) -> Row:
+    found = scores.accuracies
     return replace(
         row,
         head=head,
         images=len(scores.correct),
-        accuracy=scores.accuracy.value,
-        standard_error=scores.accuracy.standard_error,
-        balanced_accuracy=scores.balanced_accuracy.value,
-        balanced_standard_error=scores.balanced_accuracy.standard_error,
+        accuracy=found["accuracy"],
+        standard_error=found["standard_error"],
+        balanced_accuracy=found["balanced_accuracy"],
+        balanced_standard_error=found["balanced_standard_error"],
     )
