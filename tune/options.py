@@ -73,9 +73,11 @@ class TuneOptions:
 
     Args:
         backbone: `NAME` of a torchvision model, `timm/NAME`, `hf-hub:ORG/NAME` (a timm model on the Hugging Face Hub),
-            or `package.module:function`, a function that returns your own torch.nn.Module.
+            or `package.module:function`, a function that returns your own torch.nn.Module. `unfreeze tune` also
+            accepts "auto": the one that `unfreeze compare` recommends.
         weights: "default" (downloaded by torchvision or timm, or the function's own), "builtin", "none" (random), or a
             file or folder.
+        backbone_reason: why a comparison recommended this backbone, to be recorded; empty if it was requested.
         recipe: what to train: "auto", or the name of a recipe, see `unfreeze.tune.recipes`.
         pooling: what the head pools of a vision transformer: "stock" (as the backbone does, often the class token), or
             "class-mean" (the class token and the mean of the patches' tokens).
@@ -145,6 +147,7 @@ class TuneOptions:
 
     backbone: Annotated[str, _backbone] = "mobilenet_v3_small"
     weights: Annotated[str, _backbone] = "default"
+    backbone_reason: Annotated[str, Parameter(parse=False)] = ""
     recipe: Annotated[str, Parameter(group=RECIPE, choices=(AUTO, *recipe_names()), help=recipe_help())] = AUTO
     pooling: Annotated[Pooling, Parameter(group=RECIPE)] = STOCK
     cut: Annotated[str, Parameter(group=RECIPE)] = "auto"

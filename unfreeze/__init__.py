@@ -1,5 +1,6 @@
 """From a folder of labeled images to a classifier served over gRPC.
 
+    unfreeze.compare_backbones("images/")                     # needs unfreeze[tune,cpu]
     unfreeze.fine_tune("images/", "run/")                     # needs unfreeze[tune]
     unfreeze.export_model("run/", "models/", "flowers")       # needs unfreeze[tune,cpu]
     with unfreeze.load_model("models/flowers/1/model.onnx") as model:  # needs numpy, Pillow and ONNX Runtime
@@ -17,6 +18,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unfreeze.compare.options import CompareOptions
+    from unfreeze.compare.result import Comparison
+    from unfreeze.compare.run import compare_backbones
     from unfreeze.contract.errors import UnfreezeError
     from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
     from unfreeze.contract.model.manifest import Manifest
@@ -35,6 +39,8 @@ __all__ = [
     "AsyncClient",
     "Classification",
     "Client",
+    "CompareOptions",
+    "Comparison",
     "ExportOptions",
     "LocalClassifier",
     "Manifest",
@@ -43,6 +49,7 @@ __all__ = [
     "Published",
     "TuneOptions",
     "UnfreezeError",
+    "compare_backbones",
     "export_model",
     "fine_tune",
     "load_model",
@@ -53,6 +60,8 @@ _LOCATIONS = {
     "AsyncClient": ("unfreeze.serve.client.asynchronous", "AsyncClient"),
     "Classification": ("unfreeze.serve.client.messages", "Classification"),
     "Client": ("unfreeze.serve.client.blocking", "Client"),
+    "CompareOptions": ("unfreeze.compare.options", "CompareOptions"),
+    "Comparison": ("unfreeze.compare.result", "Comparison"),
     "ExportOptions": ("unfreeze.export.options", "ExportOptions"),
     "LocalClassifier": ("unfreeze.serve.client.local", "LocalClassifier"),
     "Manifest": ("unfreeze.contract.model.manifest", "Manifest"),
@@ -61,6 +70,7 @@ _LOCATIONS = {
     "Published": ("unfreeze.export.run", "Published"),
     "TuneOptions": ("unfreeze.tune.options", "TuneOptions"),
     "UnfreezeError": ("unfreeze.contract.errors", "UnfreezeError"),
+    "compare_backbones": ("unfreeze.compare.run", "compare_backbones"),
     "export_model": ("unfreeze.export.run", "export_model"),
     "fine_tune": ("unfreeze.tune.run", "fine_tune"),
     "load_model": ("unfreeze.serve.client.local", "LocalClassifier"),

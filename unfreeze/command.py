@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from unfreeze.commands import bench, cache, demo, export, info, plan, predict, serve, tune, verify
+from unfreeze.commands import bench, cache, compare, demo, export, info, plan, predict, serve, tune, verify
 from unfreeze.console import REMARKS
 from unfreeze.contract.errors import OptionsError, UnfreezeError
 
@@ -20,7 +20,7 @@ app = App(
     version=lambda: version("unfreeze"),
     suppress_keyboard_interrupt=False,
 )
-for _order, _module in enumerate((plan, tune, export, info, verify, bench, serve, predict, demo, cache)):
+for _order, _module in enumerate((plan, compare, tune, export, info, verify, bench, serve, predict, demo, cache)):
     _name = _module.__name__.rpartition(".")[2]
     _config = getattr(_module, "CONFIG", None)
     app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES, config=_config, sort_key=_order)

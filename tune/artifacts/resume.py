@@ -47,6 +47,14 @@ class ResumeState:
         with replacing(self.folder / _REQUEST) as file:
             file.write(json.dumps(_request(options, contents, weights), indent=2).encode())
 
+    def options(self) -> dict[str, Any]:
+        """Return the options that the unfinished run was started with; none if they cannot be read."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / _REQUEST).read_bytes())["options"]
+        except (OSError, ValueError, KeyError):
+            return {}
+        return found
+
     def check(self, options: TuneOptions, contents: dict[str, str], weights: str) -> None:
         """Check that the run was started with the same data, options and versions.
 

@@ -24,6 +24,7 @@ from unfreeze.tune.backbones.source import BackboneSource, ImageSize, Structure
 from unfreeze.tune.backbones.timm_source import TimmSource
 from unfreeze.tune.backbones.torchvision_source import TorchvisionSource
 
+AUTO = "auto"
 DEFAULT_SOURCE, HUB, MODULE = "torchvision", "hf-hub", "module"
 SOURCES: dict[str, BackboneSource] = {
     DEFAULT_SOURCE: TorchvisionSource(),
@@ -81,6 +82,11 @@ def find_backbone(backbone: str) -> Backbone:
     Raises:
         WeightsError: the source is not registered.
     """
+    if backbone == AUTO:
+        raise WeightsError(
+            "--backbone auto is an option of `unfreeze tune` in a single process; elsewhere, run unfreeze compare (in "
+            "Python: unfreeze.compare_backbones) and give the backbone that it recommends"
+        )
     if backbone.startswith(f"{HUB}:"):
         return Backbone(source=HUB, name=backbone.removeprefix(f"{HUB}:"))
     source, slash, name = backbone.partition("/")

@@ -13,10 +13,12 @@ from rich.text import Text
 
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.counted import counted
-from unfreeze.tune.options import OUTPUT, TuneOptions
+from unfreeze.contract.errors import OptionsError
+from unfreeze.tune.options import BACKBONE, OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()
 _FLAG = Parameter(negative="", group=OUTPUT)
+_BACKBONE = Parameter(group=BACKBONE)
 
 EXAMPLES = """Examples:
 
@@ -26,6 +28,7 @@ EXAMPLES = """Examples:
     unfreeze tune images/ --out run/ --backbone resnet18 --recipe last-blocks --cut layer4 --epochs 20
     unfreeze tune images/ --out run/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --json
     unfreeze tune images/ --out run/ --backbone timm/vit_small_patch14_reg4_dinov2.lvd142m --image-size 224
+    unfreeze tune images/ --out run/ --backbone auto --budget-ms 20
     unfreeze tune images/ --out run/ --resume      # continue after Ctrl-C, a crash or a full disk
 """
 
@@ -35,6 +38,8 @@ def tune(
     *,
     out: Annotated[Path, Parameter(group=OUTPUT)],
     options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
+    backbones: Annotated[str | None, _BACKBONE] = None,
+    budget_ms: Annotated[float | None, _BACKBONE] = None,
     overwrite: Annotated[bool, _FLAG] = False,
     resume: Annotated[bool, _FLAG] = False,
     json: Annotated[bool, _FLAG] = False,
@@ -50,15 +55,31 @@ def tune(
             column of image paths, one of labels and, optionally, one of splits.
         out: folder of the run, which is created.
         options: options of the run.
+        backbones: with --backbone auto, the backbones to compare: as for `unfreeze compare`, by default "small".
+        budget_ms: with --backbone auto, the largest acceptable latency of one image in milliseconds, as for
+            `unfreeze compare`.
         overwrite: replace a run in OUT, finished or not.
         resume: continue the unfinished run in OUT; the result is the same as without the interruption.
         json: print the metrics as JSON to standard output.
+
+    Raises:
+        OptionsError: --backbones or --budget-ms is given without --backbone auto.
     """
+    from unfreeze.compare.auto import with_recommended, with_resumed
+    from unfreeze.compare.options import DEFAULT_PRESET, CompareOptions
+    from unfreeze.tune.artifacts.run_folder import check_folder
+    from unfreeze.tune.backbones.sources import AUTO
     from unfreeze.tune.device.heap import keep_freed_memory
     from unfreeze.tune.run import fine_tune
 
+    if options.backbone != AUTO and (backbones is not None or budget_ms is not None):
+        raise OptionsError("--backbones and --budget-ms require --backbone auto")
     keep_freed_memory()
     with _resumable(out), TerminalReporter() as reporter:
+        if options.backbone == AUTO:
+            check_folder(out, overwrite=overwrite, resume=resume)
+            compare = CompareOptions(backbones=backbones or DEFAULT_PRESET, budget_ms=budget_ms)
+            options = with_resumed(out, options) if resume else with_recommended(data, options, compare, reporter)
         metrics = fine_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
     if json:
         print_json(metrics)

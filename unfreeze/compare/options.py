@@ -18,15 +18,12 @@ class BackboneChoice:
     Args:
         backbone: its name, as for `unfreeze tune --backbone`.
         weights: as for `unfreeze tune --weights`.
+        label: the name in tables: of the backbone, and of the weights if it is compared with several ones.
     """
 
     backbone: str
-    weights: str = "default"
-
-    @property
-    def label(self) -> str:
-        """The name in tables, with the weights if they are not the default ones."""
-        return self.backbone if self.weights == "default" else f"{self.backbone}={Path(self.weights).name}"
+    weights: str
+    label: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +51,30 @@ class CompareOptions:
         """Validate the values."""
         check_ranges(vars(self), _RANGES)
         labels = [choice.label for choice in self.choices]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        twice = [label for label in labels if labels.count(label) > 1]
         if twice:
-            raise OptionsError(f"--backbones names {twice[0]} twice")
+            raise OptionsError(f"--backbones names {twice[0]} twice; give every backbone with other weights")
 
     @property
     def choices(self) -> tuple[BackboneChoice, ...]:
         """The backbones to compare."""
-        if self.backbones in PRESETS:
-            return tuple(_choice(one) for one in PRESETS[self.backbones].backbones)
-        return tuple(_choice(one.strip()) for one in self.backbones.split(","))
+        preset = PRESETS.get(self.backbones)
+        parsed = [_parse(one.strip()) for one in (preset.backbones if preset else self.backbones.split(","))]
+        names = [backbone for backbone, _ in parsed]
+        return tuple(
+            BackboneChoice(
+                backbone=backbone,
+                weights=weights,
+                label=backbone if names.count(backbone) == 1 else f"{backbone}={Path(weights).name}",
+            )
+            for backbone, weights in parsed
+        )
 
 
-def _choice(text: str) -> BackboneChoice:
+def _parse(text: str) -> tuple[str, str]:
     backbone, equals, weights = text.partition("=")
     if not backbone or (equals and not weights):
         raise OptionsError(
             f"--backbones must be {', '.join(PRESETS)}, or a comma-separated list of NAME or NAME=WEIGHTS; got {text!r}"
         )
-    return BackboneChoice(backbone=backbone, weights=weights or "default")
+    return backbone, weights or "default"

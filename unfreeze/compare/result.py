@@ -14,7 +14,7 @@ class Row:
     """What is known about one backbone.
 
     Args:
-        backbone: its name, with the weights if they are not the default ones.
+        backbone: its name, with the weights if it is compared with several ones.
         weights: "default", "builtin", "none", or the file's name.
         status: "compared" on all images; "dropped" before; or "failed".
         note: why it was dropped or failed; for others, how the precision was chosen.
@@ -75,6 +75,7 @@ class Comparison:
         budget_ms: largest acceptable latency of one image; None if there is none.
         rows: of all backbones: compared ones from the fastest on, then dropped and failed ones.
         recommended: backbone and weights to tune; None if no backbone could be compared, or none is within the budget.
+        recommended_row: the recommended row's `backbone`.
         reason: the recommendation in a sentence.
         relative_cost: cost of all passes over images, as a multiple of what the slowest backbone costs on all images.
         machine: processor and cores on which the latencies were measured.
@@ -88,6 +89,7 @@ class Comparison:
     budget_ms: float | None
     rows: tuple[Row, ...]
     recommended: tuple[str, str] | None
+    recommended_row: str | None
     reason: str
     relative_cost: float
     machine: dict[str, str]

@@ -83,6 +83,7 @@ def compare_backbones(
         budget_ms=options.budget_ms,
         rows=rows,
         recommended=None if chosen is None else (chosen.backbone, chosen.weights),
+        recommended_row=recommendation.backbone,
         reason=recommendation.reason,
         relative_cost=outcome.relative_cost,
         machine=describe_machine(),

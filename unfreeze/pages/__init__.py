@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: one file with everything in it, which opens without a network."""
