@@ -11,6 +11,8 @@ from unfreeze.compare.result import Row
 from unfreeze.compare.scores import Scores, lead
 from unfreeze.tune.recipes.registry import PROBE
 
+_UNTRIED = "only the probe and fp32 were tried"
+
 
 @dataclass(kw_only=True)
 class Outcome:
@@ -65,7 +67,7 @@ def _row(choice: BackboneChoice, outcome: Outcome, budget_ms: float | None) -> R
     if label in outcome.final:
         final = outcome.final[label]
         probe = final.probe.accuracy if final.head != PROBE else None
-        row = replace(row, status="compared", probe_accuracy=probe, note=outcome.served[label].why)
+        row = replace(row, status="compared", probe_accuracy=probe, note=outcome.served[label].why or _UNTRIED)
         return _with_scores(row, final.best, final.head)
     row = replace(row, status="dropped", note=outcome.dropped[label])
     return _with_scores(row, outcome.subset[label], PROBE) if label in outcome.subset else row
