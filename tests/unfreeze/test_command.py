@@ -22,7 +22,7 @@ import unfreeze
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.export.graph import with_manifest
 
-COMMANDS = ("plan", "tune", "export", "info", "verify", "bench", "serve", "predict", "demo", "cache")
+COMMANDS = ("plan", "compare", "tune", "export", "info", "verify", "bench", "serve", "predict", "demo", "cache")
 
 pytestmark = pytest.mark.xdist_group("commands")
 
@@ -94,6 +94,11 @@ def test_missing_package_names_the_extra_that_installs_it(
         ["tune", "data", "--out", "run", "--epochs", "many"],
         ["tune", "data", "--out", "run", "--epochs", "0"],
         ["tune", "data", "--out", "run", "--device", "tpu"],
+        ["tune", "data", "--out", "run", "--budget-ms", "20"],
+        ["tune", "data", "--out", "run", "--backbone", "auto", "--weights", "builtin"],
+        ["compare", "data", "--backbones", "resnet18,resnet18"],
+        ["compare", "data", "--backbones", "resnet18="],
+        ["compare", "data", "--budget-ms", "0"],
         ["serve", "--repository", "models", "--port", "70000"],
         ["predict", "a.jpg", "--file", "m.onnx", "--top-k", "0"],
         ["predict", "a.jpg", "--file", "m.onnx", "--top-k", "5000000000"],

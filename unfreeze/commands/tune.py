@@ -65,8 +65,6 @@ def tune(
     Raises:
         OptionsError: --backbones or --budget-ms is given without --backbone auto.
     """
-    from unfreeze.compare.auto import with_recommended, with_resumed
-    from unfreeze.compare.options import DEFAULT_PRESET, CompareOptions
     from unfreeze.tune.artifacts.run_folder import check_folder
     from unfreeze.tune.backbones.sources import AUTO
     from unfreeze.tune.device.heap import keep_freed_memory
@@ -77,9 +75,12 @@ def tune(
     keep_freed_memory()
     with _resumable(out), TerminalReporter() as reporter:
         if options.backbone == AUTO:
+            from unfreeze.compare.auto import choose_backbone
+            from unfreeze.compare.options import DEFAULT_PRESET, CompareOptions
+
             check_folder(out, overwrite=overwrite, resume=resume)
             compare = CompareOptions(backbones=backbones or DEFAULT_PRESET, budget_ms=budget_ms)
-            options = with_resumed(out, options) if resume else with_recommended(data, options, compare, reporter)
+            options = choose_backbone(data, out, options, compare, reporter, resume=resume)
         metrics = fine_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
     if json:
         print_json(metrics)

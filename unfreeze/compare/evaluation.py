@@ -18,6 +18,7 @@ from unfreeze.tune.backbones.network import HEAD
 from unfreeze.tune.data.folds import Fold
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.data.views import Views
+from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
 from unfreeze.tune.linear.probe import Probe, fit_probe
 
@@ -56,11 +57,20 @@ class SubsetEvaluator:
         label = backbone.choice.label
         known = self._features.get(label)
         start, images = 0 if known is None else len(known), self.context.sample.images
+        warm_up(backbone, self.context.precision)
         started = time.perf_counter()
         new = extract(self.context, backbone, images[start:count], HEAD).features
         self._seconds[label] = self._seconds.get(label, 0.0) + time.perf_counter() - started
         self._features[label] = new if known is None else torch.cat([known, new])
         return self._features[label]
+
+
+def warm_up(backbone: LoadedBackbone, precision: Precision) -> None:
+    """Run a backbone over one batch of black images, so that what happens only once does not count as its speed."""
+    network = backbone.network
+    pixels = torch.zeros(precision.trunk_batch, *network.image_shape, dtype=torch.uint8)
+    with torch.inference_mode(), precision.autocast():
+        network(precision.to_device(pixels))
 
 
 def extract(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unfreeze.compare.context import CompareContext
-from unfreeze.compare.evaluation import extract, fit, restored, scores_of, stored_scores
+from unfreeze.compare.evaluation import extract, fit, restored, scores_of, stored_scores, warm_up
 from unfreeze.compare.loaded import LoadedBackbone
 from unfreeze.compare.scores import Scores
 from unfreeze.tune.linear.probe import Probe
@@ -126,7 +126,9 @@ class Finalist:
         if self._trials is not None:
             return self._trials
         context, network = self.context, self.backbone.network
-        images, started = context.sample.images, time.perf_counter()
+        images = context.sample.images
+        warm_up(self.backbone, context.precision)
+        started = time.perf_counter()
         extracted = extract(context, self.backbone, images, middle_cut(network))
         self._seconds = (time.perf_counter() - started) / len(images)
         self._trials = Trials(

@@ -1,0 +1,43 @@
+"""Networks of a few thousand weights, for `--backbone support.tiny_networks:NAME`."""
+
+import torch
+from torch import nn
+
+
+def colorful() -> nn.Module:
+    """Build two convolutions, whose features tell colors apart."""
+    return _network(8)
+
+
+def wide() -> nn.Module:
+    """Build the same with more channels, which takes longer."""
+    return _network(96)
+
+
+def blind() -> nn.Module:
+    """Build a network whose features do not depend on the image, so that it classifies at random."""
+    model = _network(8)
+    torch.nn.init.zeros_(model[0].weight)
+    return model
+
+
+def overflowing() -> nn.Module:
+    """Build a network whose weights are finite and whose features are not."""
+    model = _network(8)
+    for number in (0, 2, 4):
+        torch.nn.init.constant_(model[number].weight, 1e30)
+    return model
+
+
+def _network(channels: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, channels, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(),
+    )
+    model.input_size = (3, 32, 32)  # type: ignore[assignment]
+    return model
