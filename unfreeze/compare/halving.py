@@ -57,7 +57,7 @@ class Halving:
         alive = sorted(self.latencies, key=self.latencies.__getitem__)
         if len(alive) <= BOUND:
             return tuple(alive)
-        count = first_count(len(alive), self.images, self.least)
+        count = first_count(tuple(self.latencies.values()), self.images, self.least)
         alive = self._rung(alive, count)
         while alive and self._cost(alive, self.images) > self._left() and 2 * count < self.images:
             halved = self.thinned(alive, partial(self._is_half, alive))
@@ -139,13 +139,16 @@ class Halving:
         return BOUND * self._slowest() - self._spent()
 
 
-def first_count(backbones: int, images: int, least: int) -> int:
-    """Return the number of images of the first rung: all backbones together cost at most one pass over all images.
+def first_count(latencies: Sequence[float], images: int, least: int) -> int:
+    """Return the number of images of the first rung.
+
+    All backbones together should cost at most one pass of the slowest over all images, if passes take as long as the
+    exported models; and however long they take, at most two, so that one finalist remains affordable.
 
     Args:
-        backbones: number of backbones.
+        latencies: of the backbones.
         images: number of all images.
         least: smallest number of images that can be cross-validated; it takes precedence.
     """
-    halvings = math.ceil(math.log2(backbones))
-    return min(images, max(least, images >> halvings))
+    passes = max(sum(latencies) / max(latencies), len(latencies) / 2)
+    return min(images, max(least, images >> math.ceil(math.log2(passes))))
