@@ -27,11 +27,11 @@ def test_a_resumed_run_keeps_its_backbone(tmp_path: Path) -> None:
 def test_weights_need_a_backbone(tmp_path: Path) -> None:
     """One file cannot be the weights of several backbones."""
     options = TuneOptions(backbone="auto", weights="model.pth")
-    with pytest.raises(OptionsError, match="--weights model.pth belongs to one backbone"):
+    with pytest.raises(OptionsError, match=r"--weights model\.pth belongs to one backbone"):
         choose_backbone(tmp_path, tmp_path / "run", options, CompareOptions(), Silent())
 
 
 def test_auto_is_no_backbone_elsewhere() -> None:
     """In Python, with torchrun and in `unfreeze plan`, the message says what to do instead."""
-    with pytest.raises(WeightsError, match="run unfreeze compare .* and give the backbone that it recommends"):
+    with pytest.raises(WeightsError, match=r"run unfreeze compare .* and give the backbone that it recommends"):
         find_backbone("auto")
