@@ -125,8 +125,7 @@ def test_a_signal_drains_the_server(repository: Path, images: list[bytes], numbe
         stub = ClassifierStub(channel)
         expected = stub.Predict(request).predictions
         statuses, watching = _watch(channel)
-        pending = [stub.Predict.future(request, timeout=60) for _ in range(calls)]
-        _wait_until(lambda: _is_full(stub, images[0]))  # so all calls were accepted
+        pending = _fill_queue(stub, request, calls, images[0])
         server.process.send_signal(number)
         for call in pending:
             for found, wanted in zip(call.result().predictions, expected, strict=True):
@@ -136,6 +135,21 @@ def test_a_signal_drains_the_server(repository: Path, images: list[bytes], numbe
         assert server.process.wait(30) == 0
         watching.join(30)
         assert statuses == [SERVING, NOT_SERVING]
+
+
+def _fill_queue(
+    stub: ClassifierStub, request: pb.PredictRequest, calls: int, image: bytes, timeout_s: float = 60
+) -> list[grpc.Future]:
+    """Start calls until all of a group are accepted at once: on a busy machine, the first may end before the last."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        pending = [stub.Predict.future(request, timeout=timeout_s) for _ in range(calls)]
+        while not any(call.done() for call in pending):
+            if _is_full(stub, image):
+                return pending
+        for call in pending:
+            call.exception()  # wait for its end
+    raise AssertionError("the queue was never full")
 
 
 def _watch(channel: grpc.Channel) -> tuple[list[int], threading.Thread]:
