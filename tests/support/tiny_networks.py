@@ -41,3 +41,21 @@ def _network(channels: int) -> nn.Sequential:
     )
     model.input_size = (3, 32, 32)  # type: ignore[assignment]
     return model
+
+
+def hidden_layers() -> nn.Sequential:
+    """Build a network with linear layers before its features, so that activations between blocks are [N, F]."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    model = nn.Sequential(
+        convolution,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(1),
+        nn.Linear(8, 8),
+        nn.ReLU(),
+        nn.Linear(8, 8),
+        nn.ReLU(),
+    )
+    model.input_size = (3, 32, 32)  # type: ignore[assignment]
+    return model

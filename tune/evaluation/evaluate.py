@@ -114,9 +114,7 @@ def evaluate_together(
         batch=evaluation_batch(device),
     )
     classify = _Tails(networks=networks, shared=shared, run=run)
-    ends = shared == len(networks[0].block_names)
-    columns = Columns(features=True) if ends else Columns(position=shared, dtype=torch.float32)
-    skipped = run.collect(columns, classify.receive, advance)
+    skipped = run.collect(classify.columns, classify.receive, advance)
     left_out = {item.path for item in skipped}
     kept = [number for number, image in enumerate(images) if image.path not in left_out]
     if not kept:
@@ -151,11 +149,14 @@ class _Tails:
         run: the pass that delivers them.
 
     Attributes:
+        columns: what the pass delivers: activations, or pooled features if all blocks are shared.
         logits: of each network, float32 [N, C].
     """
 
     def __init__(self, networks: Sequence[Network], shared: int, run: FrozenPass) -> None:
         self._networks, self._shared, self._run = networks, shared, run
+        ends = shared == len(networks[0].block_names)
+        self.columns = Columns(features=True) if ends else Columns(position=shared, dtype=torch.float32)
         self.logits = [torch.zeros(len(run.images), network.classes) for network in networks]
 
     def receive(self, _: str, rows: Tensor, values: Tensor) -> None:
@@ -174,7 +175,7 @@ class _Tails:
     def _classify(self, inputs: Tensor) -> list[Tensor]:
         """Return the logits of each network, [n, C]."""
         with torch.inference_mode():
-            if inputs.ndim == 2:  # noqa: PLR2004 - features after the last block
+            if self.columns.features:
                 return [network.head.classify(inputs).float().cpu() for network in self._networks]
             return [network.run_tail(inputs, self._shared).float().cpu() for network in self._networks]
 
