@@ -1,10 +1,8 @@
 """`unfreeze tune`."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -14,6 +12,7 @@ from rich.text import Text
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import OptionsError
+from unfreeze.signals import sigterm_as_interrupt
 from unfreeze.tune.options import BACKBONE, OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()
@@ -97,18 +96,13 @@ def _resumable(out: Path) -> Iterator[None]:
     """Let SIGTERM stop the run like Ctrl-C, and print how to resume if there is anything to resume."""
     from unfreeze.tune.artifacts.resume import ResumeState
 
-    def stop(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if ResumeState(out).exists():
-            REMARKS.print(f"stopped; run the same command with --resume to continue in {out}", markup=False)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with sigterm_as_interrupt():
+        try:
+            yield
+        except KeyboardInterrupt:
+            if ResumeState(out).exists():
+                REMARKS.print(f"stopped; run the same command with --resume to continue in {out}", markup=False)
+            raise
 
 
 def _table(metrics: dict[str, Any]) -> Table:
