@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network
+from unfreeze.tune.backbones.weights import Pretrained
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.columns import to_array
 from unfreeze.tune.store.segments import KEY_LENGTH
 from unfreeze.tune.store.space import Space
-from unfreeze.tune.store.store import NO_STORE
+from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
 _FORMAT = 1  # of rows; raise it when a column changes its meaning
 
@@ -83,6 +84,33 @@ def describe_pass(network: Network, spec: PreprocessSpec, precision: Precision, 
         "batch": batch,
         **_machine(precision.device),
     }
+
+
+def stored_rows(
+    store: FeatureStore,
+    digests: Mapping[Path, bytes],
+    pretrained: Pretrained,
+    network: Network,
+    weights: Callable[[], str],
+    precision: Precision,
+    batch: int,
+) -> StoredRows:
+    """Return what earlier runs and comparisons computed with a pretrained network.
+
+    Args:
+        store: where rows are stored.
+        digests: SHA-256 of the bytes of each image, by its path.
+        pretrained: the network's backbone and preprocessing.
+        network: the pretrained network.
+        weights: returns its `weights_digest`; called only if the store is on.
+        precision: device and numeric type that the frozen blocks compute in.
+        batch: images that they compute at a time.
+    """
+    if not store.is_on:
+        return NOTHING_STORED
+    names = {"backbone": pretrained.backbone, "weights": weights()}
+    space = store.space(names | describe_pass(network, pretrained.spec, precision, batch))
+    return StoredRows(space=space, digests=digests)
 
 
 def weights_digest(network: Network) -> str:

@@ -17,7 +17,7 @@ from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.evaluation.evaluate import evaluation_batch, full_precision
 from unfreeze.tune.features.placement import CachePlacement
-from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows, describe_pass, weights_digest
+from unfreeze.tune.features.stored import StoredRows, stored_rows, weights_digest
 from unfreeze.tune.options import Metric, TuneOptions
 from unfreeze.tune.selection.flip_test import tolerates_flips
 from unfreeze.tune.store.store import NO_STORE, FeatureStore
@@ -87,11 +87,9 @@ class RunContext:
         return weights_digest(self.network)
 
     def _rows(self, precision: Precision, batch: int) -> StoredRows:
-        if not self.store.is_on:
-            return NOTHING_STORED
-        description = describe_pass(self.network, self.pretrained.spec, precision, batch)
-        names = {"backbone": self.pretrained.backbone, "weights": self._weights_digest}
-        return StoredRows(space=self.store.space(names | description), digests=self.digests)
+        return stored_rows(
+            self.store, self.digests, self.pretrained, self.network, lambda: self._weights_digest, precision, batch
+        )
 
     @cached_property
     def allows_flips(self) -> bool:

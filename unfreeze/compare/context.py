@@ -13,7 +13,7 @@ from unfreeze.compare.stored import StoredResults
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.placement import CachePlacement
-from unfreeze.tune.features.stored import NOTHING_STORED, StoredRows, describe_pass, weights_digest
+from unfreeze.tune.features.stored import StoredRows, stored_rows
 from unfreeze.tune.options import Metric, TuneOptions
 from unfreeze.tune.store.store import FeatureStore
 
@@ -61,12 +61,15 @@ class CompareContext:
 
     def rows(self, backbone: LoadedBackbone) -> StoredRows:
         """Return what earlier runs computed with a backbone; tuning reads the same rows."""
-        if not self.store.is_on:
-            return NOTHING_STORED
-        network, spec = backbone.network, backbone.pretrained.spec
-        names = {"backbone": backbone.pretrained.backbone, "weights": weights_digest(network)}
-        description = describe_pass(network, spec, self.precision, self.precision.trunk_batch)
-        return StoredRows(space=self.store.space(names | description), digests=self.sample.digests)
+        return stored_rows(
+            self.store,
+            self.sample.digests,
+            backbone.pretrained,
+            backbone.network,
+            lambda: backbone.network_digest,
+            self.precision,
+            self.precision.trunk_batch,
+        )
 
     def key(self, backbone: LoadedBackbone, **more: Any) -> dict[str, Any]:
         """Return what an evaluation of a backbone depends on.

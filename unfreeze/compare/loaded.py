@@ -10,7 +10,7 @@ from unfreeze.compare.options import BackboneChoice
 from unfreeze.compare.sample import Sample
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained, load_pretrained
-from unfreeze.tune.features.stored import state_digest
+from unfreeze.tune.features.stored import state_digest, weights_digest
 from unfreeze.tune.options import Pooling, TuneOptions
 
 
@@ -38,6 +38,11 @@ class LoadedBackbone:
     def network(self) -> Network:
         """The network with a new head, built when it is first needed, because tracing takes seconds."""
         return self.pretrained.network(self.choice.backbone, self.classes, self.device, self.pooling)
+
+    @cached_property
+    def network_digest(self) -> str:
+        """SHA-256 of the network's weights, without a stock classifier, as tuning computes it."""
+        return weights_digest(self.network)
 
     @property
     def identity(self) -> dict[str, Any]:
