@@ -33,7 +33,7 @@ def small_network(key: str = "squeezenet1_1", *, spec: PreprocessSpec = SPEC, cl
         classes: of the head.
     """
     torch.manual_seed(0)
-    model = _SMALL[key]() if key in _SMALL else find_backbone(key).build((spec.crop[0], spec.crop[1]))
+    model = _SMALL[key]() if key in _SMALL else find_backbone(key).build(spec.shape[:2])
     return Network(builder_of(key), model, spec, classes).eval()
 
 

@@ -148,7 +148,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         facts = decode(RunFacts, upgraded_from_2(loads((folder / FACTS_FILE).read_bytes(), max_bytes=_MAX_FACTS_BYTES)))
         state = safetensors.torch.load(_read_weights(folder / WEIGHTS_FILE, facts.weights_sha256))
         backbone = facts.provenance.backbone
-        model = find_backbone(backbone).build((facts.preprocess.crop[0], facts.preprocess.crop[1]))
+        model = find_backbone(backbone).build(facts.preprocess.shape[:2])
         network = Network(backbone, model, facts.preprocess, len(facts.labels), facts.pooling)
         network.import_state(state)
         network.head.link = facts.link

@@ -132,12 +132,11 @@ class Network(nn.Module):
         self, backbone: str, model: nn.Module, spec: PreprocessSpec, classes: int, pooling: Pooling = STOCK
     ) -> None:
         super().__init__()
-        found = find_backbone(backbone)
-        structure = found.structure(model, (spec.crop[0], spec.crop[1]))
+        structure = find_backbone(backbone).structure(model, spec.shape[:2])
         self._blocks = _pooled_blocks(structure, pooling, backbone)
         self._adapters: dict[int, tuple[LowRankAdapter, ...]] = {}
-        for prefix in found.classifier_prefixes(model) if structure.classifier else ():
-            _remove(model, prefix.rstrip("."))
+        for path in structure.classifier.modules if structure.classifier else ():
+            model.set_submodule(path, nn.Identity())
         self.model = model
         self._image_shape = spec.shape
         self.normalize = Normalize(spec)
@@ -232,16 +231,19 @@ class Network(nn.Module):
 
         Of adapted blocks, only the adapters' weights are returned.
         """
-        if self._adapters:
-            trained = {id(parameter) for index in blocks for parameter in self.block_parameters(index, index + 1)}
-            trained |= {id(tensor) for tensor in self.head.state_dict(keep_vars=True).values()}
-            state = self.state_dict(keep_vars=True)
-            return {key: value.detach() for key, value in state.items() if id(value) in trained}
-        modules = [self.model.get_submodule(path) for index in blocks for path in self._blocks[index].modules]
-        direct = [_tensor(self.model, path) for index in blocks for path in self._blocks[index].tensors]
-        states = [module.state_dict(keep_vars=True).values() for module in (*modules, self.head)]
-        wanted = {id(tensor) for tensors in (*states, direct) for tensor in tensors}
+        own = (tensor for index in blocks for tensor in self._block_state(index))
+        wanted = {id(tensor) for tensor in (*own, *self.head.state_dict(keep_vars=True).values())}
         return {key: value.detach() for key, value in self.state_dict(keep_vars=True).items() if id(value) in wanted}
+
+    def _block_state(self, index: int) -> Iterator[Tensor]:
+        """Yield the weights and batch statistics of a block; of an adapted one, the adapters' weights."""
+        if self._adapters:
+            yield from self.block_parameters(index, index + 1)
+            return
+        block = self._blocks[index]
+        for path in block.modules:
+            yield from self.model.get_submodule(path).state_dict(keep_vars=True).values()
+        yield from (_tensor(self.model, path) for path in block.tensors)
 
     def adapt(self, blocks: Collection[int], rank: int, seed: int) -> None:
         """Add low-rank adapters to the attention of some blocks, which are trained instead of the blocks' weights.
@@ -323,17 +325,6 @@ def _features(output: Border) -> int:
         )
     features = output.shape[-1] if output.spatial_axes == (1,) else output.shape[0]
     return 2 * features if output.prefix_tokens else features
-
-
-def _remove(model: nn.Module, path: str) -> None:
-    """Replace a module by the identity, if the model has it."""
-    parent_path, _, name = path.rpartition(".")
-    try:
-        parent = model.get_submodule(parent_path)
-    except AttributeError:
-        return
-    if isinstance(getattr(parent, name, None), nn.Module):
-        setattr(parent, name, nn.Identity())
 
 
 def _tensor(model: nn.Module, path: str) -> Tensor:

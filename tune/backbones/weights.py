@@ -76,7 +76,7 @@ def load_pretrained(
     found = find_backbone(backbone)
     read = _read(found, weights)
     spec = _resized((read.preprocess if read else None) or found.preprocess(), image_size, crop_pct)
-    size = spec.crop[0], spec.crop[1]
+    size = spec.shape[:2]
     model = found.build(size)
     if weights == "default":
         read = WeightFile(states={"": _load_default(found, size)}, preprocess=None, sha256="")

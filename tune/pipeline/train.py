@@ -65,7 +65,7 @@ def _initial_network(context: RunContext, candidate: Candidate, probed: Network)
         return copy.deepcopy(probed)
     options, pretrained = context.options, context.pretrained
     torch.manual_seed(options.seed)
-    model = find_backbone(options.backbone).build((pretrained.spec.crop[0], pretrained.spec.crop[1]))
+    model = find_backbone(options.backbone).build(pretrained.spec.shape[:2])
     network = Network(options.backbone, model, pretrained.spec, len(context.dataset.labels), options.pooling)
     return network.to(context.precision.device).to(memory_format=torch.channels_last)
 

@@ -58,8 +58,8 @@ def _row(choice: BackboneChoice, outcome: Outcome, budget_ms: float | None) -> R
     label = choice.label
     row = Row(backbone=label, weights=choice.weights, status="failed", note=outcome.failed.get(label, ""))
     if label in outcome.backbones:
-        crop = outcome.backbones[label].pretrained.spec.crop
-        row = replace(row, weights=outcome.backbones[label].pretrained.weights, image_size=(crop[0], crop[1]))
+        pretrained = outcome.backbones[label].pretrained
+        row = replace(row, weights=pretrained.weights, image_size=pretrained.spec.shape[:2])
     if label in outcome.served:
         row = _with_latency(row, outcome.served[label], budget_ms)
     if label in outcome.failed:
