@@ -99,6 +99,7 @@ def _save(context: RunContext, folder: Path, result: TuningResult, started: floa
     inputs = context.dataset, context.pretrained, context.options, result
     training = result.training
     metrics = build_metrics(*inputs, context.findings, context.precision)
+    metrics["metric"] = context.metric
     metrics["flipped"] = context.views.flip or (training is not None and training.schedule.flip)
     metrics["seconds"] = round(time.monotonic() - started, 2)
     save_run(folder, result.network, build_facts(*inputs), metrics)

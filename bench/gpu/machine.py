@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from statistics import mean
 
 from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.versions import installed_versions
 
 _EVERY_S = 0.2
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "grpcio", "pillow")
@@ -42,12 +42,7 @@ def describe_machine(device: str) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found = installed_versions(*_PACKAGES)
     try:
         import torch
     except ImportError:

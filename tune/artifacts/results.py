@@ -2,9 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import nn
 
 from unfreeze.contract.folders import count_by_reason
 from unfreeze.contract.model.manifest import Provenance
+from unfreeze.contract.versions import installed_versions
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained
@@ -128,11 +127,10 @@ def build_metrics(
     findings: Sequence[Finding],
     precision: Precision,
 ) -> dict[str, Any]:
-    """Build the contents of `metrics.json`, except for `flipped` and `seconds`."""
+    """Build the contents of `metrics.json`, except for `metric`, `flipped` and `seconds`."""
     network, candidate, training = result.network, result.choice.candidate, result.training
     return _headline_metrics(result) | {
         "standard_errors": {name: found.standard_error for name, found in _accuracies(result).items()},
-        "metric": options.metric_for(labels_of(dataset.splits[TRAIN]).bincount().tolist()),
         "recipe": candidate.recipe,
         "cut": candidate.cut,
         "learning_rate": candidate.learning_rate,
@@ -162,11 +160,8 @@ def build_metrics(
 
 def _versions(backbone: str) -> dict[str, str]:
     """Return the versions of Python and of the packages that are installed; timm's for timm's networks."""
-    versions = {"python": platform.python_version()}
-    for name in (*_PACKAGES, *(("timm",) if backbone.startswith(("timm/", "hf-hub:")) else ())):
-        with suppress(PackageNotFoundError):  # some packages are optional
-            versions[name] = version(name)
-    return versions
+    source = ("timm",) if backbone.startswith(("timm/", "hf-hub:")) else ()
+    return {"python": platform.python_version()} | installed_versions(*_PACKAGES, *source)
 
 
 def _headline_metrics(result: TuningResult) -> dict[str, float]:

@@ -4,7 +4,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor
 
 from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.versions import installed_versions
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained
 from unfreeze.tune.data.images import LabeledImage
@@ -133,17 +134,10 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "unfreeze": version("unfreeze"),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "timm": _installed("timm"),
+        "timm": installed_versions("timm").get("timm", ""),
         "pillow": PIL.__version__,
     }
     if device.type == "cuda":
         return software | {"processor": torch.cuda.get_device_name(device), "cudnn": torch.backends.cudnn.version()}
     processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return software | {"processor": processor, "threads": torch.get_num_threads()}
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

@@ -2,10 +2,10 @@
 
 import platform
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.versions import installed_versions
 
 _PACKAGES = ("unfreeze", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "timm", "scikit-learn")
 
@@ -17,11 +17,7 @@ def describe_machine() -> dict[str, str]:
 
 def describe_versions() -> dict[str, str]:
     """Return the versions of the packages that are installed and change results."""
-    versions = {}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+    return installed_versions(*_PACKAGES)
 
 
 def _processor() -> str:
