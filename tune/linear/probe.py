@@ -9,7 +9,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 
 from unfreeze.contract.arrays import Float32, Int64
 from unfreeze.contract.errors import DataError
@@ -45,6 +45,10 @@ class Probe:
     bias: Tensor
     link: str
     inverse_regularization: float
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the logits of features, [..., F], as a head with this classifier does: [..., C]."""
+        return nn.functional.linear((features - self.mean) * self.inverse_std, self.weight, self.bias)
 
     def put_into(self, head: Head) -> None:
         """Copy the classifier into a network's head."""

@@ -72,5 +72,4 @@ def _load(images: Sequence[LabeledImage], spec: PreprocessSpec) -> tuple[Tensor,
 def _correct(features: Tensor, labels: Tensor, fold: Fold, seed: int) -> Tensor:
     """Return which held-out images of a fold are classified correctly, unflipped and flipped: bool [n, 2]."""
     probe = fit_probe(features[fold.train, :1], labels[fold.train], seed=seed, inverse_regularization=_REGULARIZATION)
-    standardized = (features[fold.held_out] - probe.mean) * probe.inverse_std
-    return (standardized @ probe.weight.T + probe.bias).argmax(2) == labels[fold.held_out, None]
+    return probe.classify(features[fold.held_out]).argmax(2) == labels[fold.held_out, None]

@@ -172,12 +172,10 @@ class Trials:
         )
 
     def _evaluate_linear(self, candidate: Candidate, number: int) -> Evaluation:
-        head, fold = copy.deepcopy(self.inputs.network.head).cpu(), self.folds[number]
+        fold = self.folds[number]
         probe = self._probe(number) if candidate.recipe == PROBE else self._fit(candidate.recipe, fold)
-        probe.put_into(head)
-        with torch.inference_mode():
-            logits = head.classify(self.inputs.extracted.features[fold.held_out, 0])
-        return _evaluation(logits, self.inputs.extracted.labels[fold.held_out], head.link)
+        logits = probe.classify(self.inputs.extracted.features[fold.held_out, 0])
+        return _evaluation(logits, self.inputs.extracted.labels[fold.held_out], probe.link)
 
     def _evaluate_trained(self, candidate: Candidate, number: int) -> Evaluation:
         inputs, fold = self.inputs, self.folds[number]

@@ -113,8 +113,7 @@ def cross_validate(context: CompareContext, features: Tensor, count: int) -> Sco
     correct = []
     for fold in context.sample.folds(count):
         probe = fit(context, features[fold.train], labels[fold.train], strength)
-        held_out = (features[fold.held_out, 0] - probe.mean) * probe.inverse_std
-        correct.append(((held_out @ probe.weight.T + probe.bias).argmax(1) == labels[fold.held_out]).numpy())
+        correct.append((probe.classify(features[fold.held_out, 0]).argmax(1) == labels[fold.held_out]).numpy())
     return _scores(context, np.concatenate(correct), context.sample.folds(count))
 
 
