@@ -55,7 +55,7 @@ def prepare_run(
         CheckpointError: the cut is unknown, or the options do not suit distributed training.
     """
     torch.manual_seed(options.seed)
-    dataset = _read(data, options, reporter)
+    dataset = read_images(data, options, reporter)
     pretrained = load_pretrained(options.backbone, options.weights, options.image_size, options.crop_pct)
     if pretrained.note:
         reporter.info(pretrained.note)
@@ -63,9 +63,7 @@ def prepare_run(
     network.position(earliest_cut(network, options))
     check_attention(network, options)
     _check_distributed(options, workers)
-    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range, store)
-    for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
-        reporter.info(line)
+    inspection = inspect_images(dataset, options, reporter, store)
     if options.strict:
         _refuse_problems(dataset, inspection, out, workers)
     context = RunContext(
@@ -106,12 +104,25 @@ def open_run(context: RunContext, out: Path, inspection: Inspection, *, resume: 
     context.resume_state.begin(*inputs)
 
 
-def _read(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> Dataset:
+def read_images(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> Dataset:
+    """Read a dataset and report what it contains.
+
+    Raises:
+        DataError: the images cannot be used.
+    """
     source = SourceOptions.of(options)
     dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed, options=source)
     for line in dataset.summary():
         reporter.info(line)
     return dataset
+
+
+def inspect_images(dataset: Dataset, options: TuneOptions, reporter: Reporter, store: FeatureStore) -> Inspection:
+    """Inspect a dataset and report its problems."""
+    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range, store)
+    for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
+        reporter.info(line)
+    return inspection
 
 
 def _check_distributed(options: TuneOptions, workers: Workers) -> None:

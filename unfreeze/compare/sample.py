@@ -15,11 +15,10 @@ from unfreeze.contract.counted import counted, first_few
 from unfreeze.contract.errors import DataError
 from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter
-from unfreeze.tune.data.dataset import TRAIN, VAL, Dataset, LabeledImage, read_dataset
+from unfreeze.tune.data.dataset import TRAIN, VAL, Dataset, LabeledImage
 from unfreeze.tune.data.folds import Fold, stratified_folds
-from unfreeze.tune.data.inspection.inspection import inspect_dataset
-from unfreeze.tune.data.sources import SourceOptions
 from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.pipeline.prepare import inspect_images, read_images
 from unfreeze.tune.selection.choose import FOLDS
 from unfreeze.tune.store.store import FeatureStore
 
@@ -78,13 +77,8 @@ def read_sample(
     Raises:
         DataError: the images cannot be used, or fewer than two classes have an image for each fold.
     """
-    source = SourceOptions.of(tuning)
-    dataset = read_dataset(data, val_fraction=tuning.val_fraction, seed=tuning.seed, options=source)
-    for line in dataset.summary():
-        reporter.info(line)
-    inspection = inspect_dataset(dataset, FOLDS, reporter, tuning.deep_range, store)
-    for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
-        reporter.info(line)
+    dataset = read_images(data, tuning, reporter)
+    inspection = inspect_images(dataset, tuning, reporter, store)
     dataset = dataset.without(inspection.undecodable)
     kept = _large_classes(dataset, reporter)
     images = _relabeled(dataset.splits[TRAIN], kept)
