@@ -79,7 +79,7 @@ class _BlockBuilder:
 
     def build_tokens(self, start: fx.Node, end: fx.Node, last: Block) -> Block | None:
         """Build the last block up to the tokens that are pooled to the features."""
-        tokens = find_pooled_tokens(self.model, self.liveness, start, end)
+        tokens = find_pooled_tokens(self.model, self.liveness, self.chooser, start, end)
         if tokens is None:
             return None
         graph = _copied(self.liveness, start, tokens.node, self.chooser.between(start, tokens.node))

@@ -120,10 +120,18 @@ class CutChooser:
 
     def _has_weights(self, start: fx.Node, stop: fx.Node) -> bool:
         """Return whether modules that are first called after one node, up to another, have matrices as parameters."""
-        calls = {node: str(node.target) for node in self._liveness.nodes if node.op == "call_module"}
-        called = {calls[node] for node in self.between(start, stop) if node in calls}
-        new = called - {path for node, path in calls.items() if self._order[node] <= self._order[start]}
-        return any(parameter.ndim > 1 for path in new for parameter in self._model.get_submodule(path).parameters())
+        return any(self._order[start] < place <= self._order[stop] for place in self._weighted_calls)
+
+    @cached_property
+    def _weighted_calls(self) -> tuple[int, ...]:
+        """Where modules with matrices as parameters are called first, as positions of nodes."""
+        calls = (node for node in reversed(self._liveness.nodes) if node.op == "call_module")
+        first = {str(node.target): self._order[node] for node in calls}
+        return tuple(
+            place
+            for path, place in first.items()
+            if any(parameter.ndim > 1 for parameter in self._model.get_submodule(path).parameters())
+        )
 
     def _before(self, node: fx.Node) -> list[fx.Node]:
         return [cut for cut in self._liveness.cuts if self._order[cut] < self._order[node]]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from unfreeze.tune.backbones.cuts import CutChooser
 from unfreeze.tune.backbones.liveness import Liveness
 
 _CLASS_TOKENS = "cls_token", "class_token"  # parameters of the models of timm and of torchvision
@@ -22,12 +23,15 @@ class PooledTokens:
     prefix: int
 
 
-def find_pooled_tokens(model: nn.Module, liveness: Liveness, start: fx.Node, end: fx.Node) -> PooledTokens | None:
+def find_pooled_tokens(
+    model: nn.Module, liveness: Liveness, chooser: CutChooser, start: fx.Node, end: fx.Node
+) -> PooledTokens | None:
     """Find the last tokens of a model with a class token.
 
     Args:
         model: the model of the graph.
         liveness: of the graph.
+        chooser: knows the order of the nodes.
         start: the cut before the last block.
         end: the features.
 
@@ -36,14 +40,13 @@ def find_pooled_tokens(model: nn.Module, liveness: Liveness, start: fx.Node, end
     """
     if all(getattr(model, name, None) is None for name in _CLASS_TOKENS):
         return None
-    order, features = {node: index for index, node in enumerate(liveness.nodes)}, liveness.shapes[end]
+    inside, features = chooser.between(start, end), liveness.shapes[end]
     prefix = int(getattr(model, "num_prefix_tokens", 1))
-    for node in reversed(liveness.cuts):
-        after = liveness.nodes[order[node] + 1 : order[end] + 1]
-        if order[node] <= order[start] or any(_has_parameters(model, one) for one in after):
+    for node in (one for one in reversed(inside) if one in liveness.cuts):
+        if any(_has_parameters(model, one) for one in chooser.between(node, end)):
             return None
         shape = liveness.shapes[node]
-        if order[node] < order[end] and shape[1:] == features and shape[0] > prefix:
+        if shape[1:] == features and shape[0] > prefix:
             return PooledTokens(node=node, prefix=prefix)
     return None
 
