@@ -7,12 +7,12 @@ import onnxruntime
 import pytest
 import torch
 from support.images import COLORS, write_images
+from support.tuning import class_mean_options
 
 import unfreeze
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.tune.artifacts.checkpoint import load_run
-from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 pytestmark = pytest.mark.xdist_group("export-vision-transformers")
@@ -21,17 +21,7 @@ pytestmark = pytest.mark.xdist_group("export-vision-transformers")
 def test_adapters_and_pooling_reach_the_exported_model(tmp_path: Path) -> None:
     """With merged adapters and class-mean pooling, the graph's probabilities are torch's; a device classifies files."""
     data = write_images(tmp_path / "data", 6)
-    options = TuneOptions(
-        backbone="timm/test_vit",
-        weights="none",
-        image_size=32,
-        device="cpu",
-        recipe="lora",
-        cut="blocks.4",
-        pooling="class-mean",
-        epochs=1,
-    )
-    fine_tune(data, tmp_path / "run", options)
+    fine_tune(data, tmp_path / "run", class_mean_options(recipe="lora", cut="blocks.4"))
     published = export_model(tmp_path / "run", tmp_path / "models", "colors", ExportOptions(max_batch=4))
     network, facts = load_run(tmp_path / "run")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)

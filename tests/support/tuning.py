@@ -1,6 +1,7 @@
 """Small networks with random weights, and the features that they extract from small images."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.activations import Cached
 from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
 from unfreeze.tune.features.placement import CachePlacement
+from unfreeze.tune.options import TuneOptions
 
 FLOAT32 = Precision(device=torch.device("cpu"), dtype=torch.float32)
 BFLOAT16 = Precision(device=torch.device("cpu"), dtype=torch.bfloat16)
@@ -35,6 +37,19 @@ def small_network(key: str = "squeezenet1_1", *, spec: PreprocessSpec = SPEC, cl
     torch.manual_seed(0)
     model = _SMALL[key]() if key in _SMALL else find_backbone(key).build(spec.shape[:2])
     return Network(builder_of(key), model, spec, classes).eval()
+
+
+def class_mean_options(**options: Any) -> TuneOptions:
+    """Return options that train a small vision transformer for an epoch and pool its class token and patches."""
+    return TuneOptions(
+        backbone="timm/test_vit",
+        weights="none",
+        image_size=32,
+        device="cpu",
+        epochs=1,
+        pooling="class-mean",
+        **options,
+    )
 
 
 def training_images(folder: Path, per_class: int = 8) -> tuple[LabeledImage, ...]:

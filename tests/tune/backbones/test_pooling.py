@@ -5,18 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from support.images import write_images
-from support.runs import SPEC
-from support.tuning import BFLOAT16, FLOAT32, small_network, training_images
+from support.tuning import BFLOAT16, FLOAT32, class_mean_options, extracted_at, small_network, training_images
 
 from unfreeze.contract.errors import WeightsError
 from unfreeze.tune.artifacts.checkpoint import load_run
 from unfreeze.tune.backbones.network import Network, pool
 from unfreeze.tune.backbones.source import Border
 from unfreeze.tune.backbones.weights import load_pretrained
-from unfreeze.tune.data.views import Views
-from unfreeze.tune.features.extract import extract_features
-from unfreeze.tune.features.placement import CachePlacement
-from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 pytestmark = pytest.mark.xdist_group("pooling")
@@ -61,15 +56,7 @@ def test_the_survey_and_the_probe_see_the_same_features(tmp_path: Path) -> None:
     """Behind the last block, the features of the survey are those of the head."""
     network = _network("timm/test_vit", "class-mean").eval()
     images = training_images(tmp_path, 2)
-    extracted = extract_features(
-        network,
-        len(network.block_names),
-        images,
-        Views(spec=SPEC, count=1, seed=0),
-        FLOAT32,
-        CachePlacement(budget_bytes=0, folder=tmp_path),
-        survey=True,
-    )
+    extracted = extracted_at(network, len(network.block_names), images, tmp_path, views=1, survey=True)
     assert torch.equal(extracted.borders[len(network.block_names)], extracted.features)
     assert extracted.features.shape == (6, 1, 128)
 
@@ -84,17 +71,7 @@ def test_backbones_without_a_class_token_to_pool_are_refused(backbone: str) -> N
 def test_a_run_is_loaded_with_its_pooling(tmp_path: Path) -> None:
     """`run.json` has the pooling; the loaded network has the accuracy that the run reports."""
     data = write_images(tmp_path / "data", 6)
-    options = TuneOptions(
-        backbone="timm/test_vit",
-        weights="none",
-        image_size=32,
-        device="cpu",
-        recipe="last-blocks",
-        cut="blocks.5",
-        learning_rate=1e-3,
-        epochs=1,
-        pooling="class-mean",
-    )
+    options = class_mean_options(recipe="last-blocks", cut="blocks.5", learning_rate=1e-3)
     metrics = fine_tune(data, tmp_path / "run", options)
     network, facts = load_run(tmp_path / "run")
     assert facts.pooling == "class-mean"
@@ -110,14 +87,7 @@ def test_frozen_transformers_in_bfloat16_have_the_features_of_float32(backbone: 
     network = small_network(backbone) if backbone == "vit_b_16" else _network(backbone, "stock").eval()
     images = training_images(tmp_path, 3)
     found = [
-        extract_features(
-            network,
-            len(network.block_names),
-            images,
-            Views(spec=SPEC, count=1, seed=0),
-            precision,
-            CachePlacement(budget_bytes=0, folder=tmp_path),
-        ).features
+        extracted_at(network, len(network.block_names), images, tmp_path, views=1, precision=precision).features
         for precision in (FLOAT32, BFLOAT16)
     ]
     assert found[1].dtype == torch.float32
