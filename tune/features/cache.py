@@ -27,6 +27,8 @@ from unfreeze.tune.features.columns import Columns
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.features.rows import CollectedRows
 
+_MAP_AXES = 3  # features, height and width; tokens and features have fewer
+
 
 def cache_bytes(network: Network, position: int, images: int, views: int) -> int:
     """Return the size of the activations after `position` blocks."""
@@ -55,10 +57,17 @@ def choose_cached(network: Network, position: int, images: int, views: int, free
 def allocate_at(network: Network, position: int, images: int, views: int, placement: CachePlacement) -> Tensor:
     """Allocate a cache for the activations after `position` blocks: [N, V, ...].
 
+    Maps [F, h, w] are stored with their features innermost, as `Precision.to_device` returns them, so that training
+    does not transpose every batch.
+
     Raises:
         UnfreezeError: the disk is full.
     """
-    return placement.allocate((images, views, *network.border_shape(position)), cache_dtype(position))
+    shape, dtype = network.border_shape(position), cache_dtype(position)
+    if len(shape) == _MAP_AXES and position:
+        features, height, width = shape
+        return placement.allocate((images, views, height, width, features), dtype).movedim(-1, 2)
+    return placement.allocate((images, views, *shape), dtype)
 
 
 def advance_cache(

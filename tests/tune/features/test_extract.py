@@ -69,6 +69,15 @@ def test_cached_activations_equal_the_output_of_the_blocks_before_the_cut(
         assert kept.labels.tolist() == [image.label for image in images]
 
 
+def test_batches_of_cached_maps_need_no_transposition(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
+    """They have the features innermost, as training wants them; also those of a part, and those of a later cut."""
+    kept = extracted_at(small_network(), 3, images, tmp_path)
+    for source in (kept.cached, kept.source_at(4, placement_in(tmp_path))):
+        assert source is not None
+        batches = [*source.batches(_indices(24, 2)), *source.take(np.arange(5, 20)).batches(_indices(15, 2))]
+        assert all(batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
 def test_bfloat16_differs_by_rounding_only(images: tuple[LabeledImage, ...], tmp_path: Path) -> None:
     """Activations, features and borders are those of float32 within a few percent."""
     network = small_network()

@@ -288,9 +288,9 @@ def test_stops_a_candidate_that_is_behind_after_a_fold(inputs: SearchInputs) -> 
     assert folds == {LAST_QUARTER: 3}
 
 
-@pytest.mark.parametrize(("images", "folds"), [(60, 3), (297, 3), (300, 2), (597, 2), (600, 1)])
+@pytest.mark.parametrize(("images", "folds"), [(60, 3), (279, 3), (291, 2), (564, 2), (597, 1)])
 def test_training_uses_as_many_folds_as_hold_out_enough(inputs: SearchInputs, images: int, folds: int) -> None:
-    """Folds that hold out 200 images together are enough."""
+    """Folds that hold out 190 images together are enough, as one of 597 images does."""
     trials = Trials(inputs=inputs, folds=stratified_folds(np.arange(images) % 3, 3, 0))
     found = trials._training_folds()
     assert found == folds
@@ -490,10 +490,10 @@ def test_images_are_out_of_domain_if_earlier_features_are_better(accuracies: lis
 
 
 @pytest.mark.parametrize(
-    ("balanced", "out_of_domain"), [([0.97, 0.86], False), ([0.99, 0.86], True), ([0.4, 0.49], True)]
+    ("balanced", "out_of_domain"), [([0.97, 0.86], False), ([0.99, 0.86], True), ([0.4, 0.49], False)]
 )
 def test_out_of_domain_follows_the_metric(balanced: list[float], out_of_domain: bool) -> None:  # noqa: FBT001
-    """Balanced accuracies are compared with their own standard error."""
+    """Balanced accuracies are compared with their own standard error; low ones alone only mean rare classes."""
     depths = [_depth(0.9, each) for each in balanced]
     assert is_out_of_domain(depths, "balanced") is out_of_domain
     assert not is_out_of_domain(depths)
