@@ -17,7 +17,7 @@ from unfreeze.demo.wallpaper.dataset import WallpaperSet, write_wallpaper_groups
 
 _VAL_OF_TEN = 3
 _DIGIT_PX, _TEXTURE_PX = 128, 224
-_TEXTURES = 14
+TEXTURES = 14
 # Training images of each kind of star and polygon: those of the most are 43 times those of the fewest.
 _STARS = {"gon 4": 300, "star 5": 175, "gon 3": 103, "star 4": 60, "gon 6": 35, "star 6": 21, "gon 5": 12, "star 3": 7}
 _STAR_PX, _FEWEST_VAL = 192, 15
@@ -45,7 +45,7 @@ def write_digits(folder: Path) -> None:
 
 def write_textures(folder: Path, each: int = 70) -> None:
     """Draw textures of fourteen kinds from the families that the built-in weights were pretrained on."""
-    kinds: list[tuple[str, Callable[..., np.ndarray]]] = sorted(FAMILIES["texture"].items())[:_TEXTURES]
+    kinds: list[tuple[str, Callable[..., np.ndarray]]] = sorted(FAMILIES["texture"].items())[:TEXTURES]
     for kind, (name, draw) in enumerate(kinds):
         for number in range(each):
             drawn = np.asarray(draw(np.random.default_rng((kind, number)), _TEXTURE_PX))

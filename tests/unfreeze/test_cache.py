@@ -12,6 +12,7 @@ import pytest
 from support.cli import run_cli
 from support.stores import AMPLE, key_of, size_of
 
+from unfreeze.compare.stored import StoredResults, comparisons_folder, list_results
 from unfreeze.tune.store.folder import store_folder
 from unfreeze.tune.store.store import FeatureStore
 
@@ -77,6 +78,25 @@ def test_clears_the_store(filled: Path) -> None:
     done = run_cli("cache", "--clear")
     assert "0.0 MB deleted" in done.stdout
     assert size_of(filled) == 0
+
+
+def test_shows_and_clears_results_of_comparisons(cache_folder: Path) -> None:
+    """Those that were not used for some days, or all; reading one counts as use."""
+    results = StoredResults(folder=comparisons_folder())
+    for number in range(3):
+        results.store("latency", {"number": number}, {"milliseconds": 1.0})
+    for path in list_results(results.folder):
+        then = time.time() - 5 * 86_400
+        os.utime(path, (then, then))
+    assert results.load("latency", {"number": 1}) == {"milliseconds": 1.0}
+    shown = json.loads(run_cli("cache", "--json").stdout)["comparisons"]
+    assert shown == {"folder": str(cache_folder / "compare"), "results": 3}
+    found = json.loads(run_cli("cache", "--clear", "--older-than", "4", "--json").stdout)
+    assert found["comparisons"]["results"] == 1
+    assert found["freed_bytes"] > 0
+    assert results.load("latency", {"number": 1}) is not None
+    assert "0 results of comparing backbones" in run_cli("cache", "--clear").stdout
+    assert list_results(results.folder) == ()
 
 
 def test_a_time_without_clear_is_wrong_usage(cache_folder: Path) -> None:  # noqa: ARG001

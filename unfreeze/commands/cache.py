@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from unfreeze.console import RESULTS, print_json
+from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import OptionsError
 from unfreeze.tune.options import DEFAULT_STORE_GB
 
@@ -34,10 +35,10 @@ def cache(
     older_than: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     json: Annotated[bool, _FLAG] = False,
 ) -> None:
-    """Show or clear the feature store: what tuning computed once and reads again in later runs.
+    """Show or clear what earlier runs computed: the feature store of tuning, and results of comparing backbones.
 
-    It is in the user's cache folder, or in the folder that the environment variable UNFREEZE_CACHE_DIR names. A run
-    that is going on continues when it is cleared.
+    Both are in the user's cache folder, or in the folder that the environment variable UNFREEZE_CACHE_DIR names. A run
+    that is going on continues when they are cleared.
 
     Args:
         clear: delete what is stored.
@@ -47,24 +48,27 @@ def cache(
     Raises:
         OptionsError: --older-than is given without --clear.
     """
+    from unfreeze.compare.stored import clear_results, comparisons_folder, list_results
     from unfreeze.tune.store.folder import clear as clear_folder
     from unfreeze.tune.store.folder import store_folder
     from unfreeze.tune.store.summary import summarize
 
     if older_than is not None and not clear:
         raise OptionsError("--older-than says what --clear deletes; give both of them")
-    folder = store_folder()
+    folder, compared = store_folder(), comparisons_folder()
     freed = 0
     if clear:
         unused_since = math.inf if older_than is None else time.time() - older_than * _DAY_SECONDS
-        freed = clear_folder(folder, unused_since=unused_since)
+        freed = clear_folder(folder, unused_since=unused_since) + clear_results(compared, unused_since=unused_since)
+    results = list_results(compared)
     spaces = summarize(folder)
     total = sum(space.size_bytes for space in spaces)
     if json:
         described = [dataclasses.asdict(space) for space in spaces]
         bound = round(DEFAULT_STORE_GB * 1e9)
         sizes = {"bytes": total, "bound_bytes": bound, "freed_bytes": freed}
-        print_json({"folder": str(folder), "spaces": described, **sizes})
+        comparisons = {"folder": str(compared), "results": len(results)}
+        print_json({"folder": str(folder), "spaces": described, **sizes, "comparisons": comparisons})
         return
     if clear:
         RESULTS.print(f"{freed / 1e6:,.1f} MB deleted", markup=False)
@@ -73,6 +77,7 @@ def cache(
         f"{folder}: {total / 1e9:.2f} GB; tune keeps it below --store-gb, by default {DEFAULT_STORE_GB:g} GB",
         markup=False,
     )
+    RESULTS.print(f"{compared}: {counted(len(results), 'result')} of comparing backbones", markup=False)
 
 
 def _table(spaces: "Sequence[SpaceSummary]") -> Table:

@@ -8,12 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.contract.files import replacing
-from unfreeze.tune.store.folder import store_folder
+from unfreeze.tune.store.folder import delete, mark_used, store_folder
 
 
 def comparisons_folder() -> Path:
     """Return the folder of the results, beside that of the feature store."""
     return store_folder().with_name("compare")
+
+
+def list_results(folder: Path) -> tuple[Path, ...]:
+    """Return the files of the results; none if the folder cannot be read."""
+    return tuple(sorted(folder.glob("*.json")))
+
+
+def clear_results(folder: Path, *, unused_since: float) -> int:
+    """Delete the results that were not used after a time, in seconds since the epoch.
+
+    Returns:
+        The number of bytes that were freed.
+    """
+    freed = 0
+    for path in list_results(folder):
+        try:
+            status = path.stat()
+        except OSError:  # another process has deleted it
+            continue
+        if status.st_mtime < unused_since and delete(path):
+            freed += status.st_size
+    return freed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +59,15 @@ class StoredResults:
         """
         if self.fresh:
             return None
+        path = self._path(kind, key)
         try:
-            document = json.loads(self._path(kind, key).read_bytes())
+            document = json.loads(path.read_bytes())
         except (OSError, ValueError):
             return None
-        return document["result"] if isinstance(document, dict) and document.get("key") == _plain(key) else None
+        if not isinstance(document, dict) or document.get("key") != _plain(key):
+            return None
+        mark_used(path)
+        return document["result"]
 
     def store(self, kind: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Store a result; a folder that cannot be written costs only time later."""
