@@ -137,6 +137,9 @@ class TuneOptions:
             failing.
         split_folders: "auto" uses folders named train, val and test as splits if there is one named train; "none" uses
             every folder as a class.
+        drop_issues: leave out the training images that this FILE lists, the label_issues.csv of an earlier run, after
+            you have looked at them and removed the lines of images that are right.
+        relabel: give the training images that this FILE lists the labels in its column suggested_label.
         deep_range: values of gray images with more than 8 bits that become black and white: "auto" (from the bits
             that the training images use: 0 to 4095 for 12 of 16 bits), "full" (all 16 bits), or LOW,HIGH, with
             `=` before a negative LOW.
@@ -181,6 +184,8 @@ class TuneOptions:
     split_column: Annotated[str | None, _data] = None
     drop_contradictions: Annotated[bool, Parameter(group=DATA, negative="")] = False
     split_folders: Annotated[Literal["auto", "none"], _data] = "auto"
+    drop_issues: Annotated[str | None, _data] = None
+    relabel: Annotated[str | None, _data] = None
     deep_range: Annotated[str, _data] = AUTO_RANGE
 
     def __post_init__(self) -> None:

@@ -3,6 +3,8 @@
 import copy
 import os
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,16 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.distributed import join_workers
 from unfreeze.tune.device.precision import choose_precision
 from unfreeze.tune.device.threads import limited_threads
+from unfreeze.tune.issues.issue import Issue
+from unfreeze.tune.issues.issue_file import write_issues
 from unfreeze.tune.options import TuneOptions
-from unfreeze.tune.pipeline.choose import choose_candidate
+from unfreeze.tune.pipeline.choose import Chosen, choose_candidate
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.pipeline.evaluate import evaluate_run
+from unfreeze.tune.pipeline.issues import find_issues
 from unfreeze.tune.pipeline.prepare import open_run, prepare_run
 from unfreeze.tune.pipeline.train import train_candidate
 from unfreeze.tune.recipes.registry import is_linear
-from unfreeze.tune.selection.choice import Choice
 from unfreeze.tune.store.store import FeatureStore
 from unfreeze.tune.training.train import Training
 
@@ -66,40 +70,46 @@ def fine_tune(
     with limited_threads(), join_workers(precision.device) as workers, precision.kernels(), ExitStack() as stack:
         shown = reporter if workers.is_leader else Silent()
         store = stack.enter_context(FeatureStore(round(options.store_gb * 1e9), reporter=shown))
-        context, inspection = prepare_run(data, folder, options, shown, precision, workers, store)
+        context = prepare_run(data, folder, options, shown, precision, workers, store)
         if not workers.is_leader:
             workers.barrier()
             _tune(context)
             return {}
         with locked_folder(folder):
-            open_run(context, folder, inspection, resume=resume)
+            open_run(context, folder, resume=resume)
             workers.barrier()
-            choice, probed, training = _tune(context)
-            result = evaluate_run(context, choice, probed, training)
-            return _save(context, folder, result, started)
+            chosen, probed, training = _tune(context)
+            result = evaluate_run(context, chosen.choice, probed, training)
+            return _save(context, folder, result, chosen.issues, started)
 
 
-def _tune(context: RunContext) -> tuple[Choice, Network, Training | None]:
+def _tune(context: RunContext) -> tuple[Chosen, Network, Training | None]:
     """Choose a candidate and train it; all processes take part.
 
     Returns:
-        The choice, the pretrained network with the probe as its head, and the training; None if the recipe is linear.
+        What was chosen, the pretrained network with the probe as its head, and the training; None if the recipe is
+        linear.
     """
-    choice, probe, extracted = choose_candidate(context)
-    context.reporter.info(choice.reason)
+    chosen = choose_candidate(context)
+    candidate = chosen.choice.candidate
+    context.reporter.info(chosen.choice.reason)
     probed = copy.deepcopy(context.network)
-    probe.put_into(probed.head)
-    if is_linear(choice.candidate.recipe):
-        return choice, probed, None
-    return choice, probed, train_candidate(context, choice.candidate, probed, extracted)
+    chosen.probe.put_into(probed.head)
+    training = None if is_linear(candidate.recipe) else train_candidate(context, candidate, probed, chosen.extracted)
+    return chosen, probed, training
 
 
-def _save(context: RunContext, folder: Path, result: TuningResult, started: float) -> dict[str, Any]:
+def _save(
+    context: RunContext, folder: Path, result: TuningResult, training_issues: Sequence[Issue], started: float
+) -> dict[str, Any]:
     """Write the finished run and delete the state for resuming it; return the metrics."""
+    issues = find_issues(context, result, training_issues)
+    write_issues(folder, issues, context.dataset)
     inputs = context.dataset, context.pretrained, context.options, result
     training = result.training
-    metrics = build_metrics(*inputs, context.findings, context.precision)
+    metrics = build_metrics(*inputs, context.inspection.findings, context.precision)
     metrics["metric"] = context.metric
+    metrics["issues"] = Counter(issue.kind for issue in issues)
     metrics["flipped"] = context.views.flip or (training is not None and training.schedule.flip)
     metrics["seconds"] = round(time.monotonic() - started, 2)
     save_run(folder, result.network, build_facts(*inputs), metrics)

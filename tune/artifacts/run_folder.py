@@ -10,6 +10,7 @@ from unfreeze.contract.errors import CheckpointError
 from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE
 from unfreeze.tune.artifacts.journal import EVENTS_FOLDER, LINES_FILE
 from unfreeze.tune.artifacts.resume import ResumeState
+from unfreeze.tune.issues.issue_file import ISSUES_FILE
 
 try:
     import fcntl
@@ -69,6 +70,6 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 def remove_run(out: Path) -> None:
     """Delete the files of an earlier run; other files of the folder stay."""
-    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, LINES_FILE):
+    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, LINES_FILE, ISSUES_FILE):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / EVENTS_FOLDER, ignore_errors=True)

@@ -68,6 +68,16 @@ class Dataset:
         _check_splits(smaller)
         return smaller
 
+    def with_training_images(self, images: tuple[LabeledImage, ...]) -> "Dataset":
+        """Return the dataset with other training images.
+
+        Raises:
+            DataError: a class is left without training images.
+        """
+        changed = replace(self, splits=self.splits | {TRAIN: images})
+        _check_splits(changed)
+        return changed
+
 
 def read_dataset(
     root: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, options: SourceOptions = _DEFAULTS

@@ -1,14 +1,20 @@
 """Extract features, fit the probe, and choose a candidate; or read the choice of an interrupted run."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor
 
 from unfreeze.tune.artifacts.resume import CHOICE
 from unfreeze.tune.data.dataset import TRAIN
 from unfreeze.tune.data.images import labels_of
 from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
+from unfreeze.tune.issues.issue import Issue
 from unfreeze.tune.linear.probe import Probe, fit_probe
 from unfreeze.tune.options import BALANCED
 from unfreeze.tune.pipeline.context import RunContext
+from unfreeze.tune.pipeline.issues import training_issues
 from unfreeze.tune.recipes.registry import PROBE, is_linear, linear_recipe
 from unfreeze.tune.selection.candidate import Candidate
 from unfreeze.tune.selection.choice import Choice, choice_from_state, choice_state
@@ -17,27 +23,50 @@ from unfreeze.tune.selection.request import chooses_cut, earliest_cut, requested
 from unfreeze.tune.selection.trials import SearchInputs
 
 
-def choose_candidate(context: RunContext) -> tuple[Choice, Probe, ExtractedFeatures | None]:
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """How to tune, and what was computed on the way.
+
+    Args:
+        choice: how to tune.
+        probe: fitted on all training images.
+        issues: suspicious training images; only the first of several processes has them.
+        extracted: features and activations of the training images; None if the rest was read from the state of an
+            interrupted run.
+    """
+
+    choice: Choice
+    probe: Probe
+    issues: tuple[Issue, ...]
+    extracted: ExtractedFeatures | None
+
+
+def choose_candidate(context: RunContext) -> Chosen:
     """Choose how to tune.
 
     Args:
         context: state of the run; files that cannot be decoded are removed from its dataset.
-
-    Returns:
-        The choice, the probe, and the extracted features; None for the features if the choice was read from the state
-        of an interrupted run.
     """
     saved = context.resume_state.load(CHOICE)
     context.workers.barrier()
     if saved is not None:
-        return choice_from_state(saved["choice"]), Probe(**saved["probe"]), None
+        issues = tuple(_issue(state) for state in saved["issues"])
+        choice = choice_from_state(saved["choice"])
+        return Chosen(choice=choice, probe=Probe(**saved["probe"]), issues=issues, extracted=None)
     requested = requested_candidate(context.options)
     extracted = _extract(context, requested)
     features = context.workers.collect(extracted.features, len(context.dataset.splits[TRAIN]))
     choice, probe = _choose(context, requested, extracted, features)
+    issues = training_issues(context, features, probe) if context.workers.is_leader else ()
     if context.workers.is_leader:
-        context.resume_state.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe)})
-    return choice, probe, extracted
+        states = [vars(issue) | {"path": str(issue.path)} for issue in issues]
+        context.resume_state.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe), "issues": states})
+    return Chosen(choice=choice, probe=probe, issues=issues, extracted=extracted)
+
+
+def _issue(state: dict[str, Any]) -> Issue:
+    """Restore an issue from the state of an interrupted run."""
+    return Issue(**state | {"path": Path(state["path"])})
 
 
 def _extract(context: RunContext, requested: Candidate | None) -> ExtractedFeatures:

@@ -1,9 +1,7 @@
 """State that the stages of a run share."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.artifacts.resume import ResumeState
@@ -11,7 +9,7 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import Pretrained
 from unfreeze.tune.data.dataset import TRAIN, Dataset
 from unfreeze.tune.data.images import LabeledImage, labels_of
-from unfreeze.tune.data.inspection.inspection import Finding
+from unfreeze.tune.data.inspection.inspection import Inspection
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
@@ -31,7 +29,7 @@ class RunContext:
         options: options of the run.
         reporter: shows progress.
         dataset: without the files that could not be decoded so far.
-        findings: problems of the dataset.
+        inspection: what was found in the dataset.
         pretrained: weights and preprocessing of the backbone.
         precision: device and numeric type.
         network: pretrained, with a new head; it is not trained itself.
@@ -39,13 +37,12 @@ class RunContext:
         resume_state: the state from which an interrupted run continues.
         workers: processes that share the work.
         store: results of frozen blocks in earlier runs.
-        digests: SHA-256 of the bytes of each image, by its path.
     """
 
     options: TuneOptions
     reporter: Reporter
     dataset: Dataset
-    findings: tuple[Finding, ...]
+    inspection: Inspection
     pretrained: Pretrained
     precision: Precision
     network: Network
@@ -53,7 +50,6 @@ class RunContext:
     resume_state: ResumeState
     workers: Workers
     store: FeatureStore = NO_STORE
-    digests: Mapping[Path, bytes] = field(default_factory=dict)
 
     @property
     def own_images(self) -> tuple[LabeledImage, ...]:
@@ -88,7 +84,13 @@ class RunContext:
 
     def _rows(self, precision: Precision, batch: int) -> StoredRows:
         return stored_rows(
-            self.store, self.digests, self.pretrained, self.network, lambda: self._weights_digest, precision, batch
+            self.store,
+            self.inspection.digests,
+            self.pretrained,
+            self.network,
+            lambda: self._weights_digest,
+            precision,
+            batch,
         )
 
     @cached_property

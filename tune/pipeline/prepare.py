@@ -19,6 +19,7 @@ from unfreeze.tune.data.sources import SourceOptions
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.placement import CachePlacement
+from unfreeze.tune.issues.issue_file import relabeled, without_issues
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.selection.choose import FOLDS
@@ -34,7 +35,7 @@ def prepare_run(
     precision: Precision,
     workers: Workers,
     store: FeatureStore = NO_STORE,
-) -> tuple[RunContext, Inspection]:
+) -> RunContext:
     """Read everything that a run needs, before anything is written.
 
     Args:
@@ -47,7 +48,7 @@ def prepare_run(
         store: results of frozen blocks in earlier runs.
 
     Returns:
-        The context of the run, without the files that cannot be decoded, and the results of the inspection.
+        The context of the run, whose dataset has no files that cannot be decoded.
 
     Raises:
         DataError: the images cannot be used, or `strict` is set and they have problems.
@@ -66,11 +67,11 @@ def prepare_run(
     inspection = inspect_images(dataset, options, reporter, store)
     if options.strict:
         _refuse_problems(dataset, inspection, out, workers)
-    context = RunContext(
+    return RunContext(
         options=options,
         reporter=reporter,
         dataset=dataset.without(inspection.undecodable),
-        findings=inspection.findings,
+        inspection=inspection,
         pretrained=replace(pretrained, spec=replace(pretrained.spec, deep_range=inspection.deep_range)),
         precision=precision,
         network=network,
@@ -78,25 +79,22 @@ def prepare_run(
         resume_state=ResumeState(out),
         workers=workers,
         store=store,
-        digests=inspection.digests,
     )
-    return context, inspection
 
 
-def open_run(context: RunContext, out: Path, inspection: Inspection, *, resume: bool) -> None:
+def open_run(context: RunContext, out: Path, *, resume: bool) -> None:
     """Check the state of the run to resume, or remove an earlier run and begin a new one.
 
     Args:
         context: state of the run.
         out: the run's folder, which exists.
-        inspection: results of inspecting the dataset.
         resume: whether to resume.
 
     Raises:
         CheckpointError: the run to resume was started with other inputs.
     """
-    write_findings(out, context.dataset, inspection)
-    inputs = context.options, inspection.contents, context.pretrained.sha256
+    write_findings(out, context.dataset, context.inspection)
+    inputs = context.options, context.inspection.contents, context.pretrained.sha256
     if resume:
         context.resume_state.check(*inputs)
         return
@@ -105,7 +103,7 @@ def open_run(context: RunContext, out: Path, inspection: Inspection, *, resume: 
 
 
 def read_images(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> Dataset:
-    """Read a dataset and report what it contains.
+    """Read a dataset, leave out or relabel the images that the options name, and report what it contains.
 
     Raises:
         DataError: the images cannot be used.
@@ -114,6 +112,10 @@ def read_images(data: str | os.PathLike[str], options: TuneOptions, reporter: Re
     dataset = read_dataset(data, val_fraction=options.val_fraction, seed=options.seed, options=source)
     for line in dataset.summary():
         reporter.info(line)
+    for file, change in ((options.relabel, relabeled), (options.drop_issues, without_issues)):
+        if file is not None:
+            dataset, note = change(dataset, Path(file))
+            reporter.info(note)
     return dataset
 
 

@@ -67,7 +67,8 @@ class StoredResults:
         if not isinstance(document, dict) or document.get("key") != _plain(key):
             return None
         mark_used(path)
-        return document["result"]
+        result: dict[str, Any] = document["result"]
+        return result
 
     def store(self, kind: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Store a result; a folder that cannot be written costs only time later."""

@@ -65,7 +65,7 @@ def _fine_tune(listed: Path, out: Path, options: TuneOptions) -> None:
         options=options,
         reporter=Silent(),
         dataset=dataset,
-        findings=inspection.findings,
+        inspection=inspection,
         pretrained=pretrained,
         precision=FLOAT32,
         network=pretrained.network(options.backbone, len(dataset.labels), FLOAT32.device),
@@ -74,8 +74,8 @@ def _fine_tune(listed: Path, out: Path, options: TuneOptions) -> None:
         workers=SINGLE_WORKER,
     )
     context.resume_state.begin(options, inspection.contents, "")
-    choice, probed, training = _tune(context)
-    _save(context, out, evaluate_run(context, choice, probed, training), 0.0)
+    chosen, probed, training = _tune(context)
+    _save(context, out, evaluate_run(context, chosen.choice, probed, training), chosen.issues, 0.0)
 
 
 def _check(images: Path, out: Path, counts: Counts, recipe: str, *, views: int = 1, with_val: bool = False) -> None:

@@ -10,7 +10,7 @@ from unfreeze.tune.data.dataset import TEST, VAL
 from unfreeze.tune.data.inspection.fingerprints import Fingerprints
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_FLAT = 2.0  # of 255; images with a lower standard deviation are too uniform to compare
+FLAT = 2.0  # of 255; images with a lower standard deviation are too uniform to compare
 _SIMILAR, _SAME = 0.95, 0.998  # correlations; 396 photographs saved again at quality 60 all reached 0.998
 _RIVAL_RANK, _RIVAL_SHARE = 5, 0.1
 _BLOCK = 2**24  # correlations computed at a time: 64 MB
@@ -89,7 +89,7 @@ def _search_vectors(thumbnails: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndar
     """Return vectors whose products are correlations; zeros for images without content."""
     count, height, width, _ = thumbnails.shape
     gray = np.einsum("nhwc,c->nhw", thumbnails, _LUMA).reshape(count, height * width)
-    flat = gray.std(axis=1) < _FLAT
+    flat = gray.std(axis=1) < FLAT
     if count:
         gray -= gray.mean(axis=0)
     vectors = _standardized(gray)
@@ -100,7 +100,7 @@ def _search_vectors(thumbnails: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndar
 def _standardized(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     vectors = vectors - vectors.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths[lengths < _FLAT * vectors.shape[1] ** 0.5] = np.inf  # the vector becomes zero
+    lengths[lengths < FLAT * vectors.shape[1] ** 0.5] = np.inf  # the vector becomes zero
     vectors /= lengths
     return vectors
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter
-from unfreeze.tune.data.dataset import TEST, VAL, Dataset, Skipped, stored_path
+from unfreeze.tune.data.dataset import TEST, VAL, Dataset, LabeledImage, Skipped, stored_path
+from unfreeze.tune.data.inspection.blank import find_blank
 from unfreeze.tune.data.inspection.deep_range import choose_deep_range, describe_deep_range, find_deep_images
-from unfreeze.tune.data.inspection.duplicates import find_near_copies
+from unfreeze.tune.data.inspection.duplicates import find_near_copies, find_other_labels
 from unfreeze.tune.data.inspection.findings import (
     Finding,
     find_alike_labels,
@@ -37,6 +38,8 @@ class Inspection:
             full range of 16 bits.
         notes: decisions to be reported, one line each.
         digests: SHA-256 of the bytes of each image that can be decoded, by its path.
+        contradictions: pairs of images that are equal byte for byte and have different labels.
+        blank: images that are nearly of one color.
     """
 
     findings: tuple[Finding, ...]
@@ -45,6 +48,8 @@ class Inspection:
     deep_range: DeepRange | None = None
     notes: tuple[str, ...] = ()
     digests: dict[Path, bytes] = field(default_factory=dict)
+    contradictions: tuple[tuple[LabeledImage, LabeledImage], ...] = ()
+    blank: tuple[LabeledImage, ...] = ()
 
 
 def inspect_dataset(
@@ -87,6 +92,10 @@ def inspect_dataset(
         deep_range=chosen,
         notes=tuple(describe_deep_range(prints, chosen)),
         digests={image.path: digest for image, digest in zip(prints.images, prints.digests, strict=True)},
+        contradictions=tuple(
+            (prints.images[copy.image], prints.images[copy.original]) for copy in find_other_labels(prints)
+        ),
+        blank=find_blank(prints),
     )
 
 
