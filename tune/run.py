@@ -11,6 +11,7 @@ from typing import Any
 
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.artifacts.checkpoint import save_run
+from unfreeze.tune.artifacts.predictions import write_predictions
 from unfreeze.tune.artifacts.results import TuningResult, build_facts, build_metrics
 from unfreeze.tune.artifacts.run_folder import check_folder, locked_folder
 from unfreeze.tune.backbones.network import Network
@@ -105,6 +106,7 @@ def _save(
     """Write the finished run and delete the state for resuming it; return the metrics."""
     issues = find_issues(context, result, training_issues)
     write_issues(folder, issues, context.dataset)
+    write_predictions(folder, result, context.dataset)
     inputs = context.dataset, context.pretrained, context.options, result
     training = result.training
     metrics = build_metrics(*inputs, context.inspection.findings, context.precision)

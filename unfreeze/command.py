@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from unfreeze.commands import bench, cache, compare, demo, export, info, plan, predict, serve, tune, verify
+from unfreeze.commands import bench, cache, compare, demo, export, info, plan, predict, report, serve, tune, verify
 from unfreeze.console import REMARKS
 from unfreeze.contract.errors import OptionsError, UnfreezeError
 
@@ -20,7 +20,9 @@ app = App(
     version=lambda: version("unfreeze"),
     suppress_keyboard_interrupt=False,
 )
-for _order, _module in enumerate((plan, compare, tune, export, info, verify, bench, serve, predict, demo, cache)):
+for _order, _module in enumerate(
+    (plan, compare, tune, report, export, info, verify, bench, serve, predict, demo, cache)
+):
     _name = _module.__name__.rpartition(".")[2]
     _config = getattr(_module, "CONFIG", None)
     app.command(getattr(_module, _name), name=_name, help_epilogue=_module.EXAMPLES, config=_config, sort_key=_order)
@@ -63,6 +65,8 @@ def _extra_for(module: str) -> str:
     """Return the command that installs a missing package."""
     if module.partition(".")[0] == "onnxruntime":
         return "pip install 'unfreeze[cpu]', or 'unfreeze[gpu]' for an NVIDIA GPU"
+    if module.partition(".")[0] in ("jinja2", "markupsafe", "plotly"):
+        return "pip install 'unfreeze[report]'"
     return "pip install 'unfreeze[tune,cpu]'"
 
 

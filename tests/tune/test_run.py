@@ -116,6 +116,8 @@ def test_a_run_contains_weights_facts_and_metrics_but_no_pickle(run: Path, data:
         "run.json",
         "metrics.json",
         "findings.json",
+        "predictions.csv",
+        "label_issues.csv",
         "epochs.jsonl",
         "tensorboard",
     }

@@ -22,7 +22,20 @@ import unfreeze
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.export.graph import with_manifest
 
-COMMANDS = ("plan", "compare", "tune", "export", "info", "verify", "bench", "serve", "predict", "demo", "cache")
+COMMANDS = (
+    "plan",
+    "compare",
+    "tune",
+    "report",
+    "export",
+    "info",
+    "verify",
+    "bench",
+    "serve",
+    "predict",
+    "demo",
+    "cache",
+)
 
 pytestmark = pytest.mark.xdist_group("commands")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from unfreeze.contract.errors import CheckpointError
 from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE
 from unfreeze.tune.artifacts.journal import EVENTS_FOLDER, LINES_FILE
+from unfreeze.tune.artifacts.predictions import PREDICTIONS_FILE
 from unfreeze.tune.artifacts.resume import ResumeState
 from unfreeze.tune.issues.issue_file import ISSUES_FILE
 
@@ -16,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+REPORT_FILE = "report.html"
 
 
 def check_folder(out: Path, *, overwrite: bool, resume: bool) -> None:
@@ -70,6 +73,6 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 def remove_run(out: Path) -> None:
     """Delete the files of an earlier run; other files of the folder stay."""
-    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, LINES_FILE, ISSUES_FILE):
+    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, LINES_FILE, ISSUES_FILE, PREDICTIONS_FILE, REPORT_FILE):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / EVENTS_FOLDER, ignore_errors=True)

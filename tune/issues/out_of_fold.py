@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from unfreeze.contract.arrays import Float32, Int64
+from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.backbones.link import SOFTMAX, probabilities
 from unfreeze.tune.data.folds import stratified_folds
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
@@ -16,7 +17,11 @@ _REPEATED_WORK = 5_000_000  # images times features times classes up to which th
 
 
 def out_of_fold_probabilities(
-    features: Float32[Tensor, "n f"], labels: Int64[Tensor, " n"], inverse_regularization: float, seed: int
+    features: Float32[Tensor, "n f"],
+    labels: Int64[Tensor, " n"],
+    inverse_regularization: float,
+    seed: int,
+    reporter: Reporter | None = None,
 ) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m c"]]:
     """Cross-validate a softmax regression over all images, and calibrate its probabilities with a temperature.
 
@@ -27,6 +32,7 @@ def out_of_fold_probabilities(
         labels: of the images, 0 to C - 1.
         inverse_regularization: of the regression.
         seed: random seed of the folds.
+        reporter: shows progress.
 
     Returns:
         The numbers of the images, without those of classes with fewer than 3; and their probabilities, 0 for these
@@ -40,11 +46,13 @@ def out_of_fold_probabilities(
     own = features[rows][:, None]
     logits = torch.zeros(len(rows), len(kept))
     repeats = _REPEATS if own.numel() * len(kept) <= _REPEATED_WORK else 1
-    for repeat in range(repeats):
-        for fold in stratified_folds(numbered.numpy(), _FOLDS, seed + repeat):
-            train = torch.from_numpy(fold.train)
-            probe = fit_probe(own[train], numbered[train], inverse_regularization=inverse_regularization)
-            logits[fold.held_out] += probe.classify(own[fold.held_out, 0]) / repeats
+    folds = [fold for repeat in range(repeats) for fold in stratified_folds(numbered.numpy(), _FOLDS, seed + repeat)]
+    advance = (reporter or Silent()).track("checking the labels", len(folds))
+    for fold in folds:
+        train = torch.from_numpy(fold.train)
+        probe = fit_probe(own[train], numbered[train], inverse_regularization=inverse_regularization)
+        logits[fold.held_out] += probe.classify(own[fold.held_out, 0]) / repeats
+        advance(1)
     held_out = Evaluation(logits=logits, labels=numbered, images=(), skipped=())
     found = torch.zeros(len(rows), classes)
     found[:, kept] = probabilities(logits, SOFTMAX, fit_temperature(held_out))

@@ -36,7 +36,8 @@ def training_issues(context: RunContext, features: Tensor, probe: Probe) -> tupl
     """
     images, served = context.dataset.splits[TRAIN], features[:, 0].contiguous()
     labels = labels_of(images)
-    rows, found = out_of_fold_probabilities(served, labels, probe.inverse_regularization, context.options.seed)
+    strength, seed = probe.inverse_regularization, context.options.seed
+    rows, found = out_of_fold_probabilities(served, labels, strength, seed, context.reporter)
     suspected = _suspected([images[row] for row in rows], TRAIN, found)
     far = far_from_every_class(served, labels)
     return (*suspected, *(_unchanged(images[row], TRAIN, OUTLIER) for row in far))

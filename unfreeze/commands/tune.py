@@ -46,8 +46,9 @@ def tune(
     """Fine-tune a pretrained network on labeled images.
 
     The folder OUT receives the weights (model.safetensors), what export needs (run.json), all metrics (metrics.json),
-    and the loss of every epoch (epochs.jsonl and tensorboard/). For several GPUs, use
-    torchrun --nproc-per-node N -m unfreeze.tune with the same arguments.
+    the loss of every epoch (epochs.jsonl and tensorboard/), every prediction for the validation and test images
+    (predictions.csv), suspicious images (label_issues.csv) and, with unfreeze[report], report.html. For several GPUs,
+    use torchrun --nproc-per-node N -m unfreeze.tune with the same arguments.
 
     Args:
         data: folder with one subfolder per class, optionally inside train, val and test folders; or a CSV file with a
@@ -81,6 +82,7 @@ def tune(
             compare = CompareOptions(backbones=backbones or DEFAULT_PRESET, budget_ms=budget_ms)
             options = choose_backbone(data, out, options, compare, reporter, resume=resume)
         metrics = fine_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
+    shown = _report(out)
     if json:
         print_json(metrics)
         return
@@ -88,7 +90,22 @@ def tune(
     for item in metrics["skipped"]:
         RESULTS.print(f"skipped {item['path']}: {item['reason']}", markup=False)
     RESULTS.print(f"{metrics['reason']}", markup=False)
+    RESULTS.print(f"look: {shown}", markup=False)
     RESULTS.print(f"next: unfreeze export {out} --repository models --name NAME", markup=False)
+
+
+def _report(out: Path) -> str:
+    """Write the report; return where it is, or how to get one. The run is complete, so that no error fails it now."""
+    from unfreeze.pages.libraries import ADVICE, has_libraries
+
+    if not has_libraries():
+        return f"for a report with figures and images: {ADVICE}, then unfreeze report {out}"
+    from unfreeze.report.write import write_report
+
+    try:
+        return str(write_report(out))
+    except OSError as error:
+        return f"the report cannot be written: {error}; free some disk space, then unfreeze report {out}"
 
 
 @contextmanager

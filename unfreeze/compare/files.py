@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unfreeze.compare.result import Comparison
 from unfreeze.contract.files import replacing
+from unfreeze.pages.libraries import has_libraries
 
 JSON_FILE, PAGE_FILE = "compare.json", "compare.html"
 
@@ -24,20 +25,11 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     contents = {JSON_FILE: json.dumps(comparison.document(), indent=2, ensure_ascii=False) + "\n"}
-    page = _page(comparison)
-    if page is not None:
-        contents[PAGE_FILE] = page
+    if has_libraries():
+        from unfreeze.compare.page import comparison_page
+
+        contents[PAGE_FILE] = comparison_page(comparison)
     for name, text in contents.items():
         with replacing(folder / name) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
     return tuple(folder / name for name in contents)
-
-
-def _page(comparison: Comparison) -> str | None:
-    try:
-        from unfreeze.compare.page import comparison_page
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("plotly", "jinja2", "markupsafe"):
-            raise
-        return None
-    return comparison_page(comparison)

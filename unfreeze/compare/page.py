@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from unfreeze.compare.cells import COLUMNS, cells, summary
 from unfreeze.compare.result import Comparison, Row
-from unfreeze.pages.rendering import embedded, render
+from unfreeze.pages.rendering import render, styled
 from unfreeze.tune.evaluation.accuracy import METRIC_NAMES
 
 _FRONT, _OTHER = "#2f8f5b", "#7a8793"
@@ -20,7 +20,7 @@ def comparison_page(comparison: Comparison) -> str:
         title=f"Backbones for {comparison.data}",
         comparison=comparison,
         summary=summary(comparison),
-        figure=embedded(_figure(comparison)),
+        figure=styled(_figure(comparison).to_plotly_json()),
         columns=COLUMNS,
         rows=[{"cells": cells(row), "recommended": row.backbone == chosen} for row in comparison.rows],
     )
@@ -38,7 +38,7 @@ def _figure(comparison: Comparison) -> go.Figure:
         figure.add_vline(x=comparison.budget_ms, line={"dash": "dot", "color": _OTHER}, annotation_text="budget")
     figure.update_xaxes(type="log", title="latency of one image, ms")
     figure.update_yaxes(title=f"cross-validated {METRIC_NAMES[comparison.metric]}")
-    figure.update_layout(height=480, margin={"t": 24, "r": 24}, legend={"orientation": "h", "y": 1.12})
+    figure.update_layout(height=480, legend={"orientation": "h", "y": 1.12}, template="none")
     return figure
 
 

@@ -1,5 +1,8 @@
 """Render a page from a template of this package."""
 
+import json
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,22 +17,40 @@ def render(template: str, **values: Any) -> str:
         values: what it refers to; text is escaped.
     """
     loader = PackageLoader("unfreeze.pages")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["plotly"] = _plotly
+    environment.filters["json"] = embedded_json
     return environment.get_template(template).render(**values)
 
 
-def embedded(figure: Any) -> Markup:
-    """Return a plotly figure as HTML with the library, so that the page needs no network.
+def styled(figure: dict[str, Any]) -> dict[str, Any]:
+    """Add colors that can be read on light and on dark pages to a figure.
 
     Args:
-        figure: a `plotly.graph_objects.Figure`.
+        figure: `data` and `layout`, as plotly's JSON schema describes them.
     """
-    figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "color": "#808890"},  # readable on light and on dark pages
-    )
-    figure.update_xaxes(gridcolor="rgba(128,136,144,0.25)", zeroline=False)
-    figure.update_yaxes(gridcolor="rgba(128,136,144,0.25)", zeroline=False)
-    config = {"displaylogo": False, "responsive": True}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=True, config=config))  # noqa: S704 - made by plotly
+    axis = {"gridcolor": "rgba(128,136,144,0.25)", "zeroline": False, "automargin": True}
+    layout = {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "color": "#808890"},
+        "margin": {"t": 24, "r": 24, "b": 48, "l": 56},
+        **figure["layout"],
+    }
+    axes = {name: axis | layout.get(name, {}) for name in ("xaxis", "yaxis")}
+    return {"data": figure["data"], "layout": layout | axes}
+
+
+def embedded_json(value: Any) -> Markup:
+    """Return JSON that can stand inside of a script element."""
+    text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(text)  # noqa: S704 - no character of it can end the element
+
+
+@cache
+def _plotly() -> Markup:
+    """Return the library that draws the figures, which is part of the package of the same name."""
+    text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - a library's own file

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.browser import needs_chromium, opened
 from support.cli import run_cli
 from support.images import write_images
 from support.tiny_networks import colorful
@@ -121,7 +122,7 @@ def test_second_comparison_computes_nothing(cached: Made, tmp_path: Path, monkey
 
 
 def _written(cache: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (cache / "compare").iterdir()}
+    return {path.name: path.stat().st_ino for path in (cache / "compare").iterdir()}
 
 
 def _changed(before: dict[str, int], after: dict[str, int], kind: str) -> int:
@@ -208,6 +209,17 @@ def test_files_hold_the_whole_result_and_load_nothing(made: Made, tmp_path: Path
     assert '"type":"log"' in page
     assert '"name":"Pareto front"' in page
     assert len(page) > 1_000_000  # the library is inside
+
+
+@needs_chromium
+def test_a_browser_shows_the_page(made: Made, tmp_path: Path) -> None:
+    """With the plot, without errors and requests, also on a phone."""
+    _, page_file = write_comparison(made.result, tmp_path)
+    with opened(page_file.as_uri(), width=390) as (page, errors, requested):
+        page.wait_for_selector("#latency .scatterlayer .trace")
+        assert errors == []
+        assert [address for address in requested if not address.startswith("data:")] == [page_file.as_uri()]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_page_escapes_names(made: Made, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def find_blank(prints: Fingerprints) -> tuple[LabeledImage, ...]:
         prints: fingerprints of the images. Those with a uniform thumbnail are decoded again, in full resolution,
             because a fine texture has one too.
     """
-    deviations = prints.thumbnails.reshape(len(prints.images), -1, 3).std(axis=1).max(axis=1, initial=0)
+    deviations = prints.thumbnails.std(axis=(1, 2)).max(axis=1, initial=0)
     return tuple(prints.images[row] for row in np.flatnonzero(deviations < FLAT) if _is_blank(prints, int(row)))
 
 

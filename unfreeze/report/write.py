@@ -1,0 +1,27 @@
+"""Write the report of a run."""
+
+from pathlib import Path
+
+from unfreeze.contract.files import replacing
+from unfreeze.report.page import report_page
+from unfreeze.report.run_files import read_run
+from unfreeze.tune.artifacts.run_folder import REPORT_FILE
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a run; an older one is replaced.
+
+    Args:
+        folder: of a finished run.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: the folder contains no finished run, or the run is damaged.
+        OSError: the file cannot be written.
+    """
+    page = report_page(read_run(folder))
+    with replacing(folder / REPORT_FILE) as file:
+        file.write(page.encode("utf-8", "backslashreplace"))
+    return folder / REPORT_FILE
