@@ -43,7 +43,7 @@ def main(
     """
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         run, models = Path(folder) / "run", Path(folder) / "models"
-        metrics = fine_tune(data, run, TuneOptions(backbone=backbone, weights=weights), reporter)
+        metrics = fine_tune(data, run, TuneOptions(backbone=backbone, weights=weights, store_gb=0.0), reporter)
         published = export_model(run, models, "model", reporter=reporter)
         files, expected = _torch(run)
         encoded = [file.read_bytes() for file in files]

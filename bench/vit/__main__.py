@@ -89,7 +89,7 @@ def main(
 
 def _tuned(data: Path, weights: Path, way: Way, seed: int, run: Path) -> dict[str, Any]:
     """Tune, and export a graph; return the figures of both."""
-    options = TuneOptions(backbone=BACKBONE, weights=str(weights), flip="no", seed=seed, **way.options)
+    options = TuneOptions(backbone=BACKBONE, weights=str(weights), flip="no", seed=seed, store_gb=0.0, **way.options)
     metrics = fine_tune(data, run, options)
     if seed:
         return metrics

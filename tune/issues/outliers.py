@@ -8,6 +8,7 @@ from unfreeze.contract.arrays import Float32, Int64
 
 _FAR = 3.5  # recommended for modified z-scores by Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993
 _NORMAL = 0.6745  # makes the median absolute deviation of normal values comparable to a standard deviation
+_LEAST_SPREAD = 0.05  # of logarithms: if most images are alike, one that is 25 % farther away is no outlier
 _BLOCK = 4096  # distances computed at a time
 
 
@@ -29,7 +30,7 @@ def far_from_every_class(features: Float32[Tensor, "n f"], labels: Int64[Tensor,
     nearest = torch.cat([_nearest(*block, sums, counts) for block in blocks])
     logarithms = nearest.clamp(min=1e-12).log()
     center = logarithms.median()
-    spread = (logarithms - center).abs().median().clamp(min=1e-12)
+    spread = (logarithms - center).abs().median().clamp(min=_LEAST_SPREAD)
     scores = (_NORMAL * (logarithms - center) / spread).numpy()
     far = np.flatnonzero(scores > _FAR)
     return far[np.argsort(-scores[far], kind="stable")]

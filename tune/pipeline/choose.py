@@ -50,7 +50,7 @@ def choose_candidate(context: RunContext) -> Chosen:
     saved = context.resume_state.load(CHOICE)
     context.workers.barrier()
     if saved is not None:
-        issues = tuple(_issue(state) for state in saved["issues"])
+        issues = tuple(_issue(state) for state in saved.get("issues", ()))
         choice = choice_from_state(saved["choice"])
         return Chosen(choice=choice, probe=Probe(**saved["probe"]), issues=issues, extracted=None)
     requested = requested_candidate(context.options)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unfreeze.contract.errors import CheckpointError
 from unfreeze.contract.files import replacing
 from unfreeze.report.page import report_page
 from unfreeze.report.run_files import read_run
@@ -21,7 +22,11 @@ def write_report(folder: Path) -> Path:
         CheckpointError: the folder contains no finished run, or the run is damaged.
         OSError: the file cannot be written.
     """
-    page = report_page(read_run(folder))
+    run = read_run(folder)
+    try:
+        page = report_page(run)
+    except KeyError as error:
+        raise CheckpointError(f"{folder} has no {error}: another version of unfreeze wrote it; tune again") from error
     with replacing(folder / REPORT_FILE) as file:
         file.write(page.encode("utf-8", "backslashreplace"))
     return folder / REPORT_FILE

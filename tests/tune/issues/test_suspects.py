@@ -115,5 +115,11 @@ def test_an_image_does_not_make_its_own_class_near() -> None:
 
 
 def test_equal_features_are_no_outliers() -> None:
-    """Nothing deviates."""
+    """Nothing deviates; nor is an image an outlier that is 15 % farther away than all others, which are equally far."""
     assert far_from_every_class(torch.ones(10, 4), torch.arange(10) % 2).size == 0
+    labels = torch.arange(80) % 2
+    features = torch.stack([(torch.arange(80) // 2 % 2) * 2.0 - 1, labels * 20.0], 1)
+    features[:3, 0] *= 1.15
+    assert far_from_every_class(features, labels).size == 0
+    features[:3, 0] *= 8
+    assert sorted(far_from_every_class(features, labels).tolist()) == [0, 1, 2]

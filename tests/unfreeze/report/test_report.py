@@ -107,6 +107,12 @@ def test_the_command_writes_the_report(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "predictions.csv").write_text("path,split\na.jpg,val\n")
     with pytest.raises(CheckpointError, match="is damaged"):
         write_report(tmp_path / "run")
+    (tmp_path / "run" / "predictions.csv").unlink()
+    metrics = _metrics(run)
+    del metrics["standard_errors"]
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(CheckpointError, match="has no 'standard_errors': another version of unfreeze wrote it"):
+        write_report(tmp_path / "run")
 
 
 def test_tune_writes_the_report(run: Path, tmp_path: Path) -> None:
