@@ -1,7 +1,9 @@
 """Write files so that a crash leaves no partially written file."""
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +29,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file in UTF-8, as `replacing` does; the first row names the columns."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode("utf-8"))
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ from cyclopts import App
 from unfreeze.commands import bench, cache, compare, demo, export, info, plan, predict, report, serve, tune, verify
 from unfreeze.console import REMARKS
 from unfreeze.contract.errors import OptionsError, UnfreezeError
+from unfreeze.pages.libraries import ADVICE
 
 _FAILURE, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
 
@@ -66,7 +67,7 @@ def _extra_for(module: str) -> str:
     if module.partition(".")[0] == "onnxruntime":
         return "pip install 'unfreeze[cpu]', or 'unfreeze[gpu]' for an NVIDIA GPU"
     if module.partition(".")[0] in ("jinja2", "markupsafe", "plotly"):
-        return "pip install 'unfreeze[report]'"
+        return ADVICE
     return "pip install 'unfreeze[tune,cpu]'"
 
 

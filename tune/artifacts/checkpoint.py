@@ -140,10 +140,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         CheckpointError: the folder contains no finished run, or the run is damaged.
     """
     folder = Path(run)
-    if not (folder / FACTS_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} contains no finished run: there is no {FACTS_FILE}; create one with `unfreeze tune`"
-        )
+    check_finished(folder)
     try:
         facts = decode(RunFacts, upgraded_from_2(loads((folder / FACTS_FILE).read_bytes(), max_bytes=_MAX_FACTS_BYTES)))
         state = safetensors.torch.load(_read_weights(folder / WEIGHTS_FILE, facts.weights_sha256))
@@ -159,6 +156,18 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
     except Exception as error:  # safetensors and load_state_dict raise many types
         raise CheckpointError(f"{folder} is damaged: {first_line(error)}; tune again") from error
     return network.eval(), facts
+
+
+def check_finished(folder: Path) -> None:
+    """Check that a folder contains a finished run.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if not (folder / FACTS_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} contains no finished run: there is no {FACTS_FILE}; create one with `unfreeze tune`"
+        )
 
 
 def _read_weights(path: Path, sha256: str) -> bytes:

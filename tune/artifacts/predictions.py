@@ -1,16 +1,14 @@
 """`predictions.csv`: what the tuned network predicts for every validation and test image."""
 
-import csv
-import io
 from pathlib import Path
 
-from unfreeze.contract.files import replacing
+from unfreeze.contract.files import replace_csv
 from unfreeze.tune.artifacts.results import TuningResult
 from unfreeze.tune.data.dataset import Dataset, stored_path
 from unfreeze.tune.data.images import TEST, VAL
 
 PREDICTIONS_FILE = "predictions.csv"
-COLUMNS = ("path", "split", "label", "predicted", "confidence", "uncalibrated_confidence", "label_probability")
+_COLUMNS = ("path", "split", "label", "predicted", "confidence", "uncalibrated_confidence", "label_probability")
 
 
 def write_predictions(folder: Path, result: TuningResult, dataset: Dataset) -> None:
@@ -21,9 +19,7 @@ def write_predictions(folder: Path, result: TuningResult, dataset: Dataset) -> N
         result: of the run.
         dataset: the dataset of the images.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    lines: list[tuple[str, ...]] = [_COLUMNS]
     for split, evaluation in ((VAL, result.evaluation), (TEST, result.test)):
         if evaluation is None:
             continue
@@ -31,6 +27,5 @@ def write_predictions(folder: Path, result: TuningResult, dataset: Dataset) -> N
         for row, (image, best) in enumerate(zip(evaluation.images, calibrated.argmax(axis=1).tolist(), strict=True)):
             names = stored_path(image.path, dataset.root), split, dataset.labels[image.label], dataset.labels[best]
             shares = calibrated[row, best], before[row].max(), calibrated[row, image.label]
-            writer.writerow((*names, *(f"{share:.4f}" for share in shares)))
-    with replacing(folder / PREDICTIONS_FILE) as file:
-        file.write(text.getvalue().encode("utf-8"))
+            lines.append((*names, *(f"{share:.4f}" for share in shares)))
+    replace_csv(folder / PREDICTIONS_FILE, lines)

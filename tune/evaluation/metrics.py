@@ -11,7 +11,7 @@ from unfreeze.contract.arrays import Float32, Float64, Int64
 from unfreeze.tune.data.dataset import printable
 from unfreeze.tune.evaluation.evaluate import Evaluation
 
-_BINS = 15
+CONFIDENCE_BINS = 15
 _LISTED_ERRORS = 20
 _SIGNIFICANCE = 0.1
 _SPARE_ERRORS = 2
@@ -64,9 +64,14 @@ def calibration_error(probabilities: Float32[np.ndarray, "n c"], truth: Int64[np
         The mean absolute difference between confidence and accuracy, 0 to 1, weighted by the images per bin.
     """
     confidence, correct = probabilities.max(1).astype(float), probabilities.argmax(1) == truth
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
+    gaps = np.bincount(confidence_bins(confidence), weights=correct - confidence, minlength=CONFIDENCE_BINS)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def confidence_bins(confidence: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Return the number of the bin of each confidence, from 0; a bin has its upper bound."""
+    bins: np.ndarray = np.clip(np.ceil(confidence * CONFIDENCE_BINS).astype(np.int64) - 1, 0, CONFIDENCE_BINS - 1)
+    return bins
 
 
 def abstain_threshold(

@@ -1,14 +1,12 @@
 """`label_issues.csv`: written by a run, and read by `--drop-issues` and `--relabel` of the next one."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from unfreeze.contract.counted import counted, first_few
 from unfreeze.contract.errors import DataError
-from unfreeze.contract.files import replacing
+from unfreeze.contract.files import replace_csv
 from unfreeze.contract.folders import file_problem
 from unfreeze.tune.data.dataset import Dataset
 from unfreeze.tune.data.images import TRAIN, stored_path
@@ -30,14 +28,11 @@ def write_issues(folder: Path, issues: Iterable[Issue], dataset: Dataset) -> Non
         issues: in the order of the lines.
         dataset: the dataset that they are in.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
+    lines: list[tuple[str, ...]] = [_COLUMNS]
     for one in issues:
         names = stored_path(one.path, dataset.root), one.split, dataset.labels[one.label], dataset.labels[one.suggested]
-        writer.writerow((*names, one.kind, _share(one.probability), _share(one.suggested_probability), one.detail))
-    with replacing(folder / ISSUES_FILE) as file:
-        file.write(text.getvalue().encode("utf-8"))
+        lines.append((*names, one.kind, _share(one.probability), _share(one.suggested_probability), one.detail))
+    replace_csv(folder / ISSUES_FILE, lines)
 
 
 def _share(probability: float | None) -> str:

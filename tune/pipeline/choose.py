@@ -50,15 +50,16 @@ def choose_candidate(context: RunContext) -> Chosen:
     saved = context.resume_state.load(CHOICE)
     context.workers.barrier()
     if saved is not None:
-        issues = tuple(_issue(state) for state in saved.get("issues", ()))
+        known = tuple(_issue(state) for state in saved.get("issues", ()))
         choice = choice_from_state(saved["choice"])
-        return Chosen(choice=choice, probe=Probe(**saved["probe"]), issues=issues, extracted=None)
+        return Chosen(choice=choice, probe=Probe(**saved["probe"]), issues=known, extracted=None)
     requested = requested_candidate(context.options)
     extracted = _extract(context, requested)
     features = context.workers.collect(extracted.features, len(context.dataset.splits[TRAIN]))
     choice, probe = _choose(context, requested, extracted, features)
-    issues = training_issues(context, features, probe) if context.workers.is_leader else ()
+    issues: tuple[Issue, ...] = ()
     if context.workers.is_leader:
+        issues = training_issues(context, features, probe)
         states = [vars(issue) | {"path": str(issue.path)} for issue in issues]
         context.resume_state.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe), "issues": states})
     return Chosen(choice=choice, probe=probe, issues=issues, extracted=extracted)

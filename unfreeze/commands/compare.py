@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.pages.libraries import ADVICE
 from unfreeze.signals import sigterm_as_interrupt
 from unfreeze.tune.options import AUTO_RANGE, BACKBONE, DATA, DEFAULT_STORE_GB, HARDWARE, OUTPUT, RECIPE
 
@@ -126,7 +127,7 @@ def _print(comparison: "Comparison", written: tuple[Path, ...]) -> None:
     RESULTS.print(Text(comparison.reason, style="bold"))
     RESULTS.print(f"written: {', '.join(map(str, written))}", markup=False)
     if len(written) == 1:
-        RESULTS.print("for a plot in compare.html: pip install 'unfreeze[report]'", markup=False)
+        RESULTS.print(f"for a plot in compare.html: {ADVICE}", markup=False)
     if comparison.recommended is not None:
         backbone, weights = comparison.recommended
         given = "" if weights == "default" else f" --weights {weights}"

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from unfreeze.compare.cells import COLUMNS, cells, summary
 from unfreeze.compare.result import Comparison, Row
-from unfreeze.pages.rendering import render, styled
+from unfreeze.pages.rendering import plain_text, render, styled
 from unfreeze.tune.evaluation.accuracy import METRIC_NAMES
 
 _FRONT, _OTHER = "#2f8f5b", "#7a8793"
@@ -66,9 +66,4 @@ def _trace(name: str, rows: Sequence[Row], comparison: Comparison) -> go.Scatter
 
 def _details(row: Row) -> str:
     titled = zip(COLUMNS, cells(row), strict=True)
-    return "<br>".join(f"{column.title}: {_escaped(text)}" for column, text in titled if text)
-
-
-def _escaped(text: str) -> str:
-    """Escape what plotly would read as a tag."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    return "<br>".join(f"{column.title}: {plain_text(text)}" for column, text in titled if text)

@@ -43,6 +43,11 @@ def styled(figure: dict[str, Any]) -> dict[str, Any]:
     return {"data": figure["data"], "layout": layout | axes}
 
 
+def plain_text(text: str) -> str:
+    """Escape what plotly would read as a tag in a figure's texts."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def embedded_json(value: Any) -> Markup:
     """Return JSON that can stand inside of a script element."""
     text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from unfreeze.contract.arrays import Int64
+from unfreeze.pages.rendering import plain_text
 from unfreeze.report.run_files import PredictedImage
+from unfreeze.tune.evaluation.metrics import CONFIDENCE_BINS, confidence_bins
 
 _GREEN, _GRAY, _BLUE = "#2f8f5b", "#7a8793", "#3b78c2"
-_BINS = 15
 _POINTS = 200
 _LEGEND = {"orientation": "h", "y": 1.15}
 
@@ -57,7 +58,7 @@ def _scores(name: str, scores: Sequence[dict[str, Any]], prefix: str, style: dic
         "mode": style["mode"],
         "marker": {"color": style["color"], "size": 12 if name == "chosen" else 8},
         "line": {"color": style["color"], "width": 1.5},
-        "hovertext": [_escaped(_described(one)) for one in scores],
+        "hovertext": [plain_text(_described(one)) for one in scores],
         "hoverinfo": "y+text",
     }
 
@@ -115,16 +116,16 @@ def reliability_figure(images: Sequence[PredictedImage]) -> Figure:
         ("after", "confidence", _GREEN),
     ):
         confidence = np.array([getattr(one, key) for one in images])
-        bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-        counts = np.bincount(bins, minlength=_BINS)
+        bins = confidence_bins(confidence)
+        counts = np.bincount(bins, minlength=CONFIDENCE_BINS)
         used = np.flatnonzero(counts)
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
                 "name": name,
-                "x": _rounded(np.bincount(bins, confidence, _BINS)[used] / counts[used]),
-                "y": _rounded(np.bincount(bins, correct, _BINS)[used] / counts[used]),
+                "x": _rounded(np.bincount(bins, confidence, CONFIDENCE_BINS)[used] / counts[used]),
+                "y": _rounded(np.bincount(bins, correct, CONFIDENCE_BINS)[used] / counts[used]),
                 "marker": {"color": color, "size": _rounded(6 + 14 * np.sqrt(counts[used] / counts.max()))},
                 "line": {"color": color, "width": 1},
                 "hovertext": [f"{count:,} images" for count in counts[used].tolist()],
@@ -185,7 +186,7 @@ def confusion_figure(confusion: Int64[np.ndarray, "c c"], labels: Sequence[str])
     totals = confusion.sum(axis=1, keepdims=True)
     side = max(360, min(900, 120 + 24 * len(labels)))
     many = len(labels) > 25  # noqa: PLR2004 - numbers no longer fit into the cells
-    names = [_escaped(label) for label in labels]
+    names = [plain_text(label) for label in labels]
     heat = {
         "type": "heatmap",
         "x": names,
@@ -231,8 +232,3 @@ def clustered_order(confusion: Int64[np.ndarray, "c c"]) -> list[int]:
 
 def _rounded(values: np.ndarray) -> Any:
     return np.round(values, 4).tolist()
-
-
-def _escaped(text: str) -> str:
-    """Escape what plotly would read as a tag."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")

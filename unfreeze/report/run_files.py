@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.contract.errors import CheckpointError
-from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE
+from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE, check_finished
 from unfreeze.tune.artifacts.predictions import PREDICTIONS_FILE
 from unfreeze.tune.data.images import VAL
 from unfreeze.tune.issues.issue_file import ISSUES_FILE
@@ -74,10 +74,7 @@ def read_run(folder: Path) -> RunFiles:
     Raises:
         CheckpointError: it contains no finished run, or a file of it is damaged.
     """
-    if not (folder / FACTS_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} contains no finished run: there is no {FACTS_FILE}; create one with `unfreeze tune`"
-        )
+    check_finished(folder)
     try:
         return RunFiles(
             folder=folder,

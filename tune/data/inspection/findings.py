@@ -9,7 +9,7 @@ from typing import Any
 from unfreeze.contract.counted import counted, first_few
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, Skipped, printable, stored_path
 from unfreeze.tune.data.images import is_utf8
-from unfreeze.tune.data.inspection.duplicates import Copy, find_other_labels, find_same_bytes
+from unfreeze.tune.data.inspection.duplicates import Copy, find_same_bytes
 from unfreeze.tune.data.inspection.fingerprints import Fingerprints
 from unfreeze.tune.data.labels import quoted, spelling_groups
 
@@ -111,13 +111,14 @@ def find_missing_classes(dataset: Dataset, prints: Fingerprints) -> Iterator[Fin
         yield finding(f"{split}-classes", text, missing if split in dataset.splits else ())
 
 
-def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy]) -> Iterator[Finding]:
+def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy], relabeled: Sequence[Copy]) -> Iterator[Finding]:
     """Report images that are in the dataset twice.
 
     Args:
         root: the folder of the dataset.
         prints: fingerprints of its images.
         near: copies that differ in size, quality or brightness.
+        relabeled: copies of the same bytes that have another label.
     """
     biased = "so that the accuracy measured on them is too high; keep one of each pair"
     for kind, copies, sign, text in (
@@ -129,7 +130,7 @@ def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy]) -> Itera
         ),
         (
             "duplicates-labels",
-            find_other_labels(prints),
+            relabeled,
             "=",
             (
                 "equals",

@@ -76,13 +76,14 @@ def inspect_dataset(
     prints, undecodable = take_fingerprints(dataset, deep_range, advance, store)
     later = sum(split in (VAL, TEST) for split in prints.splits)
     near = find_near_copies(prints, reporter.track("comparing the splits", later))
+    relabeled = find_other_labels(prints)
     chosen = choose_deep_range(deep_range, prints)
     found = [
         *find_unused_files(dataset, undecodable),
         find_alike_labels(dataset.labels),
         find_small_classes(dataset.labels, prints, folds),
         *find_missing_classes(dataset, prints),
-        *find_copies(dataset.root, prints, near),
+        *find_copies(dataset.root, prints, near, relabeled),
         *find_deep_images(dataset.root, prints, chosen),
     ]
     return Inspection(
@@ -92,9 +93,7 @@ def inspect_dataset(
         deep_range=chosen,
         notes=tuple(describe_deep_range(prints, chosen)),
         digests={image.path: digest for image, digest in zip(prints.images, prints.digests, strict=True)},
-        contradictions=tuple(
-            (prints.images[copy.image], prints.images[copy.original]) for copy in find_other_labels(prints)
-        ),
+        contradictions=tuple((prints.images[copy.image], prints.images[copy.original]) for copy in relabeled),
         blank=find_blank(prints),
     )
 
