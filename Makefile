@@ -3,7 +3,7 @@ PYTHON ?= python3
 GPU_PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-NODE := tests/serve/client/other_languages
+NODE := tests
 # One OpenMP thread in each of the two processes: more would compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -18,7 +18,8 @@ demo: $(INSTALLED) ## handwritten digits, from files to a gRPC answer; no downlo
 test: $(INSTALLED) $(NODE)/node_modules ## all tests except the exhaustive ones
 	$(PYTEST) -m "not exhaustive"
 
-test-all: $(INSTALLED) $(NODE)/node_modules ## all tests
+test-all: $(INSTALLED) $(NODE)/node_modules ## all tests, also with the experiment trackers, which it installs
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mlflow,wandb]'
 	$(PYTEST)
 
 gpu: ## on a machine with an NVIDIA GPU: the tests that need one, then the benchmark (docs/gpu.md)
@@ -53,7 +54,7 @@ constraints: $(INSTALLED) ## pin the versions that are installed now
 clean: ## remove everything that these targets created
 	rm -rf .venv demo site bench/out $(NODE)/node_modules
 
-# For the test of a Node.js client, which is skipped where there is no npm.
+# For tests that are skipped where there is no npm: of a Node.js client, and of the accessibility of pages.
 $(NODE)/node_modules: $(NODE)/package.json
 	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --no-package-lock --prefix $(NODE)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cyclopts
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
 from bench.pretrain.catalog import FAMILIES
@@ -21,6 +21,7 @@ TEXTURES = 14
 # Training images of each kind of star and polygon: those of the most are 43 times those of the fewest.
 _STARS = {"gon 4": 300, "star 5": 175, "gon 3": 103, "star 4": 60, "gon 6": 35, "star 6": 21, "gon 5": 12, "star 3": 7}
 _STAR_PX, _FEWEST_VAL = 192, 15
+_NUMBER_PX = 64
 
 
 def main(out: Path) -> None:
@@ -63,6 +64,19 @@ def write_stars(folder: Path) -> None:
                 rng = np.random.default_rng((kind, first + number))
                 drawn = finish(rng, FAMILIES["star"][name](rng, _STAR_PX))
                 Image.fromarray(drawn).save(path / f"{number:04}.jpg", quality=90)
+
+
+def write_numbers(folder: Path, classes: int = 1000, each: int = 6) -> None:
+    """Write the numbers from 0 on, one class for each, in random colors, sizes and places; half for validation."""
+    for label in range(classes):
+        for number in range(each):
+            rng = np.random.default_rng((label, number))
+            dark, light = rng.integers(0, 110, 3), rng.integers(150, 256, 3)
+            image = Image.new("RGB", (_NUMBER_PX, _NUMBER_PX), tuple(light.tolist()))
+            place, size = rng.integers(2, 14, 2), int(rng.integers(22, 30))
+            font = ImageFont.load_default(size)
+            ImageDraw.Draw(image).text(tuple(place.tolist()), f"{label:03}", tuple(dark.tolist()), font)
+            _save(image, folder, f"{label:03}", number)
 
 
 def _save(image: Image.Image, folder: Path, label: str, number: int) -> None:

@@ -20,11 +20,12 @@ from unfreeze.export.candidates import CandidateBuilder, CandidateGraph, choose
 from unfreeze.export.engine import build_engine
 from unfreeze.export.golden import make_golden
 from unfreeze.export.graph import CalibratedNetwork, with_manifest
+from unfreeze.export.model_card import CARD_FILE, card_markdown
 from unfreeze.export.options import PRECISIONS, ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages, prepare_images
 from unfreeze.export.prove import check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
-from unfreeze.tune.artifacts.checkpoint import RunFacts, load_run
+from unfreeze.tune.artifacts.checkpoint import RunFacts, load_run, read_metrics
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CANDIDATES_FILE = "candidates.json"
@@ -109,7 +110,10 @@ def export_model(
     candidates = tuple(
         asdict(one.about) | {"speeds": [asdict(speed) for speed in one.speeds], "verdict": one.verdict} for one in built
     )
-    extra_files = {_CANDIDATES_FILE: _json(candidates)} if options.chooses else {}
+    metrics = read_metrics(run)
+    extra_files = {CARD_FILE: card_markdown(name, manifest, metrics, asdict(facts.provenance))}
+    if options.chooses:
+        extra_files[_CANDIDATES_FILE] = _json(candidates)
     if options.engine is not None:
         engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
         extra_files |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}

@@ -14,6 +14,7 @@ from unfreeze.serve.security.binding import is_loopback
 
 _RANGES = {
     "port": (0, 65_535),
+    "http": (0, 65_535),
     "metrics_port": (0, 65_535),
     "versions": (0, 1000),
     "poll_s": (0, 86_400),
@@ -48,6 +49,8 @@ class ServeOptions:
         admin: let clients load and unload models.
         host: address to listen on; 127.0.0.1 accepts connections from this machine only.
         port: gRPC port; 0 for any free port.
+        http: also serve HTTP on this port, with a page to try the models at /; 0 for any free port, which is logged;
+            needs unfreeze[http].
         drain_s: seconds that accepted requests may take to finish after SIGTERM.
         device: runtime that executes the models.
         instances: batches of a model executed at the same time; 0 to measure the fastest number.
@@ -83,6 +86,7 @@ class ServeOptions:
     admin: Annotated[bool, _MODELS] = True
     host: Annotated[str, _NETWORK] = "127.0.0.1"
     port: Annotated[int, _NETWORK] = 8001
+    http: Annotated[int | None, _NETWORK] = None
     drain_s: Annotated[float, _NETWORK] = 30.0
     device: Annotated[
         RuntimeName, _EXECUTION, Parameter(help=f"runtime that executes the models: {runtime_summaries()}.")

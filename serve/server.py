@@ -6,12 +6,13 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from typing import Self
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from unfreeze.contract.errors import ServingError, UnfreezeError
+from unfreeze.contract.errors import OptionsError, ServingError, UnfreezeError
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
@@ -28,10 +29,14 @@ from unfreeze.serve.protocol.health import HealthService
 from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.reflection import enable_reflection, service_names
 from unfreeze.serve.protocol.transport import channel_options
-from unfreeze.serve.security.auth import AuthInterceptor, read_tokens
+from unfreeze.serve.security.auth import AuthInterceptor, Tokens, read_tokens
 from unfreeze.serve.security.tls import TlsFiles, tls_credentials
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
+if TYPE_CHECKING:
+    from unfreeze.serve.http.http_server import HttpServer
+
+_HTTP_PACKAGES = "starlette", "uvicorn", "httptools", "python_multipart"
 _QUIET_S, _MAX_REJECTING_S = 0.05, 0.5
 _log = logging.getLogger(__name__)
 
@@ -55,7 +60,9 @@ class Server:
         self._metrics: MetricsServer | None = None
         self._models = ModelRegistry(options, self._update_health)
         self._early_rejection = EarlyRejectionInterceptor(self._models)
-        self._interceptors = _interceptors(options, self._tracing, self._early_rejection)
+        tokens = None if options.token_file is None else Tokens(read_tokens(options.token_file))
+        self._interceptors = _interceptors(tokens, self._tracing, self._early_rejection)
+        self.http = None if options.http is None else _http_server(options, self._models, tokens, lambda: self.port)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -73,6 +80,9 @@ class Server:
         try:
             await self._start()
         except BaseException:
+            if self._server is not None:
+                await self._server.stop(0)
+            await self._stop_http()
             await self._models.close()
             await self._close_monitoring()
             raise
@@ -90,6 +100,8 @@ class Server:
         enable_reflection(server)
         self._server = server
         self.port = await self._listen(server)
+        if self.http is not None:
+            await self.http.start()
         self._update_health()
         if self._options.poll_s:
             self._watcher = asyncio.create_task(self._watch_repository(), name="watch the repository")
@@ -99,14 +111,20 @@ class Server:
         self._health.close()
         if self._watcher is not None:
             self._watcher.cancel()
+        if self.http is not None:
+            self.http.reject_new_requests()
         if self._server is not None:
             await self._reject_new_calls()
-            await self._server.stop(self._options.drain_s)
+            await asyncio.gather(self._server.stop(self._options.drain_s), self._stop_http())
         statistics = [counts for model in self._models for counts in model.statistics.values()]
         answered = sum(counts.success.count for counts in statistics)
         _log.info("drained: requests answered: %d, rejected: %d", answered, ERRORS_BY_STATUS.total())
         await self._models.close()
         await self._close_monitoring()
+
+    async def _stop_http(self) -> None:
+        if self.http is not None:
+            await self.http.close()
 
     async def _reject_new_calls(self) -> None:
         """Reject calls until no more arrive: `stop` would cancel those that gRPC has received but not started."""
@@ -188,6 +206,17 @@ async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda 
         _log.info("draining: finishing accepted requests")
 
 
+def _http_server(
+    options: ServeOptions, models: ModelRegistry, tokens: Tokens | None, grpc_port: Callable[[], int]
+) -> "HttpServer":
+    """Create the HTTP server; nothing of it is imported without `--http`."""
+    if missing := [name for name in _HTTP_PACKAGES if find_spec(name) is None]:
+        raise OptionsError(f"--http needs {', '.join(missing)}: pip install 'unfreeze[http]'")
+    from unfreeze.serve.http.http_server import HttpServer
+
+    return HttpServer(options, models, tokens, grpc_port)
+
+
 def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
     if options.tls_cert is None or options.tls_key is None:
         return None
@@ -195,9 +224,9 @@ def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
 
 
 def _interceptors(
-    options: ServeOptions, tracing: Tracing | None, early_rejection: EarlyRejectionInterceptor
+    tokens: Tokens | None, tracing: Tracing | None, early_rejection: EarlyRejectionInterceptor
 ) -> list[grpc.aio.ServerInterceptor]:
     """Return the interceptors, outermost first; nothing is read of calls without a valid token."""
-    auth = [AuthInterceptor(read_tokens(options.token_file))] if options.token_file is not None else []
+    auth = [AuthInterceptor(tokens)] if tokens is not None else []
     traces = [tracing.interceptor] if tracing is not None else []
     return [RequestIdInterceptor(), *auth, *traces, ErrorInterceptor(), early_rejection]

@@ -4,13 +4,13 @@ import copy
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.artifacts.checkpoint import save_run
+from unfreeze.tune.artifacts.embedding import write_embedding
 from unfreeze.tune.artifacts.predictions import write_predictions
 from unfreeze.tune.artifacts.results import TuningResult, build_facts, build_metrics
 from unfreeze.tune.artifacts.run_folder import check_folder, locked_folder
@@ -18,7 +18,6 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.distributed import join_workers
 from unfreeze.tune.device.precision import choose_precision
 from unfreeze.tune.device.threads import limited_threads
-from unfreeze.tune.issues.issue import Issue
 from unfreeze.tune.issues.issue_file import write_issues
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.choose import Chosen, choose_candidate
@@ -81,7 +80,7 @@ def fine_tune(
             workers.barrier()
             chosen, probed, training = _tune(context)
             result = evaluate_run(context, chosen.choice, probed, training)
-            return _save(context, folder, result, chosen.issues, started)
+            return _save(context, folder, result, chosen, started)
 
 
 def _tune(context: RunContext) -> tuple[Chosen, Network, Training | None]:
@@ -100,18 +99,19 @@ def _tune(context: RunContext) -> tuple[Chosen, Network, Training | None]:
     return chosen, probed, training
 
 
-def _save(
-    context: RunContext, folder: Path, result: TuningResult, training_issues: Sequence[Issue], started: float
-) -> dict[str, Any]:
+def _save(context: RunContext, folder: Path, result: TuningResult, chosen: Chosen, started: float) -> dict[str, Any]:
     """Write the finished run and delete the state for resuming it; return the metrics."""
-    issues = find_issues(context, result, training_issues)
+    issues = find_issues(context, result, chosen.issues)
     write_issues(folder, issues, context.dataset)
     write_predictions(folder, result, context.dataset)
+    if chosen.components is not None:
+        write_embedding(folder, context.dataset, chosen.embedded, chosen.components, result)
     inputs = context.dataset, context.pretrained, context.options, result
     training = result.training
     metrics = build_metrics(*inputs, context.inspection.findings, context.precision)
     metrics["metric"] = context.metric
     metrics["issues"] = Counter(issue.kind for issue in issues)
+    metrics["sizes"] = context.inspection.sizes
     metrics["flipped"] = context.views.flip or (training is not None and training.schedule.flip)
     metrics["seconds"] = round(time.monotonic() - started, 2)
     save_run(folder, result.network, build_facts(*inputs), metrics)

@@ -111,15 +111,34 @@ def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     Returns:
         The image at the spec's crop size.
     """
-    x, y, right, bottom = image.info.get(CONTENT_BOX, (0, 0, *image.size))
+    content = image.info.get(CONTENT_BOX, (0, 0, *image.size))
+    x, y, end_x, end_y = crop_box(content, spec)
+    right, bottom = min(content[2], image.width), min(content[3], image.height)
+    box = (max(0, x), max(0, y), min(end_x, right), min(end_y, bottom))
+    return image.resize((spec.crop[1], spec.crop[0]), _RESAMPLING[spec.interpolation], box=box)
+
+
+def crop_box(content: tuple[float, float, float, float], spec: PreprocessSpec) -> tuple[float, float, float, float]:
+    """Return the part of an image that the network sees.
+
+    Args:
+        content: left, top, right and bottom of the whole image, in any unit.
+        spec: sizes of the resized image and of the crop.
+
+    Returns:
+        Left, top, right and bottom of the part, in the same unit.
+    """
+    x, y, right, bottom = content
     height, width = _resized(bottom - y, right - x, spec.resize)
     crop_height, crop_width = spec.crop
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     y_scale, x_scale = (bottom - y) / height, (right - x) / width
-    end_x = min(x + (left + crop_width) * x_scale, right, image.width)
-    end_y = min(y + (top + crop_height) * y_scale, bottom, image.height)
-    box = (max(0, x + left * x_scale), max(0, y + top * y_scale), end_x, end_y)
-    return image.resize((crop_width, crop_height), _RESAMPLING[spec.interpolation], box=box)
+    return (
+        x + left * x_scale,
+        y + top * y_scale,
+        x + (left + crop_width) * x_scale,
+        y + (top + crop_height) * y_scale,
+    )
 
 
 def _resized(height: float, width: float, resize: tuple[int, ...]) -> tuple[int, int]:

@@ -51,6 +51,24 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     return tuple(token for _, token in numbered)
 
 
+class Tokens:
+    """The valid tokens.
+
+    Args:
+        tokens: their texts.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._tokens = tuple(token.encode() for token in tokens)
+
+    def accept(self, authorization: str) -> bool:
+        """Return whether an authorization, `Bearer TOKEN`, has a valid token."""
+        scheme, token = authorization[: len(_SCHEME)].lower(), authorization[len(_SCHEME) :].strip().encode()
+        # Compare with all tokens in constant time, so that the duration leaks nothing about them.
+        matches = [hmac.compare_digest(valid, token) for valid in self._tokens]
+        return scheme == _SCHEME and any(matches)
+
+
 class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
     """Rejects calls without a valid token, except calls to `grpc.health.v1`.
 
@@ -58,8 +76,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         tokens: valid tokens.
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        self._tokens = tuple(token.encode() for token in tokens)
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
 
     async def intercept_service(
         self,
@@ -80,16 +98,13 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         sent = [value for key, value in handler_call_details.invocation_metadata or () if key == "authorization"]
         if not sent:
             return _rejecting_handler(_MISSING)
-        if not (len(sent) == 1 and self._is_valid(sent[0])):
+        if not (len(sent) == 1 and self._tokens.accept(_as_text(sent[0]))):
             return _rejecting_handler(_INVALID)
         return await continuation(handler_call_details)
 
-    def _is_valid(self, authorization: str | bytes) -> bool:
-        text = authorization if isinstance(authorization, str) else authorization.decode("latin-1")
-        scheme, token = text[: len(_SCHEME)].lower(), text[len(_SCHEME) :].strip().encode()
-        # Compare with all tokens in constant time, so that the duration leaks nothing about them.
-        matches = [hmac.compare_digest(valid, token) for valid in self._tokens]
-        return scheme == _SCHEME and any(matches)
+
+def _as_text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
 
 
 def _rejecting_handler(message: str) -> grpc.RpcMethodHandler:

@@ -48,6 +48,38 @@ def tls_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     )
 
 
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """Create a server's TLS context that reloads the files when they change.
+
+    Args:
+        files: certificate, key and client certificate authorities.
+
+    Raises:
+        OptionsError: a file cannot be read or is invalid.
+    """
+    return _ReloadingContext(files).initial
+
+
+class _ReloadingContext:
+    """The TLS context of some files, and a check before each handshake whether they have changed."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._last_seen = _fingerprint(files)
+        self.initial = self._current = _read_context(files)
+        self.initial.sni_callback = self._reload_if_changed
+
+    def _reload_if_changed(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        current = _fingerprint(self._files)
+        if current != self._last_seen:
+            self._last_seen = current
+            try:
+                self._current = _read_context(self._files)
+            except OptionsError as error:
+                _log.error("cannot load the changed TLS certificate, keeping the previous one: %s", error)
+        connection.context = self._current
+
+
 class _ReloadingCertificates:
     """The certificate configuration of some files, and a check whether they have changed."""
 
@@ -79,7 +111,16 @@ def _read_configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     """Read and validate the files; with invalid ones, gRPC would start and fail every handshake."""
     cert, key = _read("--tls-cert", files.cert), _read("--tls-key", files.key)
     authorities = None if files.client_ca is None else _read("--tls-client-ca", files.client_ca)
+    _read_context(files)
+    return grpc.ssl_server_certificate_configuration([(key, cert)], authorities)
+
+
+def _read_context(files: TlsFiles) -> ssl.SSLContext:
+    for option, path in {"--tls-cert": files.cert, "--tls-key": files.key}.items():
+        _read(option, path)
+    authorities = None if files.client_ca is None else _read("--tls-client-ca", files.client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     problem = (
         f"--tls-cert {files.cert} and --tls-key {files.key} must be a certificate and its private key in PEM format, "
         "without a passphrase"
@@ -89,9 +130,10 @@ def _read_configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
         if authorities is not None:
             problem = f"--tls-client-ca {files.client_ca} must contain certificates in PEM format"
             context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))
+            context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ValueError) as error:
         raise OptionsError(f"{problem}: {first_line(error)}") from None
-    return grpc.ssl_server_certificate_configuration([(key, cert)], authorities)
+    return context
 
 
 def _read(option: str, path: Path) -> bytes:

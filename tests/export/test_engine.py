@@ -65,7 +65,7 @@ def test_an_engine_is_published_with_the_facts_to_check_it(with_engine: Publishe
     }
     assert (folder / "model.plan").stat().st_size > 1_000_000
     names = [line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
-    assert names == ["model.onnx", "model.plan", "model.plan.json"]
+    assert names == ["model.onnx", "MODEL_CARD.md", "model.plan", "model.plan.json"]
 
 
 @pytest.mark.exhaustive

@@ -85,7 +85,11 @@ def test_file_describes_itself(published: Published) -> None:
     assert manifest.proof.same_top1 == 1
     assert manifest.proof.accuracy == manifest.proof.trained_accuracy
     assert manifest.provenance.versions["onnxruntime"] == onnxruntime.__version__
-    assert sorted(file.name for file in published.path.parent.iterdir()) == ["SHA256SUMS", "model.onnx"]
+    assert sorted(file.name for file in published.path.parent.iterdir()) == [
+        "MODEL_CARD.md",
+        "SHA256SUMS",
+        "model.onnx",
+    ]
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=published.path.parent, check=True)
     beside = sorted(file.name for file in published.path.parents[1].iterdir())
     assert beside == ["1", "config.pbtxt", "kserve.yaml", "labels.txt"]

@@ -60,6 +60,13 @@ def running_server(repository: Path, *arguments: str) -> Iterator[RunningServer]
 
 @contextmanager
 def server_thread(repository: Path, **options: object) -> Iterator[str]:
+    """Start a server as `server_in_thread` does, and yield its HOST:PORT."""
+    with server_in_thread(repository, **options) as server:
+        yield f"127.0.0.1:{server.port}"
+
+
+@contextmanager
+def server_in_thread(repository: Path, **options: object) -> Iterator[Server]:
     """Start a server on a free port in a thread of this process, which saves the imports; drain it at the end.
 
     Args:
@@ -67,16 +74,16 @@ def server_thread(repository: Path, **options: object) -> Iterator[str]:
         options: further fields of `ServeOptions`; there are no metrics by default.
 
     Yields:
-        HOST:PORT of the server.
+        The server.
     """
     configured = ServeOptions(repository=repository, **({"port": 0, "metrics": False} | options))
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Server]] = Future()
 
     async def run() -> None:
         stop = asyncio.Event()
         try:
             async with Server(configured) as server:
-                started.set_result((asyncio.get_running_loop(), stop, server.port))
+                started.set_result((asyncio.get_running_loop(), stop, server))
                 await stop.wait()
         except BaseException as error:
             if started.done():
@@ -85,9 +92,9 @@ def server_thread(repository: Path, **options: object) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    loop, stop, port = started.result()
+    loop, stop, server = started.result()
     try:
-        yield f"127.0.0.1:{port}"
+        yield server
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()

@@ -118,6 +118,7 @@ def test_a_run_contains_weights_facts_and_metrics_but_no_pickle(run: Path, data:
         "findings.json",
         "predictions.csv",
         "label_issues.csv",
+        "embedding.npz",
         "epochs.jsonl",
         "tensorboard",
     }

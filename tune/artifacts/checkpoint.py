@@ -158,6 +158,20 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
     return network.eval(), facts
 
 
+def read_metrics(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the metrics of a finished run.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    path = Path(run) / METRICS_FILE
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; tune again") from error
+    return metrics
+
+
 def check_finished(folder: Path) -> None:
     """Check that a folder contains a finished run.
 

@@ -139,8 +139,13 @@ def build_metrics(
         "candidates": [asdict(score) for score in result.choice.scores],
         "backbone": pretrained.backbone,
         "weights": pretrained.weights,
+        "weights_license": pretrained.license,
         "labels": list(dataset.labels),
         "images": {name: len(images) for name, images in dataset.splits.items()},
+        "class_images": {
+            name: labels_of(images).bincount(minlength=len(dataset.labels)).tolist()
+            for name, images in dataset.splits.items()
+        },
         "findings": [finding.excerpt() for finding in findings],
         "ignored": count_by_reason(dataset.ignored),
         "skipped": [{"path": printable(item.path), "reason": item.reason} for item in dataset.skipped],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unfreeze.contract.errors import CheckpointError
 from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE, WEIGHTS_FILE
+from unfreeze.tune.artifacts.embedding import EMBEDDING_FILE
 from unfreeze.tune.artifacts.journal import EVENTS_FOLDER, LINES_FILE
 from unfreeze.tune.artifacts.predictions import PREDICTIONS_FILE
 from unfreeze.tune.artifacts.resume import ResumeState
@@ -18,7 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-REPORT_FILE = "report.html"
+REPORT_FILE, TRACKING_FILE = "report.html", "tracking.json"
 
 
 def check_folder(out: Path, *, overwrite: bool, resume: bool) -> None:
@@ -73,6 +74,7 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 def remove_run(out: Path) -> None:
     """Delete the files of an earlier run; other files of the folder stay."""
-    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, LINES_FILE, ISSUES_FILE, PREDICTIONS_FILE, REPORT_FILE):
+    tables = LINES_FILE, ISSUES_FILE, PREDICTIONS_FILE, EMBEDDING_FILE, TRACKING_FILE
+    for name in (FACTS_FILE, METRICS_FILE, WEIGHTS_FILE, *tables, REPORT_FILE):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / EVENTS_FOLDER, ignore_errors=True)

@@ -31,6 +31,11 @@ class ModuleSource:
     without it, the weights that the function returns are used as both. `img_size` receives (height, width).
     """
 
+    def license(self, name: str) -> str:
+        """Return nothing: a module declares no license."""
+        del name
+        return ""
+
     def preprocess(self, name: str) -> PreprocessSpec:
         """Return the preprocessing that the module declares."""
         function = _function(name)

@@ -162,6 +162,10 @@ class Network(nn.Module):
         """Return the shape of one image's activations after `position` blocks; at 0, of the image itself."""
         return self._blocks[position - 1].output.shape if position else self._image_shape
 
+    def spatial_axes(self, position: int) -> tuple[int, ...]:
+        """Return the axes of places in the activations after `position` blocks, see `Border`."""
+        return self._blocks[position - 1].output.spatial_axes
+
     def position(self, cut: str) -> int:
         """Return the number of blocks before a cut: 0 for "all", all of them for "head".
 

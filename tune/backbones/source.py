@@ -71,6 +71,9 @@ class Structure:
 class BackboneSource(Protocol):
     """Where backbones come from, for example a model library. See `unfreeze.tune.backbones.sources` to register one."""
 
+    def license(self, name: str) -> str:
+        """Return the license of the default weights as the source states it; empty if it does not."""
+
     def preprocess(self, name: str) -> PreprocessSpec:
         """Return the preprocessing that the pretrained weights expect.
 

@@ -51,6 +51,11 @@ class Backbone:
             return self.name
         return f"{self.source}{':' if self.source == HUB else '/'}{self.name}"
 
+    def license(self) -> str:
+        """Return the license of the default weights; empty if the source states none."""
+        stated = getattr(SOURCES[self.source], "license", None)  # sources of earlier versions have none
+        return "" if stated is None else str(stated(self.name))
+
     def preprocess(self) -> PreprocessSpec:
         """Return the preprocessing that the pretrained weights expect."""
         return SOURCES[self.source].preprocess(self.name)

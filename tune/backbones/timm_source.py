@@ -28,6 +28,10 @@ class TimmSource:
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
 
+    def license(self, name: str) -> str:
+        """Return the license that timm's configuration states."""
+        return str(self._config(name).get("license") or "")
+
     def preprocess(self, name: str) -> PreprocessSpec:
         """Return the preprocessing of the default weights."""
         return preprocess_from_config(self._config(name), self._prefix + name)

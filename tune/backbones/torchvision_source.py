@@ -22,6 +22,11 @@ _POSITIONS = "encoder.pos_embedding"
 class TorchvisionSource:
     """The classifiers of torchvision; names are those of its builders, like "resnet18"."""
 
+    def license(self, name: str) -> str:
+        """Return the license, which torchvision states for some weights."""
+        _check_name(name)
+        return str(torchvision.models.get_model_weights(name).DEFAULT.meta.get("license", ""))
+
     def preprocess(self, name: str) -> PreprocessSpec:
         """Return the preprocessing of the default weights, which torchvision knows without downloading them."""
         _check_name(name)

@@ -18,6 +18,7 @@ from unfreeze.tune.options import STOCK, Pooling
 
 _MAX_SIDE = 4096  # of `PreprocessSpec`
 BUILTIN_BACKBONE = "mobilenet_v3_small"
+_BUILTIN_LICENSE = "Apache-2.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Pretrained:
         weights: "default", "builtin", "none", or the file's name.
         sha256: SHA-256 of the file; empty if no file was read.
         note: one line on what was read from a file that holds more than the backbone; empty otherwise.
+        license: of the weights; empty if it is not known.
     """
 
     backbone: str
@@ -39,6 +41,7 @@ class Pretrained:
     weights: str
     sha256: str
     note: str = ""
+    license: str = ""
 
     def network(self, backbone: str, classes: int, device: torch.device, pooling: Pooling = STOCK) -> Network:
         """Put a new head on the model and move it to a device, in eval mode and in channels-last memory format.
@@ -89,6 +92,7 @@ def load_pretrained(
         weights=label,
         sha256=read.sha256 if read else "",
         note=f"weights {label}: {note}" if note and label not in ("default", "builtin") else "",
+        license=found.license() if weights == "default" else _BUILTIN_LICENSE if weights == "builtin" else "",
     )
 
 

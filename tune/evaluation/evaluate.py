@@ -1,7 +1,7 @@
 """Classify labeled images with a network in full precision."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class Evaluation:
         images: the N images.
         skipped: files that could not be decoded.
         link: how logits become probabilities, "softmax" or "sigmoid".
+        features: pooled after the last block, float32 [M, F], of M of the images; of the last network, where requested.
+        featured: numbers of these images, int64 [M].
     """
 
     logits: Tensor
@@ -42,6 +44,8 @@ class Evaluation:
     images: tuple[LabeledImage, ...]
     skipped: tuple[Skipped, ...]
     link: str = SOFTMAX
+    features: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    featured: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def accuracy(self) -> float:
@@ -79,7 +83,7 @@ def evaluate(
     return evaluate_together([network], 0, images, spec, device, advance)[0]
 
 
-def evaluate_together(
+def evaluate_together(  # noqa: PLR0913 - one pass computes several results
     networks: Sequence[Network],
     shared: int,
     images: Sequence[LabeledImage],
@@ -87,6 +91,8 @@ def evaluate_together(
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
     stored: StoredRows = NOTHING_STORED,
+    *,
+    featured: Sequence[int] | np.ndarray = (),
 ) -> list[Evaluation]:
     """Evaluate several networks whose first `shared` blocks are identical; those blocks run once per image.
 
@@ -98,6 +104,7 @@ def evaluate_together(
         device: the device to compute on.
         advance: called with the number of images since the last call.
         stored: results of the shared blocks in earlier runs, in full precision.
+        featured: numbers of the images whose features are returned with the last evaluation.
 
     Raises:
         DataError: no image can be decoded.
@@ -113,7 +120,7 @@ def evaluate_together(
         stored=stored,
         batch=evaluation_batch(device),
     )
-    classify = _Tails(networks=networks, shared=shared, run=run)
+    classify = _Tails(networks=networks, shared=shared, run=run, featured=featured)
     skipped = run.collect(classify.columns, classify.receive, advance)
     left_out = {item.path for item in skipped}
     kept = [number for number, image in enumerate(images) if image.path not in left_out]
@@ -122,12 +129,17 @@ def evaluate_together(
             f"none of the {len(images)} images can be decoded; the first one: {skipped[0].path}: {skipped[0].reason}"
         )
     evaluated = tuple(images[number] for number in kept)
-    return [
+    evaluations = [
         Evaluation(
             logits=logits[kept], labels=labels_of(evaluated), images=evaluated, skipped=skipped, link=network.head.link
         )
         for network, logits in zip(networks, classify.logits, strict=True)
     ]
+    places = classify.places[kept]
+    with_features = replace(
+        evaluations[-1], features=classify.features[places[places >= 0]], featured=np.flatnonzero(places >= 0)
+    )
+    return [*evaluations[:-1], with_features]
 
 
 def full_precision(device: torch.device) -> Precision:
@@ -147,17 +159,25 @@ class _Tails:
         networks: the networks.
         shared: number of blocks that computed the activations.
         run: the pass that delivers them.
+        featured: numbers of the images whose features are kept.
 
     Attributes:
         columns: what the pass delivers: activations, or pooled features if all blocks are shared.
         logits: of each network, float32 [N, C].
+        places: of each image in `features`, int64 [N]; -1 for images that are not in it.
+        features: of the last network, float32 [M, F].
     """
 
-    def __init__(self, networks: Sequence[Network], shared: int, run: FrozenPass) -> None:
+    def __init__(
+        self, networks: Sequence[Network], shared: int, run: FrozenPass, featured: Sequence[int] | np.ndarray
+    ) -> None:
         self._networks, self._shared, self._run = networks, shared, run
         ends = shared == len(networks[0].block_names)
         self.columns = Columns(features=True) if ends else Columns(position=shared, dtype=torch.float32)
         self.logits = [torch.zeros(len(run.images), network.classes) for network in networks]
+        self.places = torch.full((len(run.images),), -1)
+        self.places[torch.as_tensor(featured, dtype=torch.int64)] = torch.arange(len(featured))
+        self.features = torch.zeros(len(featured), networks[-1].head.linear.in_features)
 
     def receive(self, _: str, rows: Tensor, values: Tensor) -> None:
         """Classify images by their activations, or by their features after the last block.
@@ -169,15 +189,21 @@ class _Tails:
         for numbers, part in zip(rows.split(batch), values.split(batch), strict=True):
             parts = halve_on_oom(self._classify, _filled(part, batch, self._run.precision.device))
             computed = [torch.cat(of_network) for of_network in zip(*parts, strict=True)]
-            for logits, of_network in zip(self.logits, computed, strict=True):
+            for logits, of_network in zip(self.logits, computed[:-1], strict=True):
                 logits[numbers] = of_network[: len(numbers)]
+            places = self.places[numbers]
+            self.features[places[places >= 0]] = computed[-1][: len(numbers)][places >= 0]
 
     def _classify(self, inputs: Tensor) -> list[Tensor]:
-        """Return the logits of each network, [n, C]."""
+        """Return the logits of each network, [n, C], and the features of the last one, [n, F]."""
+        last = len(self._networks[0].block_names)
         with torch.inference_mode():
-            if self.columns.features:
-                return [network.head.classify(inputs).float().cpu() for network in self._networks]
-            return [network.run_tail(inputs, self._shared).float().cpu() for network in self._networks]
+            pooled = [
+                inputs if self.columns.features else network.head.pool(network.run_blocks(inputs, self._shared, last))
+                for network in self._networks
+            ]
+            logits = [network.head.classify(features) for network, features in zip(self._networks, pooled, strict=True)]
+            return [values.float().cpu() for values in (*logits, pooled[-1])]
 
 
 def _filled(rows: Tensor, count: int, device: torch.device) -> Tensor:

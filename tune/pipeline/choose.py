@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from unfreeze.tune.artifacts.embedding import choose_embedded
 from unfreeze.tune.artifacts.resume import CHOICE
 from unfreeze.tune.data.dataset import TRAIN
 from unfreeze.tune.data.images import labels_of
+from unfreeze.tune.features.components import PrincipalComponents
 from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
 from unfreeze.tune.issues.issue import Issue
 from unfreeze.tune.linear.probe import Probe, fit_probe
@@ -31,6 +34,9 @@ class Chosen:
         choice: how to tune.
         probe: fitted on all training images.
         issues: suspicious training images; only the first of several processes has them.
+        components: map features to their principal components; None in all but the first of several processes, and
+            if an earlier version began the run.
+        embedded: components of the training images that `choose_embedded` chooses, float32 [n, K].
         extracted: features and activations of the training images; None if the rest was read from the state of an
             interrupted run.
     """
@@ -38,6 +44,8 @@ class Chosen:
     choice: Choice
     probe: Probe
     issues: tuple[Issue, ...]
+    components: PrincipalComponents | None
+    embedded: Tensor
     extracted: ExtractedFeatures | None
 
 
@@ -52,17 +60,37 @@ def choose_candidate(context: RunContext) -> Chosen:
     if saved is not None:
         known = tuple(_issue(state) for state in saved.get("issues", ()))
         choice = choice_from_state(saved["choice"])
-        return Chosen(choice=choice, probe=Probe(**saved["probe"]), issues=known, extracted=None)
+        return Chosen(
+            choice=choice,
+            probe=Probe(**saved["probe"]),
+            issues=known,
+            components=PrincipalComponents(**saved["components"]) if "components" in saved else None,
+            embedded=saved.get("embedded", torch.empty(0, 0)),
+            extracted=None,
+        )
     requested = requested_candidate(context.options)
     extracted = _extract(context, requested)
     features = context.workers.collect(extracted.features, len(context.dataset.splits[TRAIN]))
     choice, probe = _choose(context, requested, extracted, features)
-    issues: tuple[Issue, ...] = ()
-    if context.workers.is_leader:
-        issues = training_issues(context, features, probe)
-        states = [vars(issue) | {"path": str(issue.path)} for issue in issues]
-        context.resume_state.save(CHOICE, {"choice": choice_state(choice), "probe": vars(probe), "issues": states})
-    return Chosen(choice=choice, probe=probe, issues=issues, extracted=extracted)
+    if not context.workers.is_leader:
+        return Chosen(
+            choice=choice, probe=probe, issues=(), components=None, embedded=torch.empty(0, 0), extracted=extracted
+        )
+    issues = training_issues(context, features, probe)
+    served = features[choose_embedded(len(features)), 0]
+    components = PrincipalComponents.fit(served)
+    embedded = components.of(served)
+    state = {
+        "choice": choice_state(choice),
+        "probe": vars(probe),
+        "issues": [vars(issue) | {"path": str(issue.path)} for issue in issues],
+        "components": vars(components),
+        "embedded": embedded,
+    }
+    context.resume_state.save(CHOICE, state)
+    return Chosen(
+        choice=choice, probe=probe, issues=issues, components=components, embedded=embedded, extracted=extracted
+    )
 
 
 def _issue(state: dict[str, Any]) -> Issue:

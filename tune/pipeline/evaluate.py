@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from unfreeze.contract.errors import DivergenceError
+from unfreeze.tune.artifacts.embedding import choose_embedded
 from unfreeze.tune.artifacts.results import TuningResult, calibrated_result
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import TEST, VAL
@@ -40,7 +43,8 @@ def evaluate_run(context: RunContext, choice: Choice, probed: Network, training:
 def _validate(context: RunContext, candidate: Candidate, network: Network, probed: Network) -> list[Evaluation]:
     """Evaluate the network, then the probe; once if they are the same."""
     networks = [network] if network is probed else [network, probed]
-    evaluations = _evaluate(context, candidate, networks, context.dataset.splits[VAL])
+    images = context.dataset.splits[VAL]
+    evaluations = _evaluate(context, candidate, networks, images, choose_embedded(len(images), VAL))
     context.dataset = context.dataset.without(evaluations[0].skipped)
     if not evaluations[0].logits.isfinite().all():
         raise DivergenceError("the trained network's outputs are not finite; use a smaller --learning-rate")
@@ -54,7 +58,11 @@ def _validate(context: RunContext, candidate: Candidate, network: Network, probe
 
 
 def _evaluate(
-    context: RunContext, candidate: Candidate, networks: Sequence[Network], images: Sequence[LabeledImage]
+    context: RunContext,
+    candidate: Candidate,
+    networks: Sequence[Network],
+    images: Sequence[LabeledImage],
+    featured: Sequence[int] | np.ndarray = (),
 ) -> list[Evaluation]:
     return evaluate_together(
         networks,
@@ -64,6 +72,7 @@ def _evaluate(
         context.precision.device,
         context.reporter.track("evaluating in full precision", len(images)),
         context.evaluation_rows,
+        featured=featured,
     )
 
 

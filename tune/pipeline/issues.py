@@ -11,7 +11,7 @@ from unfreeze.tune.artifacts.results import TuningResult
 from unfreeze.tune.data.dataset import stored_path
 from unfreeze.tune.data.images import TEST, TRAIN, VAL, LabeledImage, labels_of
 from unfreeze.tune.issues.confident_learning import suspected_labels
-from unfreeze.tune.issues.issue import BLANK, DUPLICATE, LABEL, OUTLIER, Issue, Kind
+from unfreeze.tune.issues.issue import BLANK, DUPLICATE, LABEL, OUTLIER, SMALL, Issue, Kind
 from unfreeze.tune.issues.issue_file import ISSUES_FILE
 from unfreeze.tune.issues.out_of_fold import out_of_fold_probabilities
 from unfreeze.tune.issues.outliers import far_from_every_class
@@ -20,9 +20,10 @@ from unfreeze.tune.pipeline.context import RunContext
 
 _KINDS = {
     LABEL: ("probably has another label", "probably have another label"),
-    DUPLICATE: ("has the bytes of one with another label", "have the bytes of ones with another label"),
+    DUPLICATE: ("equals one with another label", "equal ones with another label"),
     OUTLIER: ("is far from every class", "are far from every class"),
     BLANK: ("is nearly one color", "are nearly one color"),
+    SMALL: ("is much smaller than the others", "are much smaller than the others"),
 }
 
 
@@ -58,12 +59,14 @@ def find_issues(context: RunContext, result: TuningResult, training: Sequence[Is
     for split, evaluation in ((VAL, result.evaluation), (TEST, result.test)):
         if evaluation is not None:
             found += _suspected(evaluation.images, split, evaluation.probabilities(result.temperature))
-    for image, original in inspection.contradictions:
-        for one, other in ((image, original), (original, image)):
+    for verb, pairs in (("equals", inspection.contradictions), ("nearly equals", inspection.near_contradictions)):
+        for one, other in (pair for image, original in pairs for pair in ((image, original), (original, image))):
             if one.path in split_of:
-                detail = f"equals {stored_path(other.path, dataset.root)} ({dataset.labels[other.label]})"
+                detail = f"{verb} {stored_path(other.path, dataset.root)} ({dataset.labels[other.label]})"
                 found.append(_unchanged(one, split_of[one.path], DUPLICATE, detail))
     found += [one for one in training if one.kind == OUTLIER]
+    small = ((one, size) for one, size in inspection.small if one.path in split_of)
+    found += [_unchanged(one, split_of[one.path], SMALL, size) for one, size in small]
     first = {one.path: one for one in reversed(found)}  # a blank image has no right label
     issues = tuple(one for kind in _KINDS for one in found if one.kind == kind and first[one.path] is one)
     if issues:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.track.tracker import TrackerName, check_trackers, track_model
 
 if TYPE_CHECKING:
     from unfreeze.export.run import Published
@@ -16,6 +17,7 @@ EXAMPLES = """Examples:
 
     unfreeze export run/ --repository models/ --name flowers
     unfreeze export run/ --repository models/ --name flowers --precision auto
+    unfreeze export run/ --repository models/ --name flowers --track mlflow
     unfreeze export run/ --repository models/ --name flowers --precision int8 --target arm
     unfreeze export run/ --repository models/ --name flowers --precision fp16 --tensorrt --compute-capability SM89,SM120
 """
@@ -36,6 +38,7 @@ def export(
     tensorrt: Annotated[bool, Parameter(negative="")] = False,
     compute_capability: str = "",
     sign_key: Path | None = None,
+    track: Annotated[tuple[TrackerName, ...], Parameter(negative="")] = (),
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Export a run as one ONNX file, compare it with the trained network, and publish it as a new version.
@@ -59,6 +62,8 @@ def export(
         compute_capability: build the engine with TensorRT for RTX, which needs no GPU, for these GPUs, such as
             SM89,SM120. By default the engine is built with TensorRT for the GPU of this machine.
         sign_key: PEM file of an elliptic-curve key to sign the version's folder; needs unfreeze[signing].
+        track: also log the model where the run is logged: to MLflow as an ONNX model that is registered under NAME, to
+            Weights & Biases as an artifact.
         json: print the result as JSON to standard output.
     """
     from unfreeze.export.options import ExportOptions
@@ -75,10 +80,12 @@ def export(
         compute_capability=compute_capability,
         sign_key=sign_key,
     )
+    check_trackers(track)
     with TerminalReporter() as reporter:
         published = export_model(run, repository, name, options, data=data, reporter=reporter)
     if json:
         print_json(_document(published))
+        track_model(track, run, published)
         return
     if len(published.candidates) > 1:
         RESULTS.print(_table(published))
@@ -90,6 +97,8 @@ def export(
         f"{proof.largest_difference:.1e} at batch sizes {', '.join(map(str, proof.batch_sizes))}",
         markup=False,
     )
+    for place in track_model(track, run, published):
+        RESULTS.print(f"logged: {place}", markup=False)
     RESULTS.print(f"next: unfreeze serve --repository {repository}", markup=False)
 
 

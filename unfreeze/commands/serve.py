@@ -20,6 +20,7 @@ from unfreeze.serve.options import ServeOptions
 EXAMPLES = """Examples:
 
     unfreeze serve --repository models/
+    unfreeze serve --repository models/ --http 8080
     unfreeze serve --repository models/ --port 9000 --max-batch 16 --max-delay-ms 2
     unfreeze serve --repository models/ --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt
     UNFREEZE_LOG_FORMAT=json unfreeze serve --config unfreeze.toml
@@ -39,9 +40,9 @@ def serve(
     """Serve the models of a repository over gRPC until SIGTERM or Ctrl-C, then finish the accepted requests.
 
     The server implements the Open Inference Protocol (models NAME and NAME.encoded), unfreeze.v1.Classifier, gRPC
-    health checking and server reflection. When it accepts calls, it prints "serving REPOSITORY on HOST:PORT" to
-    standard output. Options are read from the command line, then from environment variables, then from the file given
-    by --config.
+    health checking and server reflection. With --http it also answers over HTTP, and shows a page to try the models.
+    When it accepts calls, it prints "serving REPOSITORY on HOST:PORT" to standard output. Options are read from the
+    command line, then from environment variables, then from the file given by --config.
 
     Args:
         options: what to serve, and how.
@@ -56,6 +57,8 @@ def serve(
 
     def print_address(server: Server) -> None:
         RESULTS.print(f"serving {options.repository} on {options.host}:{server.port}", markup=False)
+        if server.http is not None:
+            RESULTS.print(f"page to try the models: {server.http.address}", markup=False)
 
     asyncio.run(run_server(options, print_address))
     if is_loading():  # unloading a runtime's libraries while it is loading a model would abort the process

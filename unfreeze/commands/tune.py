@@ -11,8 +11,10 @@ from rich.text import Text
 
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.counted import counted
-from unfreeze.contract.errors import OptionsError
+from unfreeze.contract.errors import OptionsError, first_line
+from unfreeze.contract.reporting import Reporter
 from unfreeze.signals import sigterm_as_interrupt
+from unfreeze.track.tracker import TrackerName, check_trackers, track_run
 from unfreeze.tune.options import BACKBONE, OUTPUT, TuneOptions
 
 _DEFAULTS = TuneOptions()
@@ -28,6 +30,7 @@ EXAMPLES = """Examples:
     unfreeze tune images/ --out run/ --backbone squeezenet1_0 --weights squeezenet1_0.pth --json
     unfreeze tune images/ --out run/ --backbone timm/vit_small_patch14_reg4_dinov2.lvd142m --image-size 224
     unfreeze tune images/ --out run/ --backbone auto --budget-ms 20
+    MLFLOW_TRACKING_URI=http://localhost:5000 unfreeze tune images/ --out run/ --track mlflow
     unfreeze tune images/ --out run/ --resume      # continue after Ctrl-C, a crash or a full disk
 """
 
@@ -41,6 +44,7 @@ def tune(
     budget_ms: Annotated[float | None, _BACKBONE] = None,
     overwrite: Annotated[bool, _FLAG] = False,
     resume: Annotated[bool, _FLAG] = False,
+    track: Annotated[tuple[TrackerName, ...], Parameter(group=OUTPUT, negative="")] = (),
     json: Annotated[bool, _FLAG] = False,
 ) -> None:
     """Fine-tune a pretrained network on labeled images.
@@ -60,6 +64,9 @@ def tune(
             `unfreeze compare`.
         overwrite: replace a run in OUT, finished or not.
         resume: continue the unfinished run in OUT; the result is the same as without the interruption.
+        track: also log parameters, metrics and the report, when the run is complete, to MLflow or Weights & Biases, as
+            their environment variables say, or to TensorBoard's hyperparameters. Needs unfreeze[mlflow] or
+            unfreeze[wandb].
         json: print the metrics as JSON to standard output.
 
     Raises:
@@ -72,6 +79,7 @@ def tune(
 
     if options.backbone != AUTO and (backbones is not None or budget_ms is not None):
         raise OptionsError("--backbones and --budget-ms require --backbone auto")
+    check_trackers(track)
     keep_freed_memory()
     with _resumable(out), TerminalReporter() as reporter:
         if options.backbone == AUTO:
@@ -82,19 +90,22 @@ def tune(
             compare = CompareOptions(backbones=backbones or DEFAULT_PRESET, budget_ms=budget_ms)
             options = choose_backbone(data, out, options, compare, reporter, resume=resume)
         metrics = fine_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
-    shown = _report(out)
+        shown = _report(out, reporter)
     if json:
         print_json(metrics)
+        track_run(track, out)
         return
     RESULTS.print(_table(metrics))
     for item in metrics["skipped"]:
         RESULTS.print(f"skipped {item['path']}: {item['reason']}", markup=False)
     RESULTS.print(f"{metrics['reason']}", markup=False)
     RESULTS.print(f"look: {shown}", markup=False)
+    for place in track_run(track, out):
+        RESULTS.print(f"logged: {place}", markup=False)
     RESULTS.print(f"next: unfreeze export {out} --repository models --name NAME", markup=False)
 
 
-def _report(out: Path) -> str:
+def _report(out: Path, reporter: Reporter) -> str:
     """Write the report; return where it is, or how to get one. The run is complete, so that no error fails it now."""
     from unfreeze.pages.libraries import ADVICE, has_libraries
 
@@ -103,9 +114,9 @@ def _report(out: Path) -> str:
     from unfreeze.report.write import write_report
 
     try:
-        return str(write_report(out))
-    except OSError as error:
-        return f"the report cannot be written: {error}; free some disk space, then unfreeze report {out}"
+        return str(write_report(out, reporter=reporter))
+    except Exception as error:  # noqa: BLE001 - the run is complete and must not look as if it had failed
+        return f"the report cannot be written: {first_line(error)}; then unfreeze report {out}"
 
 
 @contextmanager

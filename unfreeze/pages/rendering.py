@@ -50,7 +50,7 @@ def plain_text(text: str) -> str:
 
 def embedded_json(value: Any) -> Markup:
     """Return JSON that can stand inside of a script element."""
-    text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Markup(text)  # noqa: S704 - no character of it can end the element
 
 

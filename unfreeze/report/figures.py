@@ -28,17 +28,22 @@ def depth_figure(metrics: dict[str, Any]) -> Figure | None:
     names = (["all"] if any(one["cut"] == "all" for one in candidates) else []) + [
         name for name in names if name != "all"
     ]
+    behind = {one["cut"]: one["trained_parameters"] for one in survey}
     groups = {
         "candidates": [one for one in candidates if not one["chosen"]],
         "chosen": [one for one in candidates if one["chosen"]],
     }
     data = (
-        [_scores("frozen features, linear classifier", survey, prefix, {"mode": "lines+markers", "color": _GRAY})]
+        [
+            _scores(
+                "frozen features, linear classifier", survey, prefix, {"mode": "lines+markers", "color": _GRAY}, behind
+            )
+        ]
         if survey
         else []
     )
     styles = {"candidates": {"mode": "markers", "color": _BLUE}, "chosen": {"mode": "markers", "color": _GREEN}}
-    data += [_scores(name, group, prefix, styles[name]) for name, group in groups.items() if group]
+    data += [_scores(name, group, prefix, styles[name], behind) for name, group in groups.items() if group]
     layout = {
         "height": 420,
         "legend": _LEGEND,
@@ -48,7 +53,9 @@ def depth_figure(metrics: dict[str, Any]) -> Figure | None:
     return {"data": data, "layout": layout}
 
 
-def _scores(name: str, scores: Sequence[dict[str, Any]], prefix: str, style: dict[str, str]) -> dict[str, Any]:
+def _scores(
+    name: str, scores: Sequence[dict[str, Any]], prefix: str, style: dict[str, str], behind: dict[str, int]
+) -> dict[str, Any]:
     return {
         "type": "scatter",
         "name": name,
@@ -58,16 +65,18 @@ def _scores(name: str, scores: Sequence[dict[str, Any]], prefix: str, style: dic
         "mode": style["mode"],
         "marker": {"color": style["color"], "size": 12 if name == "chosen" else 8},
         "line": {"color": style["color"], "width": 1.5},
-        "hovertext": [plain_text(_described(one)) for one in scores],
+        "hovertext": [plain_text(_described(one, behind)) for one in scores],
         "hoverinfo": "y+text",
     }
 
 
-def _described(score: dict[str, Any]) -> str:
+def _described(score: dict[str, Any], behind: dict[str, int]) -> str:
+    """Describe a score; `behind` has the numbers of parameters from a cut on, where the cuts were compared."""
+    size = f"; {behind[score['cut']]:,} parameters from there on" if score["cut"] in behind else ""
     if "recipe" not in score:
-        return f"features before {score['cut']}; {score['trained_parameters']:,} parameters behind them"
+        return f"features before {score['cut']}{size}"
     rate = f" at learning rate {score['learning_rate']:g}" if score["learning_rate"] else ""
-    return f"{score['recipe']} from {score['cut']}{rate}; {score['images']:,} held-out images"
+    return f"{score['recipe']} from {score['cut']}{rate}{size}; {score['images']:,} held-out images"
 
 
 def epochs_figure(metrics: dict[str, Any]) -> Figure | None:

@@ -1,15 +1,20 @@
 """Put the report of a run together."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unfreeze.contract.counted import counted
+from unfreeze.contract.images.depth import DeepRange
+from unfreeze.contract.reporting import Reporter, Silent
+from unfreeze.export.model_card import card_sections
 from unfreeze.pages.rendering import render, styled
+from unfreeze.report.embedding import Embedding, Projection, embedding_figure, possible, project, read_embedding
 from unfreeze.report.figures import (
+    Figure,
     clustered_order,
     confusion_figure,
     coverage_figure,
@@ -17,8 +22,9 @@ from unfreeze.report.figures import (
     epochs_figure,
     reliability_figure,
 )
+from unfreeze.report.network_results import NetworkResults, run_network
 from unfreeze.report.run_files import PredictedImage, RunFiles
-from unfreeze.report.thumbnails import thumbnail
+from unfreeze.report.thumbnails import heat_uri, jpeg_uri, thumbnail, tile_sheets
 
 _MISTAKES, _UNSURE, _SUSPECTS = 24, 12, 48  # images of each gallery: with 160 pixels, about 6 KB each
 _CLASSES = 100  # of a confusion matrix that can still be looked at
@@ -27,58 +33,129 @@ _CONFIDENCE = 0.95
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _KINDS = {
     "label": "probably another label",
-    "duplicate": "same bytes as an image with another label",
+    "duplicate": "same image as one with another label",
     "outlier": "far from every class",
     "blank": "nearly one color",
+    "small": "much smaller than the others",
 }
 
 Picture = dict[str, Any]
-Load = Callable[[str], str | None]
 
 
-def report_page(run: RunFiles) -> str:
-    """Return the report as HTML, which needs no network. Images that were moved or deleted are left out."""
-    metrics, labels = run.metrics, run.metrics["labels"]
-    load = partial(_load, Path(run.facts["data"]), run.facts["preprocess"].get("deep_range"))
-    validated = run.validated
+def report_page(run: RunFiles, projection: Projection = "pca", reporter: Reporter | None = None) -> str:
+    """Return the report as HTML, which needs no network. Images that were moved or deleted are left out.
+
+    Args:
+        run: the files of the run.
+        projection: how images are mapped to a plane.
+        reporter: shows progress.
+
+    Raises:
+        CheckpointError: a file of the run is damaged.
+    """
+    metrics, labels, validated = run.metrics, run.metrics["labels"], run.validated
+    wrong = sorted((one for one in validated if not one.is_correct), key=lambda one: -one.confidence)
+    unsure = sorted((one for one in validated if one.is_correct), key=lambda one: one.confidence)[:_UNSURE]
+    mistakes = wrong[:_MISTAKES]
+    album = _Album(run, labels, [*mistakes, *unsure])
     confusion = np.array(metrics["confusion"], np.int64)
     shown = _shown_classes(confusion)
+    embedding = read_embedding(run.folder)
+    used = projection if embedding is None else possible(embedding, projection)
     figures = {
         "depth": depth_figure(metrics),
         "epochs": epochs_figure(metrics),
         "reliability": reliability_figure(validated) if validated else None,
         "coverage": coverage_figure(validated, metrics["abstain"]) if validated else None,
         "confusion": confusion_figure(confusion[np.ix_(shown, shown)], [labels[row] for row in shown]),
+        "embedding": _embedding_figure(embedding, used, wrong, labels),
     }
-    wrong = sorted((one for one in validated if not one.is_correct), key=lambda one: -one.confidence)
-    unsure = sorted((one for one in validated if one.is_correct), key=lambda one: one.confidence)
     return render(
         "report.html.j2",
         title=f"{metrics['backbone']} on {Path(run.facts['data']).name}",
         metrics=metrics,
-        facts=_facts(metrics),
+        facts=_facts(metrics, album.network),
         figures={name: styled(figure) for name, figure in figures.items() if figure is not None},
         confused=f"{len(shown)} of {len(labels)} classes, those with the most errors"
         if len(shown) < len(labels)
         else "",
         classes=_classes(metrics, confusion),
         errors=[[one.path, one.label, one.predicted, one.confidence] for one in wrong[:_LISTED_ERRORS]],
-        mistakes=[_predicted(one, load) for one in wrong[:_MISTAKES]],
+        mistakes=[album.predicted(one) for one in mistakes],
         mistaken=len(wrong),
-        unsure=[_predicted(one, load) for one in unsure[:_UNSURE]],
-        suspects=[_suspect(line, load) for line in run.issues[:_SUSPECTS]],
+        unsure=[album.predicted(one) for one in unsure],
+        looked=bool(album.network and album.network.saliency),
+        suspects=[album.suspect(line) for line in run.issues[:_SUSPECTS]],
         issues=_issue_counts(run.issues),
+        projection=used,
+        sizes=metrics.get("sizes"),
+        places=None if embedding is None else _places(embedding, album, run, reporter or Silent()),
         splits=[(_SPLITS[name], count) for name, count in metrics["images"].items()],
+        card=[asdict(section) for section in card_sections(metrics, run.facts["provenance"])],
         options={name: value for name, value in metrics["options"].items() if value not in (None, "", False)},
-        provenance=run.facts["provenance"],
     )
 
 
-def _load(root: Path, deep_range: Sequence[float] | None, path: str) -> str | None:
-    return thumbnail(root / path, tuple(deep_range) if deep_range else None)
+class _Album:
+    """The images of a report.
+
+    Args:
+        run: the files of the run.
+        labels: of the classes.
+        looked_at: images for which to compute where the network looked.
+    """
+
+    def __init__(self, run: RunFiles, labels: list[str], looked_at: Iterable[PredictedImage]) -> None:
+        self.root = Path(run.facts["data"])
+        deep_range = run.facts["preprocess"].get("deep_range")
+        self.deep_range: DeepRange | None = tuple(deep_range) if deep_range else None
+        numbers = {label: number for number, label in enumerate(labels)}
+        images = [(self.root / one.path, numbers[one.predicted]) for one in looked_at]
+        self.network: NetworkResults | None = run_network(run.folder, images)
+
+    def predicted(self, one: PredictedImage) -> Picture:
+        """Return an image with its prediction."""
+        lines = [f"predicted {one.predicted} ({one.confidence:.0%})"]
+        if not one.is_correct:
+            lines.append(f"labeled {one.label} ({one.label_probability:.0%})")
+        return self._picture(one.path, lines)
+
+    def suspect(self, line: dict[str, str]) -> Picture:
+        """Return an image with what is suspicious about it."""
+        lines = [_KINDS.get(line["kind"], line["kind"]), f"{_SPLITS[line['split']]}: labeled {line['label']}"]
+        if line["suggested_label"] != line["label"]:
+            lines.append(f"suggested: {line['suggested_label']} ({float(line['suggested_probability']):.0%})")
+        return self._picture(line["path"], [*lines, *filter(None, [line["detail"]])])
+
+    def _picture(self, path: str, lines: list[str]) -> Picture:
+        shown, file = thumbnail(self.root / path, self.deep_range), self.root / path
+        heat = None
+        if shown is not None and self.network is not None and file in self.network.saliency:
+            heat = heat_uri(self.network.saliency[file], shown, self.network.spec)
+        return {"source": None if shown is None else jpeg_uri(shown), "heat": heat, "lines": lines, "path": path}
 
 
-def _facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _embedding_figure(
+    embedding: Embedding | None, projection: Projection, wrong: Iterable[PredictedImage], labels: list[str]
+) -> Figure | None:
+    if embedding is None:
+        return None
+    return embedding_figure(embedding, project(embedding, projection), frozenset(one.path for one in wrong), labels)
+
+
+def _places(embedding: Embedding, album: _Album, run: RunFiles, reporter: Reporter) -> dict[str, Any]:
+    """Return what is shown of an image of the map: a tile of a sheet, and a line of text."""
+    paths = [album.root / path for path in embedding.paths]
+    sheets = tile_sheets(paths, album.deep_range, reporter.track("drawing the images of the map", len(paths)))
+    predicted = {one.path: one.predicted for one in run.validated}
+    texts = []
+    for path, split, label in zip(embedding.paths, embedding.splits, embedding.labels, strict=True):
+        found = predicted.get(path, label)
+        texts.append(f"{_SPLITS[split]}: {label}" + (f", predicted {found}" if found != label else ""))
+    return {"sheets": sheets, "paths": embedding.paths, "texts": texts}
+
+
+def _facts(metrics: dict[str, Any], network: NetworkResults | None) -> list[tuple[str, str, str]]:
     """Return the figures at the top: a name, the value, and what belongs to it."""
     errors = metrics["standard_errors"]
     facts = []
@@ -95,8 +172,11 @@ def _facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     share = metrics["trained_parameters"] / metrics["parameters"]
     size = f"{share:.1%} of {metrics['parameters']:,}"
     facts.append(("Trained parameters", f"{metrics['trained_parameters']:,}", size))
+    if network is not None:
+        how = f"PyTorch, float32, {counted(network.threads, 'CPU thread')}, before export"
+        facts.append(("Time of one image", f"{network.milliseconds:.1f} ms", how))
     where = f"{metrics['device']}, {metrics['precision']}"
-    return [*facts, ("Duration", f"{metrics['seconds']:.0f} s", where)]
+    return [*facts, ("Tuned in", f"{metrics['seconds']:.0f} s", where)]
 
 
 def _interval(accuracy: float, images: int) -> str:
@@ -119,26 +199,13 @@ def _shown_classes(confusion: np.ndarray) -> list[int]:
 def _classes(metrics: dict[str, Any], confusion: np.ndarray) -> list[dict[str, Any]]:
     labels = metrics["labels"]
     others = confusion - np.diag(confusion.diagonal())
+    training = metrics.get("class_images", {}).get("train", [""] * len(labels))  # runs of earlier versions have none
     rows = []
     for index, label in enumerate(labels):
         scores, worst = metrics["per_class"][label], int(others[index].argmax())
         confused = f"{labels[worst]} ({others[index, worst]})" if others[index, worst] else ""
-        rows.append({"label": label, "confused": confused, **scores})
+        rows.append({"label": label, "confused": confused, "training": training[index], **scores})
     return rows
-
-
-def _predicted(one: PredictedImage, load: Load) -> Picture:
-    lines = [f"predicted {one.predicted} ({one.confidence:.0%})"]
-    if not one.is_correct:
-        lines.append(f"labeled {one.label} ({one.label_probability:.0%})")
-    return {"source": load(one.path), "lines": lines, "path": one.path}
-
-
-def _suspect(line: dict[str, str], load: Load) -> Picture:
-    lines = [_KINDS.get(line["kind"], line["kind"]), f"{_SPLITS[line['split']]}: labeled {line['label']}"]
-    if line["suggested_label"] != line["label"]:
-        lines.append(f"suggested: {line['suggested_label']} ({float(line['suggested_probability']):.0%})")
-    return {"source": load(line["path"]), "lines": [*lines, *filter(None, [line["detail"]])], "path": line["path"]}
 
 
 def _issue_counts(issues: Iterable[dict[str, str]]) -> list[tuple[str, int]]:

@@ -2,30 +2,109 @@
 
 import base64
 import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
+from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import ImageError
 from unfreeze.contract.images.decoding import decode
 from unfreeze.contract.images.depth import DeepRange
+from unfreeze.contract.images.preprocess import PreprocessSpec, crop_box
+from unfreeze.tune.data.prefetch import map_ahead
 
 _SIDE = 160
 _QUALITY = 80
+_TILE_PIXELS = 10_000_000  # of all tiles together: as JPEG files 2 to 3 MB
+_TILE_SIDES = 32, 64  # smallest, largest
+_COLUMNS = 32
+_GRAY = (128, 128, 128)
+_HEAT = (255, 210, 0), (220, 0, 0)  # from weak to strong
 
 
-def thumbnail(path: Path, deep_range: DeepRange | None = None) -> str | None:
-    """Return an image as a data URI, whole, with at most 160 pixels a side; None if it cannot be read any more.
+def thumbnail(path: Path, deep_range: DeepRange | None = None) -> Image.Image | None:
+    """Return an image, whole, with at most 160 pixels a side; None if it cannot be read any more.
 
     Args:
         path: of the image.
         deep_range: the values of images of more than 8 bits that become 0 and 255.
     """
+    image = _decoded(path, _SIDE, deep_range)
+    if image is not None:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    return image
+
+
+def jpeg_uri(image: Image.Image) -> str:
+    """Return an image as a data URI."""
+    return _uri(image, "jpeg", quality=_QUALITY)
+
+
+def heat_uri(saliency: Float32[np.ndarray, "y x"], shown: Image.Image, spec: PreprocessSpec) -> str:
+    """Return a map of what the network looked at, to be laid over a whole image, as a data URI.
+
+    Args:
+        saliency: of the part of the image that the network sees, 0 to 1.
+        shown: the whole image; the map gets its size.
+        spec: says which part of an image the network sees.
+    """
+    left, top, right, bottom = (round(edge) for edge in crop_box((0, 0, *shown.size), spec))
+    size = max(1, right - left), max(1, bottom - top)
+    strength = Image.fromarray((255 * saliency).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    heat = ImageOps.colorize(strength, *_HEAT).convert("RGBA")
+    heat.putalpha(strength.point([value * 7 // 10 for value in range(256)]))
+    whole = Image.new("RGBA", shown.size)
+    whole.paste(heat, (left, top))
+    return _uri(whole.quantize(64), "png", optimize=True)
+
+
+def tile_sheets(
+    paths: Sequence[Path], deep_range: DeepRange | None = None, advance: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Put tiny images into sheets of 32 x 32 tiles, row by row. Those that cannot be read are gray.
+
+    Args:
+        paths: of the images.
+        deep_range: the values of images of more than 8 bits that become 0 and 255.
+        advance: called with the number of images done since the last call.
+
+    Returns:
+        The sheets as data URIs; the more images, the smaller the tiles.
+    """
+    smallest, largest = _TILE_SIDES
+    side = min(largest, max(smallest, int((_TILE_PIXELS / max(1, len(paths))) ** 0.5)))
+
+    def load(path: Path) -> Image.Image | None:
+        image = _decoded(path, side, deep_range)
+        return None if image is None else ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=_GRAY)
+
+    return list(_sheets(map_ahead(load, paths), len(paths), side, advance))
+
+
+def _sheets(
+    tiles: Iterator[Image.Image | None], count: int, side: int, advance: Callable[[int], None]
+) -> Iterator[str]:
+    for first in range(0, count, _COLUMNS * _COLUMNS):
+        rows = -(-min(count - first, _COLUMNS * _COLUMNS) // _COLUMNS)
+        sheet = Image.new("RGB", (_COLUMNS * side, rows * side), _GRAY)
+        for place in range(min(count - first, _COLUMNS * _COLUMNS)):
+            tile = next(tiles)
+            advance(1)
+            if tile is not None:
+                sheet.paste(tile, (place % _COLUMNS * side, place // _COLUMNS * side))
+        yield _uri(sheet, "jpeg", quality=_QUALITY - 20)
+
+
+def _decoded(path: Path, at_least: int, deep_range: DeepRange | None) -> Image.Image | None:
     try:
-        image = decode(path.read_bytes(), at_least=_SIDE, deep_range=deep_range)
+        return decode(path.read_bytes(), at_least=at_least, deep_range=deep_range)
     except (ImageError, OSError):
         return None
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+
+
+def _uri(image: Image.Image, kind: str, **options: int | bool) -> str:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

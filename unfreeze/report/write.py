@@ -4,16 +4,20 @@ from pathlib import Path
 
 from unfreeze.contract.errors import CheckpointError
 from unfreeze.contract.files import replacing
+from unfreeze.contract.reporting import Reporter
+from unfreeze.report.embedding import Projection
 from unfreeze.report.page import report_page
 from unfreeze.report.run_files import read_run
 from unfreeze.tune.artifacts.run_folder import REPORT_FILE
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, projection: Projection = "pca", reporter: Reporter | None = None) -> Path:
     """Write `report.html` into the folder of a run; an older one is replaced.
 
     Args:
         folder: of a finished run.
+        projection: how the images are mapped to a plane, see `unfreeze.report.embedding.project`.
+        reporter: shows progress.
 
     Returns:
         The file.
@@ -24,7 +28,7 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     try:
-        page = report_page(run)
+        page = report_page(run, projection, reporter)
     except KeyError as error:
         raise CheckpointError(f"{folder} has no {error}: another version of unfreeze wrote it; tune again") from error
     with replacing(folder / REPORT_FILE) as file:

@@ -1,7 +1,7 @@
 """Clients without our Python package: Node.js with the .proto file, and Python with server reflection only.
 
 The Node.js test needs the packages @grpc/grpc-js and @grpc/proto-loader. It looks for them in the folder that the
-environment variable UNFREEZE_NODE_MODULES names, else in `tests/serve/client/other_languages/node_modules`.
+environment variable UNFREEZE_NODE_MODULES names, else in `tests/node_modules`.
 """
 
 import os
@@ -23,7 +23,7 @@ Completed: TypeAlias = "subprocess.CompletedProcess[str]"
 Run: TypeAlias = Callable[..., Completed]
 PROGRAMS = Path(__file__).parent / "other_languages"
 PROTO = Path(__file__).parents[3] / "protos" / "unfreeze.proto"
-NODE_MODULES = Path(os.environ.get("UNFREEZE_NODE_MODULES", PROGRAMS / "node_modules"))
+NODE_MODULES = Path(os.environ.get("UNFREEZE_NODE_MODULES", PROGRAMS.parents[2] / "node_modules"))
 NODE_PACKAGES = ("@grpc/grpc-js", "@grpc/proto-loader")
 
 

@@ -41,6 +41,11 @@ class TinyNetwork(nn.Module):
 class FakeSource:
     """A source with one model, whose name has a slash in it, as names on a model hub have."""
 
+    def license(self, name: str) -> str:
+        """State none."""
+        assert name == "someone/tiny"
+        return ""
+
     def preprocess(self, name: str) -> PreprocessSpec:
         """Small images."""
         if name != "someone/tiny":

@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import needs_chromium, opened
+from support.browser import accessibility_faults, needs_axe, needs_chromium, opened
 from support.cli import run_cli
 
-from bench.images import write_textures
+from bench.images import write_numbers, write_textures
 from unfreeze.contract.errors import CheckpointError
+from unfreeze.report.embedding import read_embedding
 from unfreeze.report.run_files import read_run
 from unfreeze.report.write import write_report
 from unfreeze.tune.options import TuneOptions
@@ -85,13 +87,17 @@ def test_moved_images_and_older_runs_are_reported_all_the_same(run: Path, tmp_pa
     facts = json.loads((run / "run.json").read_text()) | {"data": str(tmp_path / "moved")}
     (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
     page = write_report(tmp_path / "run").read_text()
-    assert "data:image/jpeg" not in page
+    assert page.count("data:image/jpeg") == 1  # tiles of the map, all of them gray
     assert "not found" in page
-    for name in ("predictions.csv", "label_issues.csv"):
+    for name in ("predictions.csv", "label_issues.csv", "embedding.npz"):
         (tmp_path / "run" / name).unlink()
     page = write_report(tmp_path / "run").read_text()
     assert "Confusion matrix" in page
     assert 'data-plot="reliability"' not in page
+    assert 'data-plot="embedding"' not in page
+    (tmp_path / "run" / "model.safetensors").unlink()
+    page = write_report(tmp_path / "run").read_text()
+    assert "Time of one image" not in page
 
 
 def test_the_command_writes_the_report(run: Path, tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_the_command_writes_the_report(run: Path, tmp_path: Path) -> None:
         "report": str(tmp_path / "run" / "report.html"),
         "bytes": (tmp_path / "run" / "report.html").stat().st_size,
     }
-    assert run_cli("report", tmp_path).stderr.startswith(f"error: {tmp_path} contains no finished run")
+    assert f"error: {tmp_path} contains no finished run" in run_cli("report", tmp_path).stderr
     (tmp_path / "run" / "predictions.csv").write_text("path,split\na.jpg,val\n")
     with pytest.raises(CheckpointError, match="is damaged"):
         write_report(tmp_path / "run")
@@ -132,7 +138,7 @@ def test_a_browser_shows_all_of_it(run: Path, width: int, dark: bool) -> None:  
         page.wait_for_selector("#confusion .heatmaplayer")
         assert errors == []
         assert [address for address in requested if not address.startswith("data:")] == [(run / "report.html").as_uri()]
-        assert page.locator(".js-plotly-plot").count() == 4
+        assert page.locator(".js-plotly-plot").count() == 5
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert background == ("rgb(21, 24, 28)" if dark else "rgb(255, 255, 255)")
@@ -147,11 +153,11 @@ def test_tables_sort_and_cells_list_their_files(run: Path) -> None:
         header = page.get_by_role("button", name="recall")
         header.focus()
         page.keyboard.press("Enter")
-        shown = page.locator("table.sortable tbody tr td:nth-child(3)").all_text_contents()
+        shown = page.locator("table.sortable tbody tr td:nth-child(4)").all_text_contents()
         assert [float(text) for text in shown] == sorted(float(text) for text in shown)
         assert len(shown) == len(metrics["labels"])
         page.keyboard.press("Enter")
-        assert page.locator("table.sortable tbody tr td:nth-child(3)").all_text_contents()[0] == max(shown)
+        assert page.locator("table.sortable tbody tr td:nth-child(4)").all_text_contents()[0] == max(shown)
         wrong = max((one for one in read_run(run).predictions if not one.is_correct), key=lambda one: one.confidence)
         page.evaluate(
             "([label, predicted]) => document.getElementById('confusion').emit('plotly_click', "
@@ -160,3 +166,82 @@ def test_tables_sort_and_cells_list_their_files(run: Path) -> None:
         )
         assert wrong.path in page.locator("#cell").inner_text()
         assert errors == []
+
+
+_PLACE = """
+() => {
+  const map = document.getElementById("embedding"), { x, y, customdata } = map.data[2];
+  map.scrollIntoView();
+  const box = map.getBoundingClientRect(), { xaxis, yaxis } = map._fullLayout;
+  const place = [box.left + xaxis._offset + xaxis.l2p(x[1]), box.top + yaxis._offset + yaxis.l2p(y[1])];
+  const shown = document.elementFromPoint(...place) !== null;
+  return [...place, customdata[1], shown];
+}
+"""
+
+
+@needs_chromium
+def test_pointing_shows_the_image_and_where_the_network_looked(run: Path) -> None:
+    """On the map, the tile and the path of the image; in a gallery, a map over the image, which a key shows too."""
+    embedding = read_embedding(run)
+    assert embedding is not None
+    with opened((run / "report.html").as_uri()) as (page, errors, _):
+        page.wait_for_selector("#embedding .scatterlayer")
+        x, y, number, shown = page.evaluate(_PLACE)
+        assert shown
+        page.mouse.move(x - 3, y - 3)
+        page.mouse.move(x, y)
+        page.wait_for_selector("#place", state="visible")
+        text = page.locator("#place span").inner_text()
+        described = page.evaluate("JSON.parse(document.getElementById('places').textContent)")
+        shown = [f"{one} ({path})" for one, path in zip(described["texts"], embedding.paths, strict=True)]
+        number = shown.index(text)
+        assert embedding.labels[number] in text
+        style = page.locator("#place div").evaluate(
+            "(one) => [one.style.backgroundPosition, one.style.backgroundImage]"
+        )
+        assert style[0] == f"{-(number % 32) * 128}px {-(number % 1024 // 32) * 128}px".replace("-0px", "0px")
+        assert style[1].startswith('url("data:image/jpeg;base64,')
+        page.mouse.move(0, 0)
+        page.wait_for_selector("#place", state="hidden")
+        button = page.locator(".gallery button").first
+        heat = button.locator(".heat")
+        assert heat.evaluate("(one) => one.naturalWidth") > 0
+        assert heat.evaluate("(one) => getComputedStyle(one).opacity") == "0"
+        button.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function("(one) => getComputedStyle(one).opacity === '1'", arg=heat.element_handle())
+        assert button.get_attribute("aria-pressed") == "true"
+        assert errors == []
+
+
+@needs_chromium
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_serious_fault(run: Path, *, dark: bool) -> None:
+    """In light and in dark colors."""
+    with opened((run / "report.html").as_uri(), dark=dark) as (page, _, _):
+        page.wait_for_selector("#confusion .heatmaplayer")
+        assert accessibility_faults(page) == []
+
+
+@needs_chromium
+@pytest.mark.exhaustive
+def test_a_thousand_classes_stay_readable(tmp_path: Path) -> None:
+    """Numbers from 000 to 999: below 10 MB, the table sorts, the map answers, nothing is loaded."""
+    write_numbers(tmp_path / "data")
+    fine_tune(tmp_path / "data", tmp_path / "run", replace(OPTIONS, recipe="probe", cut="auto", learning_rate=None))
+    file = write_report(tmp_path / "run")
+    assert file.stat().st_size < 10_000_000
+    with opened(file.as_uri()) as (page, errors, requested):
+        page.wait_for_selector("#confusion .heatmaplayer")
+        page.get_by_role("button", name="recall").click()
+        shown = page.locator("table.sortable tbody tr td:nth-child(4)").all_text_contents()
+        assert len(shown) == 1000
+        assert shown == sorted(shown)
+        x, y, *_ = page.evaluate(_PLACE.replace("data[2]", "data[0]"))
+        page.mouse.move(x - 3, y - 3)
+        page.mouse.move(x, y)
+        page.wait_for_selector("#place", state="visible")
+        assert errors == []
+        assert [address for address in requested if not address.startswith("data:")] == [file.as_uri()]

@@ -14,6 +14,7 @@ FLAT = 2.0  # of 255; images with a lower standard deviation are too uniform to 
 _SIMILAR, _SAME = 0.95, 0.998  # correlations; 396 photographs saved again at quality 60 all reached 0.998
 _RIVAL_RANK, _RIVAL_SHARE = 5, 0.1
 _BLOCK = 2**24  # correlations computed at a time: 64 MB
+_LARGEST = 20_000  # images of which every pair is compared, in seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,33 @@ def find_near_copies(prints: Fingerprints, advance: Callable[[int], None]) -> tu
     return tuple(copy for copy in found if copy.image not in known)
 
 
+def find_near_other_labels(prints: Fingerprints) -> tuple[Copy, ...]:
+    """Find images that nearly equal one with another label, in one split or in two, as in `find_near_copies`.
+
+    Args:
+        prints: fingerprints of at most 20,000 images; nothing is found among more.
+
+    Returns:
+        At most one copy per image, and each pair once; without those that are equal byte for byte.
+    """
+    count = len(prints.images)
+    if not 1 < count <= _LARGEST:
+        return ()
+    labels = np.array([image.label for image in prints.images])
+    vectors = _search_vectors(prints.thumbnails)
+    found: dict[frozenset[int], Copy] = {}
+    for rows in np.array_split(np.arange(count), count * count // _BLOCK + 1):
+        correlations = vectors[rows] @ vectors.T
+        others = np.where(labels[rows, None] == labels, -1, correlations)
+        is_another = rows[:, None] != np.arange(count)
+        rivals = correlations[is_another].reshape(len(rows), count - 1)
+        for copy in _copies(rows, others, prints.thumbnails, rivals):
+            pair = frozenset((copy.image, copy.original))
+            if len({prints.digests[row] for row in pair}) > 1:
+                found.setdefault(pair, Copy(image=max(pair), original=min(pair)))
+    return tuple(found.values())
+
+
 def _repeats(prints: Fingerprints) -> Iterator[Copy]:
     first: dict[bytes, int] = {}
     for index, digest in enumerate(prints.digests):
@@ -106,13 +134,25 @@ def _standardized(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n
 
 
 def _copies(
-    rows: np.ndarray, correlations: Float32[np.ndarray, "q r"], thumbnails: UInt8[np.ndarray, "n h w c"]
+    rows: np.ndarray,
+    correlations: Float32[np.ndarray, "q r"],
+    thumbnails: UInt8[np.ndarray, "n h w c"],
+    rivals: Float32[np.ndarray, "q s"] | None = None,
 ) -> Iterator[Copy]:
-    best = correlations.argmax(axis=1)
-    for row in np.flatnonzero(correlations.max(axis=1) >= _SIMILAR):
+    """Yield the copies among images.
+
+    Args:
+        rows: numbers of the images.
+        correlations: of each with every possible original.
+        thumbnails: of all images.
+        rivals: correlations of each with the images that a copy must stand out from; by default, the originals.
+    """
+    best, highest = correlations.argmax(axis=1), correlations.max(axis=1)
+    compared = correlations if rivals is None else rivals
+    for row in np.flatnonzero(highest >= _SIMILAR):
         image, original = int(rows[row]), int(best[row])
         in_color = _correlation(thumbnails[image], thumbnails[original])
-        if _is_copy(correlations[row], in_color):
+        if _is_copy(float(highest[row]), compared[row], in_color):
             yield Copy(image=image, original=original)
 
 
@@ -121,10 +161,9 @@ def _correlation(one: UInt8[np.ndarray, "h w c"], other: UInt8[np.ndarray, "h w 
     return float(first @ second)
 
 
-def _is_copy(correlations: Float32[np.ndarray, " r"], in_color: float) -> bool:
-    best = float(correlations.max())
+def _is_copy(best: float, rivals: Float32[np.ndarray, " r"], in_color: float) -> bool:
     if min(best, in_color) >= _SAME:
         return True
-    rank = min(_RIVAL_RANK, len(correlations))
-    rival = float(np.partition(correlations, -rank)[-rank])
+    rank = min(_RIVAL_RANK, len(rivals))
+    rival = float(np.partition(rivals, -rank)[-rank])
     return in_color >= _SIMILAR and 1 - best <= _RIVAL_SHARE * (1 - rival)

@@ -22,7 +22,7 @@ class Finding:
 
     Args:
         kind: "undecodable", "names", "skipped", "case", "few-images", "val-classes", "test-classes", "duplicates",
-            "duplicates-labels", "near-duplicates", "deep-range" or "deep-contrast".
+            "duplicates-labels", "near-duplicates", "near-duplicates-labels", "deep-range" or "deep-contrast".
         text: what was found and what to do.
         count: number of files, images or labels concerned.
         paths: all of them, printable: files by their path in the dataset, copies as "copy = original" or
@@ -111,7 +111,13 @@ def find_missing_classes(dataset: Dataset, prints: Fingerprints) -> Iterator[Fin
         yield finding(f"{split}-classes", text, missing if split in dataset.splits else ())
 
 
-def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy], relabeled: Sequence[Copy]) -> Iterator[Finding]:
+def find_copies(
+    root: Path,
+    prints: Fingerprints,
+    near: Sequence[Copy],
+    relabeled: Sequence[Copy],
+    near_relabeled: Sequence[Copy],
+) -> Iterator[Finding]:
     """Report images that are in the dataset twice.
 
     Args:
@@ -119,6 +125,7 @@ def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy], relabele
         prints: fingerprints of its images.
         near: copies that differ in size, quality or brightness.
         relabeled: copies of the same bytes that have another label.
+        near_relabeled: copies that differ in size, quality or brightness, and in their label.
     """
     biased = "so that the accuracy measured on them is too high; keep one of each pair"
     for kind, copies, sign, text in (
@@ -139,6 +146,12 @@ def find_copies(root: Path, prints: Fingerprints, near: Sequence[Copy], relabele
             ),
         ),
         ("near-duplicates", near, "~", ("nearly equals", "nearly equal", f"one of an earlier split, {biased}")),
+        (
+            "near-duplicates-labels",
+            near_relabeled,
+            "~",
+            ("nearly equals", "nearly equal", "another image under a different label; check both labels"),
+        ),
     ):
         one, many, rest = text
         pairs = (

@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from unfreeze.contract.arrays import UInt8
+from unfreeze.contract.arrays import Int64, UInt8
 from unfreeze.contract.errors import ImageError
 from unfreeze.contract.images.decoding import decode
 from unfreeze.contract.images.depth import DeepRange, PixelRange, measure_range
+from unfreeze.contract.images.opening import opened
 from unfreeze.contract.images.preprocess import PreprocessSpec, resize_and_crop
 from unfreeze.tune.data.dataset import TEST, TRAIN, VAL, Dataset, LabeledImage, Skipped
 from unfreeze.tune.data.inspection.stored import Fingerprint, StoredFingerprints
@@ -33,6 +34,7 @@ class Fingerprints:
         digests: SHA-256 of each file's bytes.
         thumbnails: each whole image at 16 x 16 pixels, RGB; images of more than 8 bits by the range that each uses.
         ranges: the values that each image of more than 8 bits uses, None for the others.
+        sizes: width and height of each image in pixels, as stored in its file.
     """
 
     images: tuple[LabeledImage, ...]
@@ -40,6 +42,7 @@ class Fingerprints:
     digests: tuple[bytes, ...]
     thumbnails: UInt8[np.ndarray, "n 16 16 3"]
     ranges: tuple[PixelRange | None, ...]
+    sizes: Int64[np.ndarray, "n 2"]
 
 
 def take_fingerprints(
@@ -88,6 +91,7 @@ def _joined(kept: Sequence[tuple[str, LabeledImage]], prints: Sequence[Fingerpri
         digests=tuple(one.digest for one in prints),
         thumbnails=thumbnails,
         ranges=tuple(one.used for one in prints),
+        sizes=np.array([one.size for one in prints], np.int64).reshape(len(prints), 2),
     )
 
 
@@ -98,12 +102,15 @@ def _read(image: LabeledImage, *, keep_full: bool, stored: StoredFingerprints) -
         digest = hashlib.sha256(data).digest()
         if stored.has(digest):
             return digest
+        with opened(data) as (header, _):
+            size = header.size
         used = measure_range(data)
         own_range = None if used is None or keep_full else _own_range(used)
         upright = decode(data, at_least=DECODED_SIDE, deep_range=own_range)
     except (ImageError, OSError) as error:
         return Skipped(path=image.path, reason=str(error))
-    return Fingerprint(digest=digest, thumbnail=np.asarray(resize_and_crop(upright, _THUMBNAIL)), used=used)
+    thumbnail = np.asarray(resize_and_crop(upright, _THUMBNAIL))
+    return Fingerprint(digest=digest, thumbnail=thumbnail, used=used, size=size)
 
 
 def _own_range(used: PixelRange) -> DeepRange:

@@ -2,15 +2,23 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.data.dataset import TEST, VAL, Dataset, LabeledImage, Skipped, stored_path
 from unfreeze.tune.data.inspection.blank import find_blank
 from unfreeze.tune.data.inspection.deep_range import choose_deep_range, describe_deep_range, find_deep_images
-from unfreeze.tune.data.inspection.duplicates import find_near_copies, find_other_labels
+from unfreeze.tune.data.inspection.duplicates import (
+    Copy,
+    find_near_copies,
+    find_near_other_labels,
+    find_other_labels,
+)
 from unfreeze.tune.data.inspection.findings import (
     Finding,
     find_alike_labels,
@@ -20,6 +28,7 @@ from unfreeze.tune.data.inspection.findings import (
     find_unused_files,
 )
 from unfreeze.tune.data.inspection.fingerprints import Fingerprints, take_fingerprints
+from unfreeze.tune.data.inspection.small import find_small
 from unfreeze.tune.options import AUTO_RANGE
 from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
@@ -39,7 +48,10 @@ class Inspection:
         notes: decisions to be reported, one line each.
         digests: SHA-256 of the bytes of each image that can be decoded, by its path.
         contradictions: pairs of images that are equal byte for byte and have different labels.
+        near_contradictions: pairs of images that are nearly equal and have different labels.
         blank: images that are nearly of one color.
+        small: images that are much smaller than the others, each with its size.
+        sizes: lowest, median and highest width and height in pixels, by name.
     """
 
     findings: tuple[Finding, ...]
@@ -49,7 +61,10 @@ class Inspection:
     notes: tuple[str, ...] = ()
     digests: dict[Path, bytes] = field(default_factory=dict)
     contradictions: tuple[tuple[LabeledImage, LabeledImage], ...] = ()
+    near_contradictions: tuple[tuple[LabeledImage, LabeledImage], ...] = ()
     blank: tuple[LabeledImage, ...] = ()
+    small: tuple[tuple[LabeledImage, str], ...] = ()
+    sizes: dict[str, list[int]] = field(default_factory=dict)
 
 
 def inspect_dataset(
@@ -76,14 +91,14 @@ def inspect_dataset(
     prints, undecodable = take_fingerprints(dataset, deep_range, advance, store)
     later = sum(split in (VAL, TEST) for split in prints.splits)
     near = find_near_copies(prints, reporter.track("comparing the splits", later))
-    relabeled = find_other_labels(prints)
+    relabeled, near_relabeled = find_other_labels(prints), find_near_other_labels(prints)
     chosen = choose_deep_range(deep_range, prints)
     found = [
         *find_unused_files(dataset, undecodable),
         find_alike_labels(dataset.labels),
         find_small_classes(dataset.labels, prints, folds),
         *find_missing_classes(dataset, prints),
-        *find_copies(dataset.root, prints, near, relabeled),
+        *find_copies(dataset.root, prints, near, relabeled, near_relabeled),
         *find_deep_images(dataset.root, prints, chosen),
     ]
     return Inspection(
@@ -93,9 +108,23 @@ def inspect_dataset(
         deep_range=chosen,
         notes=tuple(describe_deep_range(prints, chosen)),
         digests={image.path: digest for image, digest in zip(prints.images, prints.digests, strict=True)},
-        contradictions=tuple((prints.images[copy.image], prints.images[copy.original]) for copy in relabeled),
+        contradictions=_pairs(prints, relabeled),
+        near_contradictions=_pairs(prints, near_relabeled),
         blank=find_blank(prints),
+        small=find_small(prints),
+        sizes=_sizes(prints),
     )
+
+
+def _pairs(prints: Fingerprints, copies: Sequence[Copy]) -> tuple[tuple[LabeledImage, LabeledImage], ...]:
+    return tuple((prints.images[copy.image], prints.images[copy.original]) for copy in copies)
+
+
+def _sizes(prints: Fingerprints) -> dict[str, list[int]]:
+    if not prints.images:
+        return {}
+    found = np.quantile(prints.sizes, [0, 0.5, 1], axis=0).round().astype(int)
+    return {"width": found[:, 0].tolist(), "height": found[:, 1].tolist()}
 
 
 def _contents(dataset: Dataset, prints: Fingerprints) -> dict[str, str]:

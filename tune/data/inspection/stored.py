@@ -13,8 +13,8 @@ from unfreeze.tune.store.segments import KEY_LENGTH
 from unfreeze.tune.store.store import FeatureStore
 
 INSPECTION = "inspection"  # describes the space, instead of a backbone
-_FORMAT = 1
-_COLUMNS = ("thumbnail", "range")
+_FORMAT = 2
+_COLUMNS = ("thumbnail", "range", "size")
 _MODES = ("I;16", "I", "F")
 _NO_RANGE = (-1.0, 0.0, 0.0, 0.0)
 
@@ -27,11 +27,13 @@ class Fingerprint:
         digest: SHA-256 of the file's bytes.
         thumbnail: the whole image at 16 x 16 pixels, RGB, uint8.
         used: the values that an image of more than 8 bits uses, None for others.
+        size: width and height in pixels, as stored in the file.
     """
 
     digest: bytes
     thumbnail: UInt8[np.ndarray, "h w 3"]
     used: PixelRange | None
+    size: tuple[int, int]
 
 
 class StoredFingerprints:
@@ -62,16 +64,20 @@ class StoredFingerprints:
         complete = self._space.read([_key(digest) for digest in digests], _COLUMNS, receive)
         if not complete.all():
             return None
-        thumbnails, ranges = (columns.get(name, np.empty(0)) for name in _COLUMNS)
+        thumbnails, ranges, sizes = (columns.get(name, np.empty(0)) for name in _COLUMNS)
         return [
-            Fingerprint(digest=digest, thumbnail=thumbnail, used=_to_range(used))
-            for digest, thumbnail, used in zip(digests, thumbnails, ranges, strict=True)
+            Fingerprint(digest=digest, thumbnail=thumbnail, used=_to_range(used), size=(int(size[0]), int(size[1])))
+            for digest, thumbnail, used, size in zip(digests, thumbnails, ranges, sizes, strict=True)
         ]
 
     def add(self, prints: Sequence[Fingerprint]) -> None:
         """Store fingerprints."""
         if prints and self._space.accepts_rows:
-            columns = np.stack([one.thumbnail for one in prints]), np.array([_to_row(one.used) for one in prints])
+            columns = (
+                np.stack([one.thumbnail for one in prints]),
+                np.array([_to_row(one.used) for one in prints]),
+                np.array([one.size for one in prints], np.float64),
+            )
             self._space.add([_key(one.digest) for one in prints], dict(zip(_COLUMNS, columns, strict=True)))
 
 

@@ -97,12 +97,15 @@ def test_copies_in_another_size_quality_or_brightness_are_found(
 
 
 def test_digits_that_look_alike_are_not_copies(tmp_path: Path) -> None:
-    """Handwriting of a few pixels, many of one shape: none is reported, and a copy among them is."""
+    """Handwriting of a few pixels, many of one shape: none is reported, and a copy with another label is."""
     digits = [Image.fromarray((digit * 15.9).astype(np.uint8)).resize((64, 64)) for digit in load_digits().images[:900]]
     train, val = ([encode(digit, "PNG") for digit in part] for part in (digits[:700], digits[700:]))
     copy = encode(digits[5].resize((32, 32)), quality=60)
-    (found,) = _find(_write_splits(tmp_path, train, [*val, copy])).values()
-    assert (found.kind, found.paths) == ("near-duplicates", ("val/a/200.jpg ~ train/b/005.jpg",))
+    found = _find(_write_splits(tmp_path, train, [*val, copy]))
+    assert {kind: one.paths for kind, one in found.items()} == {
+        "near-duplicates": ("val/a/200.jpg ~ train/b/005.jpg",),
+        "near-duplicates-labels": ("val/a/200.jpg ~ train/b/005.jpg",),
+    }
 
 
 def test_parts_before_one_background_are_not_copies(tmp_path: Path) -> None:
@@ -162,6 +165,37 @@ def test_the_same_bytes_in_two_splits_or_under_two_labels_are_named_in_pairs(tmp
     )
     assert found["duplicates"].text.startswith("3 images are in an earlier split too, byte for byte, so that the accur")
     assert found["duplicates"].describe() == f"{found['duplicates'].text}: {', '.join(found['duplicates'].paths)}"
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 50, 2**24])
+def test_nearly_equal_images_with_different_labels_are_named_in_pairs(
+    pairs_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one split too, each pair once; copies with the same label are harmless there."""
+    monkeypatch.setattr("unfreeze.tune.data.inspection.duplicates._BLOCK", pairs_at_once)
+    scenes = [_scene(seed) for seed in range(20)]
+    train = [encode(scene, quality=92) for scene in scenes]
+    train += [encode(scenes[0], quality=60), encode(scenes[2].resize((120, 90))), encode(scenes[3])]  # a, b, a
+    dataset = _write_splits(tmp_path, train, [encode(_scene(100)), encode(_scene(101))])
+    (found,) = _find(dataset).values()
+    assert found.kind == "near-duplicates-labels"
+    assert set(found.paths) == {"train/b/021.jpg ~ train/a/002.jpg", "train/b/003.jpg ~ train/a/022.jpg"}
+    pairs = inspect_dataset(dataset, 2, Silent()).near_contradictions
+    assert {frozenset(image.path.name for image in pair) for pair in pairs} == {
+        frozenset(("021.jpg", "002.jpg")),
+        frozenset(("003.jpg", "022.jpg")),
+    }
+
+
+def test_sizes_are_measured_and_small_images_found(tmp_path: Path) -> None:
+    """Icons among photographs; in a set of small images, none is unusual."""
+    files = [encode(_scene(seed, (240, 180 + seed))) for seed in range(9)]
+    dataset = _write_splits(tmp_path / "mixed", [*files, encode(_scene(50, (44, 60)))], [encode(_scene(51, (47, 46)))])
+    inspection = inspect_dataset(dataset, 2, Silent())
+    assert inspection.sizes == {"width": [44, 240, 240], "height": [46, 183, 188]}
+    assert {image.path.name: size for image, size in inspection.small} == {"009.jpg": "44 x 60 pixels"}
+    small = [encode(_scene(seed, (24, 20))) for seed in range(10)]
+    assert inspect_dataset(_write_splits(tmp_path / "small", small, small[:1]), 2, Silent()).small == ()
 
 
 def test_test_images_are_compared_with_training_and_validation(tmp_path: Path) -> None:

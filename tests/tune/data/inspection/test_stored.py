@@ -48,7 +48,7 @@ def test_a_stored_fingerprint_is_used_instead_of_the_image(tmp_path: Path) -> No
     digest = hashlib.sha256(path.read_bytes()).digest()
     with FeatureStore(AMPLE, tmp_path / "features") as store:
         stored = StoredFingerprints(store, keep_full=False)
-        stored.add([Fingerprint(digest=digest, thumbnail=thumbnail, used=used)])
+        stored.add([Fingerprint(digest=digest, thumbnail=thumbnail, used=used, size=(640, 480))])
     with FeatureStore(AMPLE, tmp_path / "features") as store:
         prints, skipped = take_fingerprints(dataset, "auto", lambda _: None, store)
     (row,) = [row for row, image in enumerate(prints.images) if image.path == path]

@@ -1,0 +1,268 @@
+"""The handlers of the HTTP server. They use what the gRPC services use: the same admission, queue and batches."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from unfreeze.contract.arrays import Float32
+from unfreeze.contract.errors import DrainingError, InvalidRequestError
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.prediction import is_unsure, top_predictions
+from unfreeze.protos import open_inference_pb2 as pb
+from unfreeze.protos import unfreeze_pb2
+from unfreeze.serve.http.bodies import Body, BodyLimits
+from unfreeze.serve.http.errors import CLIENT_CLOSED, RefusedError, error_response
+from unfreeze.serve.http.forms import MULTIPART, form_files
+from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json, wants_binary
+from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.protocol.classifier import ClassifierService
+from unfreeze.serve.protocol.model_infer import infer
+from unfreeze.serve.protocol.open_inference import InferenceService
+
+Handler = Callable[[Request], Awaitable[Response]]
+_DEFAULT_TOP_K = 5
+_LARGE_BYTES = 2**16  # parsed or rendered in a thread, so that the event loop is not blocked
+_MANY_LABELS = 1000
+_ADMIN_BYTES = 2**20
+_MOST_DIGITS = 9
+_Result = TypeVar("_Result")
+
+
+def handled(handler: Handler) -> Handler:
+    """Turn the errors of a handler into responses."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED)
+        except Exception as error:  # noqa: BLE001 - no exception may reach the caller as a traceback
+            return error_response(error)
+
+    return handle
+
+
+class Handlers:
+    """The handlers of a server.
+
+    Args:
+        models: the served models.
+        admin: whether clients may load and unload models.
+        limits: of the bodies of requests.
+        grpc_port: returns the port of the gRPC server, for the page.
+        tls: whether the server uses TLS.
+    """
+
+    def __init__(
+        self, models: ModelRegistry, *, admin: bool, limits: BodyLimits, grpc_port: Callable[[], int], tls: bool
+    ) -> None:
+        self._models, self._limits, self._grpc_port, self._tls = models, limits, grpc_port, tls
+        self._inference = InferenceService(models, admin=admin)
+        self._classifier = ClassifierService(models)
+        self.draining = False
+
+    async def live(self, _: Request) -> Response:
+        """Answer that the server runs."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """Answer whether the server accepts requests."""
+        is_ready = bool(self._models.names) and not self.draining
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def model_ready(self, request: Request) -> Response:
+        """Answer whether a model is ready."""
+        name, version = _model(request)
+        message = await self._inference.ModelReady(pb.ModelReadyRequest(name=name, version=version), None)
+        return JSONResponse({"name": name, "ready": message.ready}, 200 if message.ready else 404)
+
+    async def server_metadata(self, _: Request) -> Response:
+        """Describe the server."""
+        return _json(await self._inference.ServerMetadata(pb.ServerMetadataRequest(), None))
+
+    async def model_metadata(self, request: Request) -> Response:
+        """Describe a model's inputs and outputs."""
+        name, version = _model(request)
+        return _json(await self._inference.ModelMetadata(pb.ModelMetadataRequest(name=name, version=version), None))
+
+    async def model_config(self, request: Request) -> Response:
+        """Return a model's configuration, as Triton does."""
+        name, version = _model(request)
+        message = await self._inference.ModelConfig(pb.ModelConfigRequest(name=name, version=version), None)
+        return _json(message.config)
+
+    async def model_statistics(self, request: Request) -> Response:
+        """Return statistics of one model or of all."""
+        name, version = _model(request)
+        return _json(await self._inference.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version), None))
+
+    async def infer(self, request: Request) -> Response:
+        """Classify images, as the Open Inference Protocol has it."""
+        await self._admit(None)
+        started = time.monotonic()
+
+        def deadline(timeout_us: int) -> float | None:
+            return started + timeout_us / 1e6 if timeout_us else None
+
+        with Body(request, self._limits) as receiving:
+            body = await receiving.read()
+            arguments = *_model(request), body, request.headers.get(LENGTH_HEADER)
+            message = await _in_thread_if(len(body) > _LARGE_BYTES, partial(parse_request, *arguments))
+            answer = await _unless_disconnected(request, infer(self._models, message, deadline))
+        render = partial(render_response, answer, binary=wants_binary(message))
+        content, json_length = await _in_thread_if(len(answer.raw_output_contents[0]) > _LARGE_BYTES, render)
+        if json_length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")
+
+    async def repository_index(self, request: Request) -> Response:
+        """List the versions of all models."""
+        options = await self._document(request)
+        message = await self._inference.RepositoryIndex(
+            pb.RepositoryIndexRequest(ready=options.get("ready") is True), None
+        )
+        return JSONResponse([to_json(model) for model in message.models])
+
+    async def load(self, request: Request) -> Response:
+        """Load the newest version of a model."""
+        parameters = _admin_parameters(await self._document(request))
+        name, _ = _model(request)
+        await self._inference.RepositoryModelLoad(
+            pb.RepositoryModelLoadRequest(model_name=name, parameters=parameters), None
+        )
+        return Response()
+
+    async def unload(self, request: Request) -> Response:
+        """Unload a model."""
+        parameters = _admin_parameters(await self._document(request))
+        name, _ = _model(request)
+        await self._inference.RepositoryModelUnload(
+            pb.RepositoryModelUnloadRequest(model_name=name, parameters=parameters), None
+        )
+        return Response()
+
+    async def models(self, _: Request) -> Response:
+        """List the models, and say where gRPC listens."""
+        message = await self._classifier.ListModels(unfreeze_pb2.ListModelsRequest(), None)
+        return JSONResponse({"grpc_port": self._grpc_port(), "tls": self._tls, **to_json(message)})
+
+    async def describe(self, request: Request) -> Response:
+        """Describe a model: its labels, its input, how good it is."""
+        name, version = _model(request)
+        message = await self._classifier.DescribeModel(
+            unfreeze_pb2.DescribeModelRequest(model=name, version=version), None
+        )
+        return JSONResponse(to_json(message) | {"metrics": dict(message.metrics)})
+
+    async def classify(self, request: Request) -> Response:
+        """Classify image files: the body, or the files of a form."""
+        started = time.monotonic()
+        timeout_ms, top_k = _number(request, "timeout_ms"), _number(request, "top_k") or _DEFAULT_TOP_K
+        deadline = started + timeout_ms / 1000 if timeout_ms else None
+        await self._admit(deadline)
+        name, version = _model(request)
+        with Body(request, self._limits) as receiving, self._models.use(name, version) as model:
+            body, content_type = await receiving.read(), request.headers.get("content-type", "")
+            files = [("", body)]
+            if content_type.lower().startswith(MULTIPART):
+                files = await _in_thread_if(len(body) > _LARGE_BYTES, partial(form_files, content_type, body))
+            images = [content for _, content in files]
+            probabilities = await _unless_disconnected(request, model.classify(images, deadline))
+            shown = min(top_k, probabilities.shape[1])
+            names = [file for file, _ in files]
+            render = partial(_predictions, names, probabilities, model.manifest, shown)
+            predictions = await _in_thread_if(len(files) * shown > _MANY_LABELS, render)
+            milliseconds = round(1000 * (time.monotonic() - started), 2)
+            about = {"model": model.name, "version": model.version, "milliseconds": milliseconds}
+        start = json.dumps(about).encode().removesuffix(b"}")
+        return Response(start + b', "predictions": ' + predictions + b"}", media_type="application/json")
+
+    async def _admit(self, deadline: float | None) -> None:
+        """Refuse a request before its body is read where it cannot be answered anyway, as over gRPC."""
+        if self.draining:
+            raise DrainingError("the server is shutting down; retry on another server")
+        if self._models.are_busy():
+            await asyncio.sleep(0)
+            self._models.check_capacity(deadline)
+
+    async def _document(self, request: Request) -> dict[str, Any]:
+        with Body(request, self._limits) as receiving:
+            body = await receiving.read(_ADMIN_BYTES)
+        try:
+            document = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise InvalidRequestError("the request must be an object in JSON")
+        return document
+
+
+def _predictions(
+    names: Sequence[str], probabilities: Float32[np.ndarray, "n c"], manifest: Manifest, top_k: int
+) -> bytes:
+    """Render the predictions of files as JSON."""
+    predictions = []
+    for name, row in zip(names, probabilities, strict=True):
+        ordered = top_predictions(row, manifest.labels, top_k)
+        labels = [{"label": one.label, "score": one.score, "index": one.index} for one in ordered]
+        predictions.append({"file": name, "labels": labels, "unsure": is_unsure(ordered, manifest.abstain_below)})
+    return json.dumps(predictions).encode()
+
+
+async def _in_thread_if(is_large: bool, work: Callable[[], _Result]) -> _Result:  # noqa: FBT001
+    """Do large work in a thread, so that the event loop is not blocked."""
+    return await asyncio.to_thread(work) if is_large else work()
+
+
+def _model(request: Request) -> tuple[str, str]:
+    return request.path_params.get("name", ""), request.path_params.get("version", "")
+
+
+def _json(message: Message) -> Response:
+    return JSONResponse(to_json(message))
+
+
+def _admin_parameters(document: dict[str, Any]) -> dict[str, pb.ModelRepositoryParameter]:
+    """Return the names of the parameters; which ones are supported does not depend on their values."""
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidRequestError("'parameters' must be an object in JSON")
+    names = (name.encode("utf-8", "replace").decode() for name in parameters)
+    return {name: pb.ModelRepositoryParameter(bool_param=True) for name in names}
+
+
+def _number(request: Request, name: str) -> int:
+    """Read a positive integer of the query; 0 without it."""
+    text = request.query_params.get(name)
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0):
+        raise InvalidRequestError(f"{name} must be a positive integer, got {text!r:.50}")
+    return int(text)
+
+
+async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await work, and cancel it when the caller disconnects, so that it does not take place in a queue."""
+    task, watching = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise RefusedError(CLIENT_CLOSED, "the caller has disconnected")
+    finally:
+        for one in (task, watching):
+            one.cancel()
+        await asyncio.wait({task, watching})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""Log finished runs and exported models to experiment trackers."""
