@@ -25,7 +25,7 @@ from unfreeze.export.options import PRECISIONS, ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages, prepare_images
 from unfreeze.export.prove import check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
-from unfreeze.tune.artifacts.checkpoint import RunFacts, load_run, read_metrics
+from unfreeze.tune.artifacts.checkpoint import METRICS_FILE, RunFacts, load_run, read_metrics
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CANDIDATES_FILE = "candidates.json"
@@ -110,7 +110,7 @@ def export_model(
     candidates = tuple(
         asdict(one.about) | {"speeds": [asdict(speed) for speed in one.speeds], "verdict": one.verdict} for one in built
     )
-    metrics = read_metrics(run)
+    metrics = read_metrics(run) if (Path(run) / METRICS_FILE).exists() else {}  # not needed for the model itself
     extra_files = {CARD_FILE: card_markdown(name, manifest, metrics, asdict(facts.provenance))}
     if options.chooses:
         extra_files[_CANDIDATES_FILE] = _json(candidates)

@@ -75,7 +75,7 @@ def _fine_tune(listed: Path, out: Path, options: TuneOptions) -> None:
     )
     context.resume_state.begin(options, inspection.contents, "")
     chosen, probed, training = _tune(context)
-    _save(context, out, evaluate_run(context, chosen.choice, probed, training), chosen.issues, 0.0)
+    _save(context, out, evaluate_run(context, chosen.choice, probed, training), chosen, 0.0)
 
 
 def _check(images: Path, out: Path, counts: Counts, recipe: str, *, views: int = 1, with_val: bool = False) -> None:
