@@ -1,6 +1,9 @@
 """The registered trackers."""
 
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +58,8 @@ def track_run(names: Sequence[TrackerName], folder: Path) -> list[str]:
     places = []
     for name in names:
         try:
-            places.append(_tracker(name).log_run(read_tracked_run(folder)))
+            with _quietly():
+                places.append(_tracker(name).log_run(read_tracked_run(folder)))
         except Exception as error:  # trackers raise many types
             raise UnfreezeError(
                 f"{folder} is complete, but {name} did not accept it: {first_line(error)}; "
@@ -83,12 +87,21 @@ def track_model(names: Sequence[TrackerName], folder: Path, published: "Publishe
     places = []
     for name in names:
         try:
-            places.append(_tracker(name).log_model(read_tracked_run(folder), published))
+            with _quietly():
+                places.append(_tracker(name).log_model(read_tracked_run(folder), published))
         except Exception as error:  # trackers raise many types
             raise UnfreezeError(
                 f"{published.path} is published, but {name} did not accept it: {first_line(error)}"
             ) from error
     return places
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep a tracker's own messages off standard output, and its warnings to itself."""
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _tracker(name: TrackerName) -> Tracker:

@@ -118,7 +118,7 @@ def test_an_unreachable_server_loses_nothing(data: Path, tmp_path: Path, monkeyp
     """The run is complete; the message says how to log it again."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    words = ("tune", data, "--out", tmp_path / "run", *TUNE, "--recipe", "probe", "--cut", "head", "--track", "mlflow")
+    words = ("tune", data, "--out", tmp_path / "run", *TUNE, *RATE, "--track", "mlflow")
     done = run_cli(*words)
     assert done.returncode != 0
     assert "is complete, but mlflow did not accept it" in done.stderr
