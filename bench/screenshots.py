@@ -1,4 +1,4 @@
-"""The screenshots in the documents: the report of a run and the page to try a model, of drawn images.
+"""The screenshots in the documents: the report of a run and the page to try a model, on scikit-learn's digits.
 
 python -m bench.screenshots --out docs
 
@@ -14,7 +14,7 @@ import cyclopts
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from bench.images import write_textures
+from bench.images import write_digits
 from unfreeze.console import RESULTS
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.demo.serving import serving
@@ -30,23 +30,23 @@ _PORT = 18080
 
 
 def main(*, out: Path = Path("docs")) -> None:
-    """Tune on drawn textures, and photograph the report and the page.
+    """Tune on handwritten digits, and photograph the report and the page.
 
     Args:
         out: folder of the images.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_textures(folder / "textures", 40)
-        mislabeled = folder / "textures" / "train"
+        write_digits(folder / "digits")
+        mislabeled = folder / "digits" / "train"
         kinds = sorted(mislabeled.iterdir())
-        for number, kind in enumerate(kinds[:4]):  # a few wrong labels to be found
+        for number, kind in enumerate(kinds[:5]):  # a few wrong labels to be found
             first = sorted(kind.iterdir())[number]
-            first.rename(kinds[number + 4] / f"{kind.name}-{first.name}")
-        fine_tune(folder / "textures", folder / "run", TuneOptions(weights="builtin", store_gb=0.0, cut="features.9"))
+            first.rename(kinds[number + 5] / f"{kind.name}-{first.name}")
+        fine_tune(folder / "digits", folder / "run", TuneOptions(weights="builtin", store_gb=0.0))
         report = write_report(folder / "run")
-        export_model(folder / "run", folder / "models", "textures")
-        files = [min(kind.iterdir()) for kind in sorted((folder / "textures" / "val").iterdir())[:3]]
+        export_model(folder / "run", folder / "models", "digits")
+        files = [min(kind.iterdir()) for kind in sorted((folder / "digits" / "val").iterdir())[3:6]]
         (folder / "notes.txt").write_text("no image")
         with serving(folder / "models", "--poll-s", "0", "--http", str(_PORT)), sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
@@ -54,7 +54,6 @@ def main(*, out: Path = Path("docs")) -> None:
                 page = browser.new_page(viewport={"width": width, "height": _HEIGHTS[width]}, color_scheme=scheme)  # type: ignore[arg-type]
                 page.goto(report.as_uri())
                 page.wait_for_selector("#confusion .heatmaplayer")
-                page.locator(".gallery button").first.hover()
                 _save(page, out / f"report-{look}.png")
                 page.goto(f"http://127.0.0.1:{_PORT}/")
                 page.wait_for_selector("#model option", state="attached")
