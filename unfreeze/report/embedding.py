@@ -117,6 +117,11 @@ def embedding_figure(
     return {"data": data, "layout": layout}
 
 
+def uses_webgl(figure: Figure) -> bool:
+    """Return whether a figure is drawn by WebGL."""
+    return any(trace["type"] == "scattergl" for trace in figure["data"])
+
+
 def _points(
     name: str,
     rows: np.ndarray,

@@ -12,7 +12,15 @@ from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.export.model_card import card_sections
 from unfreeze.pages.rendering import render, styled
-from unfreeze.report.embedding import Embedding, Projection, embedding_figure, possible, project, read_embedding
+from unfreeze.report.embedding import (
+    Embedding,
+    Projection,
+    embedding_figure,
+    possible,
+    project,
+    read_embedding,
+    uses_webgl,
+)
 from unfreeze.report.figures import (
     Figure,
     clustered_order,
@@ -88,6 +96,7 @@ def report_page(run: RunFiles, projection: Projection = "pca", reporter: Reporte
         suspects=[album.suspect(line) for line in run.issues[:_SUSPECTS]],
         issues=_issue_counts(run.issues),
         projection=used,
+        uses_webgl=figures["embedding"] is not None and uses_webgl(figures["embedding"]),
         sizes=metrics.get("sizes"),
         places=None if embedding is None else _places(embedding, album, run, reporter or Silent()),
         splits=[(_SPLITS[name], count) for name, count in metrics["images"].items()],

@@ -234,6 +234,8 @@ def test_a_thousand_classes_stay_readable(tmp_path: Path) -> None:
         shown = page.locator("table.sortable tbody tr td:nth-child(4)").all_text_contents()
         assert len(shown) == 1000
         assert shown == sorted(shown)
+        assert page.locator("#embedding .gl-canvas").count() > 0
+        assert page.locator("#embedding .no-webgl").count() == 0
         x, y, *_ = page.evaluate(_PLACE.replace("data[2]", "data[0]"))
         page.mouse.move(x - 3, y - 3)
         page.mouse.move(x, y)
