@@ -16,6 +16,8 @@ from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.server import Server
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 PATH = "/v1/models/colors:classify"
 
 

@@ -13,6 +13,8 @@ from support.servers import server_in_thread
 from unfreeze.serve.http import connection
 from unfreeze.serve.server import Server
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 PATH = "/v1/models/colors:classify"
 
 

@@ -16,6 +16,8 @@ from unfreeze.export.run import Published
 from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.server import Server
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 
 def _client(server: Server) -> triton.InferenceServerClient:
     assert server.http is not None

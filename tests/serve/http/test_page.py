@@ -13,6 +13,8 @@ from support.servers import server_in_thread
 
 from unfreeze.serve.server import Server
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 DROP = """
 (files) => {
   const transfer = new DataTransfer();

@@ -11,6 +11,8 @@ from support.servers import server_in_thread
 from unfreeze.contract.errors import OptionsError, ServingError
 from unfreeze.serve.server import Server
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 PATH = "/v1/models/colors:classify"
 
 
