@@ -45,7 +45,7 @@ MEMBERS = {
     "beit": Member(name="beit_base_patch16_224"),
     "byoanet": Member(name="halonet_h1", side=256),
     "byobnet": Member(name="test_byobnet"),
-    # With timm's initial layer scales of 1e-5, features of random weights differ between images by rounding errors alone.
+    # With timm's first layer scales of 1e-5, features of random weights differ between images by rounding errors alone.
     "cait": Member(name="cait_xxs24_224", options={"img_size": _SIDE, "init_values": 1.0}),
     "coat": Member(name="coat_tiny"),
     "convit": Member(name="convit_tiny"),
