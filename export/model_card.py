@@ -9,6 +9,7 @@ from typing import Any
 
 from unfreeze.contract.counted import counted
 from unfreeze.contract.model.manifest import Manifest
+from unfreeze.tune.data.images import SPLIT_WORDS
 
 CARD_FILE = "MODEL_CARD.md"
 _TO_FILL_IN = (
@@ -18,7 +19,6 @@ _TO_FILL_IN = (
 _FEW = 20  # validation images of a class, below which its recall is a rough figure
 _SHOWN_CLASSES = 50
 _NEEDED = {"per_class", "standard_errors", "findings", "calibration_error", "abstain", "trained_parameters", "recipe"}
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def _model(metrics: dict[str, Any], provenance: dict[str, Any]) -> Section:
 def _data(metrics: dict[str, Any]) -> Section:
     images, labels = metrics["images"], metrics["labels"]
     lines = [
-        "; ".join(f"{count:,} {_SPLITS[split]} images" for split, count in images.items())
+        "; ".join(f"{count:,} {SPLIT_WORDS[split]} images" for split, count in images.items())
         + f"; {len(labels):,} classes",
         *(finding["text"] for finding in metrics["findings"]),
     ]

@@ -11,6 +11,7 @@ from unfreeze.contract.images.opening import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.contract.options import check_ranges
 from unfreeze.serve.runtimes.registry import RuntimeName, find_runtime, runtime_summaries, specific_options
 from unfreeze.serve.security.binding import is_loopback
+from unfreeze.serve.security.tls import TlsFiles
 
 _RANGES = {
     "port": (0, 65_535),
@@ -111,6 +112,13 @@ class ServeOptions:
     metrics_host: Annotated[str, _MONITORING] = "127.0.0.1"
     metrics_port: Annotated[int, _MONITORING] = 8002
     tracing: Annotated[bool, _MONITORING] = False
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files of TLS; None without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsFiles(cert=self.tls_cert, key=self.tls_key, client_ca=self.tls_client_ca)
 
     def __post_init__(self) -> None:
         """Validate the options."""

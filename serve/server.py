@@ -30,7 +30,8 @@ from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.reflection import enable_reflection, service_names
 from unfreeze.serve.protocol.transport import channel_options
 from unfreeze.serve.security.auth import AuthInterceptor, Tokens, read_tokens
-from unfreeze.serve.security.tls import TlsFiles, tls_credentials
+from unfreeze.serve.security.binding import bracketed
+from unfreeze.serve.security.tls import tls_credentials
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Server:
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
-        self._credentials = _credentials(options)
+        files = options.tls_files
+        self._credentials = None if files is None else tls_credentials(files)
         self._tracing = Tracing() if options.tracing else None
         self._metrics: MetricsServer | None = None
         self._models = ModelRegistry(options, self._update_health)
@@ -155,8 +157,7 @@ class Server:
 
     async def _listen(self, server: grpc.aio.Server) -> int:
         host = self._options.host
-        plain_ipv6 = ":" in host and not host.startswith("[")
-        address = f"[{host}]:{self._options.port}" if plain_ipv6 else f"{host}:{self._options.port}"
+        address = f"{bracketed(host)}:{self._options.port}"
         try:
             port: int = (
                 server.add_insecure_port(address)
@@ -215,12 +216,6 @@ def _http_server(
     from unfreeze.serve.http.http_server import HttpServer
 
     return HttpServer(options, models, tokens, grpc_port)
-
-
-def _credentials(options: ServeOptions) -> grpc.ServerCredentials | None:
-    if options.tls_cert is None or options.tls_key is None:
-        return None
-    return tls_credentials(TlsFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca))
 
 
 def _interceptors(

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from unfreeze.contract.errors import InvalidRequestError, QueueFullError
 from unfreeze.serve.http.errors import RefusedError
+from unfreeze.serve.http.numbers import parse_number
 
 _RECEIVE_S = 60.0
 _RETRY_S = 0.5
@@ -70,10 +71,10 @@ class Body:
         headers, most = self._request.headers, most_bytes or self._limits.most_bytes
         if headers.get("content-encoding", "identity") != "identity":
             raise RefusedError(415, "compressed requests are not supported: send the body without Content-Encoding")
-        declared = headers.get("content-length", "0")
-        if not (declared.isascii() and declared.isdigit() and len(declared) <= _MOST_DIGITS):
+        declared = parse_number(headers.get("content-length", "0"), most_digits=_MOST_DIGITS)
+        if declared is None:
             raise InvalidRequestError(f"Content-Length must be a number of at most {_MOST_DIGITS} digits")
-        self._hold(int(declared), most)
+        self._hold(declared, most)
         chunks, received = [], 0
         try:
             async with asyncio.timeout(_RECEIVE_S):

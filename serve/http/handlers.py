@@ -22,6 +22,7 @@ from unfreeze.serve.http.bodies import Body, BodyLimits
 from unfreeze.serve.http.errors import CLIENT_CLOSED, RefusedError, error_response
 from unfreeze.serve.http.forms import MULTIPART, form_files
 from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json, wants_binary
+from unfreeze.serve.http.numbers import parse_number
 from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.model_infer import infer
@@ -244,9 +245,10 @@ def _number(request: Request, name: str) -> int:
     text = request.query_params.get(name)
     if text is None:
         return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0):
+    number = parse_number(text, most_digits=_MOST_DIGITS)
+    if not number:
         raise InvalidRequestError(f"{name} must be a positive integer, got {text!r:.50}")
-    return int(text)
+    return number
 
 
 async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,8 +16,8 @@ from unfreeze.serve.http.handlers import Handlers
 from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.security.auth import Tokens
-from unfreeze.serve.security.binding import is_loopback
-from unfreeze.serve.security.tls import TlsFiles, tls_context
+from unfreeze.serve.security.binding import bracketed, is_loopback
+from unfreeze.serve.security.tls import tls_context
 
 _BACKLOG = 2048
 _WILDCARD = "::"
@@ -39,7 +38,8 @@ class HttpServer:
         self, options: ServeOptions, models: ModelRegistry, tokens: Tokens | None, grpc_port: Callable[[], int]
     ) -> None:
         self._options = options
-        self._context = _tls(options)
+        files = options.tls_files
+        self._context = None if files is None else tls_context(files)
         self._handlers = Handlers(
             models,
             admin=options.admin,
@@ -87,9 +87,7 @@ class HttpServer:
     @property
     def address(self) -> str:
         """Where it listens, as a URL."""
-        host = self._options.host
-        name = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        return f"{'http' if self._context is None else 'https'}://{name}:{self.port}/"
+        return f"{'http' if self._context is None else 'https'}://{bracketed(self._options.host)}:{self.port}/"
 
     def reject_new_requests(self) -> None:
         """Answer new requests with 503."""
@@ -147,9 +145,3 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
-
-
-def _tls(options: ServeOptions) -> ssl.SSLContext | None:
-    if options.tls_cert is None or options.tls_key is None:
-        return None
-    return tls_context(TlsFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca))

@@ -8,8 +8,6 @@ import base64
 import binascii
 import json
 import math
-import struct
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,12 @@ from google.protobuf.message import Message
 
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.protos import open_inference_pb2 as pb
+from unfreeze.serve.http.numbers import parse_number
+from unfreeze.serve.protocol.tensors import split_elements
 
 LENGTH_HEADER = "inference-header-content-length"
 MOST_JSON_BYTES = 4 * 2**20  # parsed, a list of empty lists takes twenty times as much memory
 _MOST_TENSORS, _MOST_AXES = 16, 8
-_LENGTH = struct.Struct("<I")
 _INT64 = 2**63
 _MOST_DIGITS = 12
 
@@ -88,7 +87,7 @@ def render_response(response: pb.ModelInferResponse, *, binary: bool) -> tuple[b
     if binary:
         tensor["parameters"] = {"binary_data_size": len(raw)}
     else:
-        tensor["data"] = _values(output.datatype, raw)
+        tensor["data"] = _values(output.name, output.datatype, raw)
     document = {"model_name": response.model_name, "model_version": response.model_version, "outputs": [tensor]}
     if response.id:
         document["id"] = response.id
@@ -118,11 +117,12 @@ def _value(field: Any, value: Any) -> Any:
 
 
 def _length(text: str, size: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS) or not 0 < int(text) <= size:
+    length = parse_number(text, most_digits=_MOST_DIGITS)
+    if length is None or not 0 < length <= size:
         raise InvalidRequestError(
             f"Inference-Header-Content-Length must be from 1 to the {size:,} bytes of the body, got {text!r:.50}"
         )
-    return int(text)
+    return length
 
 
 def _add_input(request: pb.ModelInferRequest, tensor: dict[str, Any], rest: memoryview) -> int:
@@ -187,18 +187,10 @@ def _elements(data: list[Any], *, is_base64: bool) -> list[bytes]:
         raise InvalidRequestError("the data of a BYTES input is not valid base64") from None
 
 
-def _values(datatype: str, raw: bytes) -> list[Any]:
+def _values(name: str, datatype: str, raw: bytes) -> list[Any]:
     if datatype != "BYTES":
         return [float(value) for value in np.frombuffer(raw, "<f4")]
-    return list(_texts(raw))
-
-
-def _texts(raw: bytes) -> Iterable[str]:
-    start = 0
-    while start < len(raw):
-        end = start + _LENGTH.size + _LENGTH.unpack_from(raw, start)[0]
-        yield raw[start + _LENGTH.size : end].decode()
-        start = end
+    return [element.decode() for element in split_elements(name, raw, len(raw))]
 
 
 def _parameters(document: dict[str, Any]) -> dict[str, pb.InferParameter]:

@@ -87,7 +87,7 @@ def read_encoded(request: pb.ModelInferRequest, name: str) -> list[bytes]:
     if len(found) not in (1, 2) or found[0] < 1 or found[1:] not in ((), (1,)):
         raise InvalidRequestError(f"input {name!r} must have shape [N] or [N, 1], got {list(found)!s:.100}")
     if request.raw_input_contents:
-        elements = _split(name, request.raw_input_contents[0], found[0])
+        elements = split_elements(name, request.raw_input_contents[0], found[0])
     else:
         elements = list(tensor.contents.bytes_contents[: found[0] + 1])
     _check_count(name, "elements", len(elements), found[0])
@@ -99,7 +99,7 @@ def _check_count(name: str, unit: str, found: int, expected: int) -> None:
         raise InvalidRequestError(f"input {name!r} has {found:,} {unit}, but its shape requires {expected:,}")
 
 
-def _split(name: str, raw: bytes, max_elements: int) -> list[bytes]:
+def split_elements(name: str, raw: bytes, max_elements: int) -> list[bytes]:
     """Split raw BYTES contents into elements; stops after one more than `max_elements`."""
     elements: list[bytes] = []
     start = 0

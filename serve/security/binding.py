@@ -4,6 +4,11 @@ import ipaddress
 import socket
 
 
+def bracketed(host: str) -> str:
+    """Return a host as it stands before a port: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
 def is_loopback(host: str) -> bool:
     """Check whether all addresses of a host are loopback addresses.
 

@@ -6,14 +6,17 @@ closing existing connections.
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 
 from unfreeze.contract.errors import OptionsError, first_line
 from unfreeze.contract.files import fingerprint
 
+_Read = TypeVar("_Read")
 _Fingerprint = tuple[tuple[int, int, int] | None, ...]
 _log = logging.getLogger(__name__)
 
@@ -42,9 +45,9 @@ def tls_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     Raises:
         OptionsError: a file cannot be read or is invalid.
     """
-    certificates = _ReloadingCertificates(files)
+    certificates = _Reloading(files, _read_configuration)
     return grpc.dynamic_ssl_server_credentials(
-        certificates.initial, certificates.reload_if_changed, require_client_authentication=files.client_ca is not None
+        certificates.current, certificates.reload_if_changed, require_client_authentication=files.client_ca is not None
     )
 
 
@@ -57,50 +60,46 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         OptionsError: a file cannot be read or is invalid.
     """
-    return _ReloadingContext(files).initial
+    contexts = _Reloading(files, _read_context)
+
+    def use_current(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        contexts.reload_if_changed()
+        connection.context = contexts.current
+
+    context = contexts.current
+    context.sni_callback = use_current
+    return context
 
 
-class _ReloadingContext:
-    """The TLS context of some files, and a check before each handshake whether they have changed."""
+class _Reloading(Generic[_Read]):
+    """What is made of some files, and a check whether they have changed.
 
-    def __init__(self, files: TlsFiles) -> None:
-        self._files = files
+    Args:
+        files: the files.
+        read: reads and validates them.
+
+    Attributes:
+        current: what was read last.
+    """
+
+    def __init__(self, files: TlsFiles, read: Callable[[TlsFiles], _Read]) -> None:
+        self._files, self._read = files, read
         self._last_seen = _fingerprint(files)
-        self.initial = self._current = _read_context(files)
-        self.initial.sni_callback = self._reload_if_changed
+        self.current = read(files)
 
-    def _reload_if_changed(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        current = _fingerprint(self._files)
-        if current != self._last_seen:
-            self._last_seen = current
-            try:
-                self._current = _read_context(self._files)
-            except OptionsError as error:
-                _log.error("cannot load the changed TLS certificate, keeping the previous one: %s", error)
-        connection.context = self._current
-
-
-class _ReloadingCertificates:
-    """The certificate configuration of some files, and a check whether they have changed."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        self._last_seen = _fingerprint(files)
-        self.initial = _read_configuration(files)
-
-    def reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
+    def reload_if_changed(self) -> _Read | None:
         """Read the files again; None if they have not changed or are invalid."""
-        current = _fingerprint(self._files)
-        if current == self._last_seen:
+        seen = _fingerprint(self._files)
+        if seen == self._last_seen:
             return None
-        self._last_seen = current  # set before reading, so that a change during the read is found by the next check
+        self._last_seen = seen  # set before reading, so that a change during the read is found by the next check
         try:
-            configuration = _read_configuration(self._files)
+            self.current = self._read(self._files)
         except OptionsError as error:
             _log.error("cannot load the changed TLS certificate, keeping the previous one: %s", error)
             return None
         _log.info("loaded the changed TLS certificate %s", self._files.cert)
-        return configuration
+        return self.current
 
 
 def _fingerprint(files: TlsFiles) -> _Fingerprint:

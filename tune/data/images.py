@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 TRAIN, VAL, TEST = "train", "val", "test"
+SPLIT_WORDS = {TRAIN: "training", VAL: "validation", TEST: "test"}
 SPLIT_NAMES = {
     "train": TRAIN,
     "training": TRAIN,

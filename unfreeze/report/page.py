@@ -33,12 +33,12 @@ from unfreeze.report.figures import (
 from unfreeze.report.network_results import NetworkResults, run_network
 from unfreeze.report.run_files import PredictedImage, RunFiles
 from unfreeze.report.thumbnails import heat_uri, jpeg_uri, thumbnail, tile_sheets
+from unfreeze.tune.data.images import SPLIT_WORDS
 
 _MISTAKES, _UNSURE, _SUSPECTS = 24, 12, 48  # images of each gallery: with 160 pixels, about 6 KB each
 _CLASSES = 100  # of a confusion matrix that can still be looked at
 _LISTED_ERRORS = 2000
 _CONFIDENCE = 0.95
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _KINDS = {
     "label": "probably another label",
     "duplicate": "same image as one with another label",
@@ -99,7 +99,7 @@ def report_page(run: RunFiles, projection: Projection = "pca", reporter: Reporte
         uses_webgl=figures["embedding"] is not None and uses_webgl(figures["embedding"]),
         sizes=metrics.get("sizes"),
         places=None if embedding is None else _places(embedding, album, run, reporter or Silent()),
-        splits=[(_SPLITS[name], count) for name, count in metrics["images"].items()],
+        splits=[(SPLIT_WORDS[name], count) for name, count in metrics["images"].items()],
         card=[asdict(section) for section in card_sections(metrics, run.facts["provenance"])],
         options={name: value for name, value in metrics["options"].items() if value not in (None, "", False)},
     )
@@ -131,7 +131,7 @@ class _Album:
 
     def suspect(self, line: dict[str, str]) -> Picture:
         """Return an image with what is suspicious about it."""
-        lines = [_KINDS.get(line["kind"], line["kind"]), f"{_SPLITS[line['split']]}: labeled {line['label']}"]
+        lines = [_KINDS.get(line["kind"], line["kind"]), f"{SPLIT_WORDS[line['split']]}: labeled {line['label']}"]
         if line["suggested_label"] != line["label"]:
             lines.append(f"suggested: {line['suggested_label']} ({float(line['suggested_probability']):.0%})")
         return self._picture(line["path"], [*lines, *filter(None, [line["detail"]])])
@@ -160,7 +160,7 @@ def _places(embedding: Embedding, album: _Album, run: RunFiles, reporter: Report
     texts = []
     for path, split, label in zip(embedding.paths, embedding.splits, embedding.labels, strict=True):
         found = predicted.get(path, label)
-        texts.append(f"{_SPLITS[split]}: {label}" + (f", predicted {found}" if found != label else ""))
+        texts.append(f"{SPLIT_WORDS[split]}: {label}" + (f", predicted {found}" if found != label else ""))
     return {"sheets": sheets, "paths": embedding.paths, "texts": texts}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.contract.errors import CheckpointError
-from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, METRICS_FILE, check_finished
+from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, check_finished, read_metrics
 from unfreeze.tune.artifacts.predictions import PREDICTIONS_FILE
 from unfreeze.tune.data.images import VAL
 from unfreeze.tune.issues.issue_file import ISSUES_FILE
@@ -79,7 +79,7 @@ def read_run(folder: Path) -> RunFiles:
         return RunFiles(
             folder=folder,
             facts=json.loads((folder / FACTS_FILE).read_bytes()),
-            metrics=json.loads((folder / METRICS_FILE).read_bytes()),
+            metrics=read_metrics(folder),
             predictions=tuple(_predicted(line) for line in _lines(folder / PREDICTIONS_FILE)),
             issues=_lines(folder / ISSUES_FILE),
         )

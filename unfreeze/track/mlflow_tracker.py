@@ -36,8 +36,6 @@ def log_model(run: TrackedRun, published: Published) -> str:
     The bytes of the registered file differ from those that were published, because MLflow writes it again; a server
     takes it from the artifacts `published`, which are unchanged.
     """
-    if _MLFLOW not in run.known:
-        log_run(run)
     manifest, known = published.manifest, run.known[_MLFLOW]
     mlflow.set_tracking_uri(known["tracking_uri"])
     with mlflow.start_run(run_id=known["run_id"]):

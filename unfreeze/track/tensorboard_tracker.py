@@ -21,8 +21,6 @@ def log_run(run: TrackedRun) -> str:
 
 def log_model(run: TrackedRun, published: Published) -> str:
     """Log which file was exported, and how it compares with the trained network, as text."""
-    if _TENSORBOARD not in run.known:
-        log_run(run)
     folder, proof = run.folder / EVENTS_FOLDER, published.manifest.proof
     with SummaryWriter(str(folder), filename_suffix=f".model-{published.version}") as writer:
         text = f"{published.path} ({published.manifest.precision}, SHA-256 {published.manifest.sha256})"

@@ -26,7 +26,7 @@ class Tracker(Protocol):
         """Log a run; return where it can be seen."""
 
     def log_model(self, run: "TrackedRun", published: "Published") -> str:
-        """Log the model that was exported from a run; return where it can be seen."""
+        """Log the model that was exported from a run that was logged; return where it can be seen."""
 
 
 def check_trackers(names: Sequence[TrackerName]) -> None:
@@ -88,7 +88,10 @@ def track_model(names: Sequence[TrackerName], folder: Path, published: "Publishe
     for name in names:
         try:
             with _quietly():
-                places.append(_tracker(name).log_model(read_tracked_run(folder), published))
+                run, tracker = read_tracked_run(folder), _tracker(name)
+                if name not in run.known:
+                    tracker.log_run(run)
+                places.append(tracker.log_model(run, published))
         except Exception as error:  # trackers raise many types
             raise UnfreezeError(
                 f"{published.path} is published, but {name} did not accept it: {first_line(error)}"

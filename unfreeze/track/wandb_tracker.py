@@ -31,8 +31,6 @@ def log_run(run: TrackedRun) -> str:
 
 def log_model(run: TrackedRun, published: Published) -> str:
     """Log an exported version, with its model card and checksums, as an artifact of type "model"."""
-    if _WANDB not in run.known:
-        log_run(run)
     manifest = published.manifest
     with _started(run, run.known[_WANDB]) as started:
         described = {"labels": list(manifest.labels), "sha256": manifest.sha256, "precision": manifest.precision}
