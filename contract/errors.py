@@ -134,6 +134,10 @@ class DrainingError(ServingError):
     """The server is shutting down and accepts no new requests."""
 
 
+class RestartingError(ServingError):
+    """A process of the server has ended and is being restarted."""
+
+
 def first_line(error: BaseException) -> str:
     """Shorten another library's error message to one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,11 +1,13 @@
 """Server options, validated at construction."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.images.opening import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.contract.options import check_ranges
@@ -16,6 +18,7 @@ from unfreeze.serve.security.tls import TlsFiles
 _RANGES = {
     "port": (0, 65_535),
     "http": (0, 65_535),
+    "frontends": (1, 256),
     "metrics_port": (0, 65_535),
     "versions": (0, 1000),
     "poll_s": (0, 86_400),
@@ -30,6 +33,7 @@ _RANGES = {
     "max_pixels": (1, LARGEST_MAX_PIXELS),
     "drain_s": (0, 86_400),
 }
+_CORES_PER_FRONTEND_CPU, _CORES_PER_FRONTEND, _MAX_AUTO_FRONTENDS = 8, 4, 8
 # The sections of `unfreeze serve --help`, in this order.
 _MODELS = Parameter(group=Group.create_ordered("Models"))
 _NETWORK = Parameter(group=Group.create_ordered("Network"))
@@ -52,6 +56,8 @@ class ServeOptions:
         port: gRPC port; 0 for any free port.
         http: also serve HTTP on this port, with a page to try the models at /; 0 for any free port, which is logged;
             needs unfreeze[http].
+        frontends: processes that accept requests and decode images, in front of the one that executes the models;
+            "auto" for a number that fits the machine; only on Linux.
         drain_s: seconds that accepted requests may take to finish after SIGTERM.
         device: runtime that executes the models.
         instances: batches of a model executed at the same time; 0 to measure the fastest number.
@@ -88,6 +94,7 @@ class ServeOptions:
     host: Annotated[str, _NETWORK] = "127.0.0.1"
     port: Annotated[int, _NETWORK] = 8001
     http: Annotated[int | None, _NETWORK] = None
+    frontends: Annotated[int | Literal["auto"], _NETWORK] = 1
     drain_s: Annotated[float, _NETWORK] = 30.0
     device: Annotated[
         RuntimeName, _EXECUTION, Parameter(help=f"runtime that executes the models: {runtime_summaries()}.")
@@ -114,6 +121,16 @@ class ServeOptions:
     tracing: Annotated[bool, _MONITORING] = False
 
     @property
+    def frontends_used(self) -> int:
+        """Number of front-end processes."""
+        if self.frontends != "auto":
+            return self.frontends
+        cores = usable_cores() // (
+            _CORES_PER_FRONTEND_CPU if find_runtime(self.device).uses_cpu else _CORES_PER_FRONTEND
+        )
+        return min(max(1, cores), _MAX_AUTO_FRONTENDS) if sys.platform == "linux" else 1
+
+    @property
     def tls_files(self) -> TlsFiles | None:
         """The files of TLS; None without TLS."""
         if self.tls_cert is None or self.tls_key is None:
@@ -122,7 +139,9 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         """Validate the options."""
-        check_ranges(vars(self), _RANGES)
+        check_ranges({name: value for name, value in vars(self).items() if value != "auto"}, _RANGES)
+        if self.frontends_used > 1 and sys.platform != "linux":
+            raise OptionsError("--frontends needs Linux: the processes share memory that has no name")
         if not self.host or self.host.startswith("unix:"):
             raise OptionsError(f"--host must be a host name or an IP address, got {self.host!r}")
         _check_exposure(self)

@@ -20,6 +20,7 @@ from unfreeze.contract.errors import (
     InvalidRequestError,
     ModelUnavailableError,
     QueueFullError,
+    RestartingError,
     UnfreezeError,
     UnknownModelError,
 )
@@ -31,6 +32,7 @@ STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
+    RestartingError: grpc.StatusCode.UNAVAILABLE,
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     ModelUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
 }

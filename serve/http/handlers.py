@@ -23,7 +23,7 @@ from unfreeze.serve.http.errors import CLIENT_CLOSED, RefusedError, error_respon
 from unfreeze.serve.http.forms import MULTIPART, form_files
 from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json, wants_binary
 from unfreeze.serve.http.numbers import parse_number
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.model_infer import infer
 from unfreeze.serve.protocol.open_inference import InferenceService
@@ -63,7 +63,7 @@ class Handlers:
     """
 
     def __init__(
-        self, models: ModelRegistry, *, admin: bool, limits: BodyLimits, grpc_port: Callable[[], int], tls: bool
+        self, models: ServedModels, *, admin: bool, limits: BodyLimits, grpc_port: Callable[[], int], tls: bool
     ) -> None:
         self._models, self._limits, self._grpc_port, self._tls = models, limits, grpc_port, tls
         self._inference = InferenceService(models, admin=admin)

@@ -1,6 +1,6 @@
 """The service `unfreeze.v1.Classifier`: encoded images in, labels out.
 
-Its methods raise errors; `ErrorInterceptor` maps them to a gRPC status.
+Its methods raise errors; `Dispatcher` maps them to a gRPC status.
 """
 
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.contract.prediction import top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -27,7 +27,7 @@ class ClassifierService(ClassifierServicer):
         models: the served models.
     """
 
-    def __init__(self, models: ModelRegistry) -> None:
+    def __init__(self, models: ServedModels) -> None:
         self._models = models
 
     async def Predict(self, request: pb.PredictRequest, context: grpc.aio.ServicerContext) -> pb.PredictResponse:
@@ -51,6 +51,7 @@ class ClassifierService(ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
+        await self._models.synchronize()
         return pb.ListModelsResponse(
             models=[
                 pb.ModelVersion(name=version.name, version=version.version, state=version.state, reason=version.reason)

@@ -2,10 +2,9 @@
 
 import asyncio
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 
@@ -14,8 +13,8 @@ from unfreeze.contract.errors import InvalidRequestError, UnknownModelError
 from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
-from unfreeze.serve.models.loaded_model import LoadedModel
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModel, ServedModels
+from unfreeze.serve.protocol.deserializing import Buffer, SplitMessage, contents_of
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
@@ -23,17 +22,16 @@ ENCODED_INPUT = "image"
 _LARGE_BYTES = 2**20
 _ELEMENT_LENGTH = struct.Struct("<I")
 _OUTPUT_PARAMETERS = {"binary_data", "classification"}
-_T = TypeVar("_T")
 
 
 async def infer(
-    models: ModelRegistry, request: pb.ModelInferRequest, deadline: Callable[[int], float | None]
+    models: ServedModels, received: pb.ModelInferRequest | SplitMessage, deadline: Callable[[int], float | None]
 ) -> pb.ModelInferResponse:
     """Process a ModelInfer request.
 
     Args:
         models: the served models.
-        request: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
+        received: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
         deadline: maps the timeout of the request, in microseconds or 0 for none, to the deadline on the clock of
             `time.monotonic`.
 
@@ -44,13 +42,17 @@ async def infer(
         InvalidRequestError: the request does not match the model, or an image cannot be decoded.
         ServingError: the request is rejected, for example because the queue is full.
     """
+    request: pb.ModelInferRequest
+    request, raw = contents_of(received, "raw_input_contents")
     name, encoded = split_model_name(request.model_name)
     with models.use(name, request.model_version) as model:
         class_count = _requested_class_count(request)
         timeout_us = _nonnegative_integer(request.parameters, "timeout")
         priority = _nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
         model.check_size(request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0)
-        images = await _read_in_thread_if_large(request, partial(_read, encoded=encoded, model=model))
+        read = partial(_read, request, raw, encoded=encoded, model=model)
+        # Raw pixels are not copied. Other large contents are parsed in a thread, so that the event loop is not blocked.
+        images = read() if raw and (not encoded or len(raw[0]) < _LARGE_BYTES) else await asyncio.to_thread(read)
         probabilities = await model.classify(images, deadline(timeout_us), priority)
         return _response(request, model, probabilities, class_count)
 
@@ -75,16 +77,12 @@ def split_model_name(name: str) -> tuple[str, bool]:
     return name.removesuffix(ENCODED_SUFFIX), name.endswith(ENCODED_SUFFIX)
 
 
-def _read(request: pb.ModelInferRequest, *, encoded: bool, model: LoadedModel) -> list[bytes] | np.ndarray:
+def _read(
+    request: pb.ModelInferRequest, raw: Sequence[Buffer], *, encoded: bool, model: ServedModel
+) -> list[bytes] | np.ndarray:
     if encoded:
-        return read_encoded(request, ENCODED_INPUT)
-    return read_pixels(request, INPUT, model.manifest.preprocess.shape)
-
-
-async def _read_in_thread_if_large(request: pb.ModelInferRequest, read: Callable[[pb.ModelInferRequest], _T]) -> _T:
-    """Parse a large request in a thread, so that the event loop is not blocked."""
-    size = len(request.raw_input_contents[0]) if request.raw_input_contents else 0
-    return read(request) if 0 < size < _LARGE_BYTES else await asyncio.to_thread(read, request)
+        return read_encoded(request, raw, ENCODED_INPUT)
+    return read_pixels(request, raw, INPUT, model.manifest.preprocess.shape)
 
 
 def _requested_class_count(request: pb.ModelInferRequest) -> int:
@@ -115,7 +113,7 @@ def _nonnegative_integer(parameters: Mapping[str, pb.InferParameter], name: str)
 
 
 def _response(
-    request: pb.ModelInferRequest, model: LoadedModel, probabilities: Float32[np.ndarray, "n c"], class_count: int
+    request: pb.ModelInferRequest, model: ServedModel, probabilities: Float32[np.ndarray, "n c"], class_count: int
 ) -> pb.ModelInferResponse:
     if class_count:
         class_count = min(class_count, probabilities.shape[1])

@@ -2,7 +2,7 @@
 
 Each model of the repository is available under two names: `NAME` accepts preprocessed images, with the same inputs and
 outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size. The methods
-raise errors; `ErrorInterceptor` maps them to a gRPC status.
+raise errors; `Dispatcher` maps them to a gRPC status.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -15,8 +15,8 @@ from unfreeze.contract.errors import ForbiddenError, InvalidRequestError, Unknow
 from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from unfreeze.serve.models.loaded_model import LoadedModel
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModel, ServedModels
+from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
 from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
 from unfreeze.serve.protocol.streams import map_in_order
@@ -35,7 +35,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         admin: whether clients may load and unload models.
     """
 
-    def __init__(self, models: ModelRegistry, *, admin: bool) -> None:
+    def __init__(self, models: ServedModels, *, admin: bool) -> None:
         self._models, self._admin = models, admin
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:
@@ -96,21 +96,24 @@ class InferenceService(GRPCInferenceServiceServicer):
         )
         return pb.ModelConfigResponse(config=config)
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest | SplitMessage, context: _Context
+    ) -> pb.ModelInferResponse:
         return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: _Context
+        self, requests: AsyncIterator[pb.ModelInferRequest | SplitMessage], context: _Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def handle(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def handle(request: pb.ModelInferRequest | SplitMessage) -> pb.ModelStreamInferResponse:
             try:
                 response = await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
                 return pb.ModelStreamInferResponse(infer_response=response)
             except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
                 # The response without outputs identifies the request that failed.
+                message, _ = contents_of(request, "raw_input_contents")
                 return pb.ModelStreamInferResponse(
                     error_message=status_of(error).message,
-                    infer_response=pb.ModelInferResponse(model_name=request.model_name, id=request.id),
+                    infer_response=pb.ModelInferResponse(model_name=message.model_name, id=message.id),
                 )
 
         async for response in map_in_order(requests, handle):
@@ -121,6 +124,7 @@ class InferenceService(GRPCInferenceServiceServicer):
     ) -> pb.ModelStatisticsResponse:
         if request.name:
             self._find(request.name, request.version)
+        await self._models.synchronize()
         models = [
             (model, encoded)
             for model in self._models
@@ -134,6 +138,7 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: _Context
     ) -> pb.RepositoryIndexResponse:
+        await self._models.synchronize()
         entry = pb.RepositoryIndexResponse.ModelIndex
         return pb.RepositoryIndexResponse(
             models=[
@@ -165,7 +170,7 @@ class InferenceService(GRPCInferenceServiceServicer):
                 f"models are loaded from the server's repository only; unsupported parameters {unsupported!r:.200}"
             )
 
-    def _find(self, name: str, version_number: str) -> tuple[LoadedModel, bool]:
+    def _find(self, name: str, version_number: str) -> tuple[ServedModel, bool]:
         """Find a model; also returns whether the name is the one for encoded images."""
         repository_name, encoded = split_model_name(name)
         return self._models.find(repository_name, version_number), encoded

@@ -36,6 +36,7 @@ class InferenceRequest:
     ) -> None:
         self.images = images
         self.encoded = not isinstance(images, np.ndarray)
+        self.sent_encoded = self.encoded  # differs for images that another process has decoded
         self.deadline = deadline
         self.priority = priority
         self.probabilities = np.empty((len(images), classes), np.float32)

@@ -50,17 +50,17 @@ def serve(
         config: TOML file of options, such as `max_batch = 16`.
     """
     from unfreeze.serve.models.load_thread import is_loading
-    from unfreeze.serve.server import Server
-    from unfreeze.serve.server import serve as run_server
+    from unfreeze.serve.run import Running
+    from unfreeze.serve.run import serve as run_server
 
     start_logging(logs or LogOptions())
 
-    def print_address(server: Server) -> None:
+    def print_address(server: Running) -> None:
         RESULTS.print(f"serving {options.repository} on {options.host}:{server.port}", markup=False)
-        if server.http is not None:
-            RESULTS.print(f"page to try the models: {server.http.address}", markup=False)
+        if server.http_address is not None:
+            RESULTS.print(f"page to try the models: {server.http_address}", markup=False)
 
-    asyncio.run(run_server(options, print_address))
+    asyncio.run(run_server(options, print_address, logs or LogOptions()))
     if is_loading():  # unloading a runtime's libraries while it is loading a model would abort the process
         logging.shutdown()
         sys.stdout.flush()
