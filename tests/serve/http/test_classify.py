@@ -33,7 +33,7 @@ def test_a_file_is_classified_as_over_grpc(http: Server, images: list[bytes]) ->
         assert document["milliseconds"] > 0
         (found,) = document["predictions"]
         assert found["file"] == ""
-        assert found["unsure"] is False
+        assert found["unsure"] is None
         assert [one["label"] for one in found["labels"]] == [one.label for one in labels[:2]]
         assert [one["score"] for one in found["labels"]] == pytest.approx([one.score for one in labels[:2]], abs=1e-6)
     assert call(http, "/v1/models/colors/versions/1:classify", images[0]).status == 200
