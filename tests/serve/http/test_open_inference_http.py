@@ -155,6 +155,7 @@ def test_outputs_that_are_not_named_are_all_returned(
     document = json.dumps({"inputs": [tensor]}).encode()
     outputs = call(careful_server, "/v2/models/careful.encoded/infer", document).json["outputs"]
     assert outputs[1] == {"name": "unsure", "datatype": "BOOL", "shape": [len(images)], "data": unsure}
+    assert {type(mark) for mark in outputs[1]["data"]} == {bool}, "numbers are equal, but no JSON booleans"
     wanted = [triton.InferRequestedOutput("unsure")]
     with pytest.raises(InferenceServerException, match="no confidence threshold"):
         client.infer("colors.encoded", [given], outputs=wanted)
