@@ -2,8 +2,8 @@
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ _PARAMETERS = {"binary_data", "classification"}
 _MOST_OUTPUTS = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output that a request wants.
 
     Args:
@@ -57,14 +56,14 @@ def requested_outputs(request: pb.ModelInferRequest, manifest: Manifest, *, enco
         InvalidRequestError: the model has no such output, an output is requested twice, or a parameter is not valid.
     """
     if not request.outputs:
-        return [RequestedOutput(name=name) for name in declared_outputs(manifest, encoded=encoded)]
+        return [RequestedOutput(name) for name in declared_outputs(manifest, encoded=encoded)]
     if len(request.outputs) > _MOST_OUTPUTS:
         raise InvalidRequestError(
             f"a model has at most {_MOST_OUTPUTS} outputs, {OUTPUT!r} and {UNSURE!r}; "
             f"{len(request.outputs):,} were requested"
         )
     outputs = [_requested_output(output, manifest) for output in request.outputs]
-    if len({output.name for output in outputs}) < len(outputs):
+    if len(outputs) > 1 and outputs[0].name == outputs[1].name:
         raise InvalidRequestError(f"the output {outputs[0].name!r} was requested twice")
     return outputs
 
@@ -125,6 +124,8 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor, m
         if manifest.abstain_below is not None:
             names = f"outputs of the model are {OUTPUT!r} and {UNSURE!r}"
         raise InvalidRequestError(f"the {names}; {output.name!r:.200} was requested")
+    if not output.parameters:
+        return RequestedOutput(output.name)
     sample = islice(output.parameters, len(_PARAMETERS) + 1)  # enough to include an unknown one, if any
     unknown = sorted(set(sample) - _PARAMETERS)
     if unknown:
@@ -132,7 +133,7 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor, m
     class_count = nonnegative_integer(output.parameters, "classification")
     if class_count and output.name == UNSURE:
         raise InvalidRequestError(f"classification applies to the output {OUTPUT!r} only, not to {UNSURE!r}")
-    return RequestedOutput(name=output.name, class_count=class_count)
+    return RequestedOutput(output.name, class_count)
 
 
 def _class_strings(probabilities: Float32[np.ndarray, "n c"], class_count: int, labels: tuple[str, ...]) -> list[bytes]:
