@@ -68,7 +68,8 @@ class Client(Closing):
             top_k: number of labels to return for each image, at least 1.
 
         Returns:
-            The labels of each image, ordered by score, the highest first.
+            The labels of each image, ordered by score, the highest first. `classify` also returns whether an image's
+            top score is below the model's confidence threshold.
 
         Raises:
             ImageError: a file cannot be read.

@@ -21,7 +21,7 @@ from unfreeze.protos import unfreeze_pb2
 from unfreeze.serve.http.bodies import Body, BodyLimits
 from unfreeze.serve.http.errors import CLIENT_CLOSED, RefusedError, error_response
 from unfreeze.serve.http.forms import MULTIPART, form_files
-from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json, wants_binary
+from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json
 from unfreeze.serve.http.numbers import parse_number
 from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.classifier import ClassifierService
@@ -118,8 +118,8 @@ class Handlers:
             arguments = *_model(request), body, request.headers.get(LENGTH_HEADER)
             message = await _in_thread_if(len(body) > _LARGE_BYTES, partial(parse_request, *arguments))
             answer = await _unless_disconnected(request, infer(self._models, message, deadline))
-        render = partial(render_response, answer, binary=wants_binary(message))
-        content, json_length = await _in_thread_if(len(answer.raw_output_contents[0]) > _LARGE_BYTES, render)
+        size = sum(map(len, answer.raw_output_contents))
+        content, json_length = await _in_thread_if(size > _LARGE_BYTES, partial(render_response, message, answer))
         if json_length is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")

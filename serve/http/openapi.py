@@ -92,7 +92,7 @@ def _classify(identifier: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _classification() -> dict[str, Any]:
     label = _object(label=_TEXT, score=_NUMBER, index=_INTEGER)
-    prediction = _object(file=_TEXT, labels={"type": "array", "items": label}, unsure=_BOOLEAN)
+    prediction = _object(file=_TEXT, labels={"type": "array", "items": label}, unsure={"type": ["boolean", "null"]})
     many = {"type": "array", "items": prediction}
     return _object(model=_TEXT, version=_TEXT, milliseconds=_NUMBER, predictions=many)
 

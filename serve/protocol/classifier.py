@@ -10,7 +10,8 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import InvalidRequestError
-from unfreeze.contract.prediction import top_predictions
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.prediction import is_unsure, top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
 from unfreeze.serve.models.served import ServedModels
@@ -86,7 +87,7 @@ class ClassifierService(ClassifierServicer):
             return pb.PredictResponse(
                 model=model.name,
                 version=model.version,
-                predictions=[_prediction(row, model.manifest.labels, top_k) for row in probabilities],
+                predictions=[_prediction(row, model.manifest, top_k) for row in probabilities],
             )
 
     def _model_name(self, name: str) -> str:
@@ -97,8 +98,9 @@ class ClassifierService(ClassifierServicer):
         return name
 
 
-def _prediction(probabilities: Float32[np.ndarray, " c"], labels: tuple[str, ...], top_k: int) -> pb.Prediction:
-    predictions = top_predictions(probabilities, labels, top_k)
+def _prediction(probabilities: Float32[np.ndarray, " c"], manifest: Manifest, top_k: int) -> pb.Prediction:
+    predictions = top_predictions(probabilities, manifest.labels, top_k)
     return pb.Prediction(
-        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in predictions]
+        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in predictions],
+        unsure=is_unsure(predictions, manifest.abstain_below),
     )

@@ -1,8 +1,9 @@
 """The service `inference.GRPCInferenceService` of the Open Inference Protocol.
 
 Each model of the repository is available under two names: `NAME` accepts preprocessed images, with the same inputs and
-outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size. The methods
-raise errors; `Dispatcher` maps them to a gRPC status.
+outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size, and has the
+output `unsure` too if the model has a confidence threshold. The methods raise errors; `Dispatcher` maps them to a
+gRPC status.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -19,6 +20,7 @@ from unfreeze.serve.models.served import ServedModel, ServedModels
 from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
 from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
+from unfreeze.serve.protocol.outputs import UNSURE, declared_outputs
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -62,12 +64,15 @@ class InferenceService(GRPCInferenceServiceServicer):
             if encoded
             else tensor(name=INPUT, datatype="UINT8", shape=[-1, *model.manifest.preprocess.shape])
         )
+        outputs = [tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])]
+        if UNSURE in declared_outputs(model.manifest, encoded=encoded):
+            outputs.append(tensor(name=UNSURE, datatype="BOOL", shape=[-1]))
         return pb.ModelMetadataResponse(
             name=request.name,
             versions=[number for number in self._models.versions(model.name) if request.version in ("", number)],
             platform=_PLATFORM,
             inputs=[input_],
-            outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
+            outputs=outputs,
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: _Context) -> pb.ModelConfigResponse:
@@ -82,16 +87,20 @@ class InferenceService(GRPCInferenceServiceServicer):
                 dims=model.manifest.preprocess.shape,
             )
         )
-        output = pb.ModelOutput(
-            name=OUTPUT, data_type=pb.TYPE_FP32, dims=[len(model.manifest.labels)], label_filename="labels.txt"
-        )
+        outputs = [
+            pb.ModelOutput(
+                name=OUTPUT, data_type=pb.TYPE_FP32, dims=[len(model.manifest.labels)], label_filename="labels.txt"
+            )
+        ]
+        if UNSURE in declared_outputs(model.manifest, encoded=encoded):
+            outputs.append(pb.ModelOutput(name=UNSURE, data_type=pb.TYPE_BOOL))  # one value an image: no dimensions
         config = pb.ModelConfig(
             name=request.name,
             platform=_PLATFORM,
             backend=_BACKEND,
             max_batch_size=model.max_batch,
             input=[input_],
-            output=[output],
+            output=outputs,
             dynamic_batching=pb.ModelDynamicBatching(),
         )
         return pb.ModelConfigResponse(config=config)

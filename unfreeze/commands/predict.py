@@ -13,7 +13,7 @@ from rich.text import Text
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.errors import ImageError, OptionsError, UnfreezeError
 from unfreeze.contract.folders import LeftOut, list_files, summarize_ignored
-from unfreeze.contract.prediction import MOST_LABELS
+from unfreeze.contract.prediction import MOST_LABELS, is_unsure
 from unfreeze.contract.reporting import Silent
 from unfreeze.prediction_csv import PredictionResult, write_csv
 
@@ -72,8 +72,8 @@ def predict(
     """Classify images with a server or with a local model file.
 
     Images that cannot be classified are reported on standard error, and the exit code is then 1; all other images are
-    classified. Results below the confidence threshold of a local model are marked as unsure; servers do not report
-    this.
+    classified. Results below the confidence threshold of a model that was tuned with --abstain-precision are marked as
+    unsure.
 
     Args:
         images: image files, or folders of images.
@@ -81,8 +81,8 @@ def predict(
         file: path of a `model.onnx`, instead of a server.
         options: connection to the server.
         top_k: number of labels for each image.
-        json: print a JSON list to standard output; "unsure" is null for results of a server.
-        csv: write path, label, score, further labels and scores, and error to this file; the file is written
+        json: print a JSON list to standard output; "unsure" is null if the model has no threshold.
+        csv: write path, label, score, further labels and scores, unsure and error to this file; the file is written
             completely or not at all.
     """
     paths = [path for path in _expand_folders(images) if path != csv]
@@ -158,13 +158,14 @@ def _with_server(
     token = None if token_file is None else read_tokens(token_file)[0]
     with Client(server, token=token, max_attempts=_MAX_ATTEMPTS, **keywords) as client:
         for result in client.classify(paths, model=model, top_k=top_k):
-            yield PredictionResult(result.name, result.predictions, None, result.error)
+            yield PredictionResult(result.name, result.predictions, result.unsure, result.error)
 
 
 def _with_file(paths: list[Path | LeftOut], file: Path, top_k: int) -> Generator[PredictionResult, None, None]:
     from unfreeze.serve.client.local import LocalClassifier
 
     with LocalClassifier(file) as classifier:
+        threshold = classifier.manifest.abstain_below
         for start in range(0, len(paths), _BATCH_SIZE):
             batch = paths[start : start + _BATCH_SIZE]
             files = [path for path in batch if isinstance(path, Path)]
@@ -177,7 +178,7 @@ def _with_file(paths: list[Path | LeftOut], file: Path, top_k: int) -> Generator
                 yield from (_classify_one(path, classifier, top_k) for path in batch)
             else:
                 for path, predictions in zip(files, found, strict=True):
-                    yield PredictionResult(str(path), predictions, classifier.is_unsure(predictions), None)
+                    yield PredictionResult(str(path), predictions, is_unsure(predictions, threshold), None)
 
 
 def _classify_one(path: Path | LeftOut, classifier: "LocalClassifier", top_k: int) -> PredictionResult:
@@ -187,4 +188,5 @@ def _classify_one(path: Path | LeftOut, classifier: "LocalClassifier", top_k: in
         (predictions,) = classifier.predict([path], top_k=top_k)
     except ImageError as error:
         return PredictionResult(str(path), (), None, str(error))
-    return PredictionResult(str(path), predictions, classifier.is_unsure(predictions), None)
+    unsure = is_unsure(predictions, classifier.manifest.abstain_below)
+    return PredictionResult(str(path), predictions, unsure, None)

@@ -273,7 +273,10 @@ def test_rejects_heic_without_its_decoder(models: Path, monkeypatch: pytest.Monk
             lambda request: request.inputs[0].contents.bytes_contents.append(GOOD),
             "must be either raw, with one entry per input",
         ),
-        (lambda request: [request.outputs.add(name="probabilities") for _ in "ab"], "2 were requested"),
+        (
+            lambda request: [request.outputs.add(name="probabilities") for _ in "ab"],
+            "the output 'probabilities' was requested twice",
+        ),
         (
             lambda request: [request.outputs.add(name="probabilities").parameters["x"]],
             "unsupported output parameters ['x']",
