@@ -117,7 +117,7 @@ class Child:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         line = await self._process.stdout.readline()
         if not line:
-            raise ServingError(f"the {self.task.name} ended before it was ready ({_reason(await self.wait())})")
+            raise ServingError(f"the {self.task.name} ended before it was ready ({describe_exit(await self.wait())})")
         report: dict[str, Any] = json.loads(line)
         if "error" in report:
             await self.wait()
@@ -146,18 +146,21 @@ class Child:
             self._process.kill()
 
 
-def report(**document: Any) -> None:
-    """Report to the parent process; called in a child."""
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+class Reports:
+    """Reports of a child to its parent; whatever else it prints goes to standard error."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(self, **document: Any) -> None:
+        """Send a report."""
+        self._file.write(json.dumps(document) + "\n")
+        self._file.flush()
 
 
 def describe_exit(code: int) -> str:
-    """Describe an exit code in words."""
-    return _reason(code)
-
-
-def _reason(code: int) -> str:
+    """Describe an exit code in words; a negative one is the number of a signal."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -38,11 +38,14 @@ class Supervisor:
     def __init__(self, options: ServeOptions, logs: LogOptions) -> None:
         self._options, self._logs = options, logs
         self._frontends = options.frontends_used
-        self._folder = Path(tempfile.mkdtemp(prefix="unfreeze-"))  # only its owner can enter it
+        self._folder: Path | None = None
+        self._listener = socket.socket(socket.AF_UNIX)
         self._children: dict[int, Child] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._reserved: list[socket.socket] = []
-        self.port, self.http_address = 0, None
+        self._lifeline = os.pipe()
+        self.port = 0
+        self.http_address: str | None = None
 
     async def __aenter__(self) -> Self:
         """Start all processes, and wait until they accept calls.
@@ -67,12 +70,10 @@ class Supervisor:
             options = replace(options, http=self._reserve(options.http))
         self.port = options.port
         self._board = Board.create(self._frontends)
-        self._lifeline = os.pipe()
+        self._folder = Path(tempfile.mkdtemp(prefix="unfreeze-"))  # only its owner can enter it
         address = self._folder / "models"
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(os.fspath(address))
-        listener.listen(self._frontends)
-        self._listener = listener
+        self._listener.bind(os.fspath(address))
+        self._listener.listen(self._frontends)
         task = ChildTask(
             row=0,
             frontends=self._frontends,
@@ -82,7 +83,7 @@ class Supervisor:
             board=self._board.descriptor,
             lifeline=self._lifeline[0],
         )
-        models = await self._start_child(replace(task, listener=listener.fileno()))
+        models = await self._start_child(replace(task, listener=self._listener.fileno()))
         await models.ready()
         fronts = [await self._start_child(replace(task, row=row)) for row in range(1, self._frontends + 1)]
         reports = [await front.ready() for front in fronts]
@@ -124,9 +125,12 @@ class Supervisor:
         await self._end([child for row, child in self._children.items() if not row], timeout_s)
         if self._watchers:
             _log.info("drained: requests answered: %d, rejected: %d", answered, rejected)
-        for reserved in (*self._reserved, *([self._listener] if hasattr(self, "_listener") else [])):
-            reserved.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for one in (*self._reserved, self._listener):
+            one.close()
+        for descriptor in self._lifeline:
+            os.close(descriptor)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _end(self, children: list[Child], timeout_s: float) -> list[dict[str, int]]:
         for child in children:

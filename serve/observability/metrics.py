@@ -6,7 +6,7 @@ named `unfreeze_*`.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 from wsgiref.simple_server import WSGIServer
 
@@ -81,10 +81,16 @@ class ModelCollector(Collector):
     Args:
         models: the served models.
         errors: returns the failed requests by the name of their status.
+        more: returns further metrics.
     """
 
-    def __init__(self, models: MeasuredModels, errors: Callable[[], Mapping[str, int]]) -> None:
-        self._models, self._errors = models, errors
+    def __init__(
+        self,
+        models: MeasuredModels,
+        errors: Callable[[], Mapping[str, int]],
+        more: Callable[[], Iterable[Metric]],
+    ) -> None:
+        self._models, self._errors, self._more = models, errors, more
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all loaded model versions."""
@@ -101,6 +107,7 @@ class ModelCollector(Collector):
         yield self._readiness()
         for stage in STAGES:
             yield _histogram(stage, statistics)
+        yield from self._more()
 
     def _readiness(self) -> Metric:
         ready = GaugeMetricFamily("unfreeze_model_ready", "1 if the model version is ready, else 0", labels=_LABELS)
@@ -114,7 +121,7 @@ def start_metrics(
     host: str,
     port: int,
     errors: Callable[[], Mapping[str, int]] = ERRORS_BY_STATUS.copy,
-    collectors: Sequence[Collector] = (),
+    more: Callable[[], Iterable[Metric]] = tuple,
 ) -> "MetricsServer":
     """Serve `GET /metrics` from a separate thread.
 
@@ -123,16 +130,15 @@ def start_metrics(
         host: address to listen on.
         port: port to listen on; 0 for any free port.
         errors: returns the failed requests by the name of their status.
-        collectors: further metrics.
+        more: returns further metrics.
 
     Raises:
         ServingError: the address is not available.
     """
     registry = CollectorRegistry(auto_describe=False)
-    for collector in (ModelCollector(models, errors), *collectors):
-        registry.register(collector)
-    for process_collector in (ProcessCollector, PlatformCollector, GCCollector):
-        process_collector(registry=registry)
+    registry.register(ModelCollector(models, errors, more))
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
     try:
         server = MetricsServer(*start_http_server(port, host, registry))
     except OSError as error:
