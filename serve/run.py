@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.observability.systemd import SystemdNotifier
 from unfreeze.serve.options import ServeOptions
-from unfreeze.serve.server import Server
+from unfreeze.serve.server import Server, freeze_objects
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None], logs: L
             _log.info("stopped before the server was ready")
             return
         ready(await starting)
+        freeze_objects()
         notifier.notify("READY=1")
         await stopping
         notifier.notify("STOPPING=1")

@@ -1,6 +1,7 @@
 """The gRPC server: starts, serves and drains."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -193,6 +194,12 @@ class Server:
             ) from None
         _log.info("listening on %s:%d", address.rpartition(":")[0], port)
         return port
+
+
+def freeze_objects() -> None:
+    """Exempt the objects that exist now from garbage collection: those of a server that is ready live as long as it."""
+    gc.collect()
+    gc.freeze()
 
 
 async def watch_repository(models: ServedModels, poll_s: float) -> None:

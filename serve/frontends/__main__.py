@@ -20,7 +20,7 @@ from unfreeze.serve.frontends.remote_models import RemoteModels
 from unfreeze.serve.observability.logs import start_logging
 from unfreeze.serve.observability.metrics import start_metrics
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
-from unfreeze.serve.server import Server, watch_repository
+from unfreeze.serve.server import Server, freeze_objects, watch_repository
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
 
@@ -44,6 +44,7 @@ async def _execute_models(task: ChildTask, board: Board, reports: Reports, stop:
     background = [asyncio.create_task(bridge.accept(listener))]
     if options.poll_s:
         background.append(asyncio.create_task(watch_repository(bridge.models, options.poll_s)))
+    freeze_objects()
     reports.send(ready=True)
     await stop.wait()
     for one in background:
@@ -64,6 +65,7 @@ async def _accept_requests(task: ChildTask, board: Board, reports: Reports, stop
         return RemoteModels(options, board, task.address, decoders, on_change)
 
     async with Server(options, connect, budget, shares_ports=True) as server:
+        freeze_objects()
         reports.send(port=server.port, http=None if server.http is None else server.http.address)
         await stop.wait()
     reports.send(answered=server.answered, rejected=ERRORS_BY_STATUS.total())

@@ -5,6 +5,7 @@ calls are therefore handled as client streams: gRPC then starts the method befor
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,7 +17,9 @@ from unfreeze.serve.status import deadline_of
 
 INFERENCE_METHODS = frozenset({"/inference.GRPCInferenceService/ModelInfer", "/unfreeze.v1.Classifier/Predict"})
 _RECEIVE_S, _CONTENDED_RECEIVE_S = 60.0, 10.0
+_CHECK_S = 1.0
 _RETRY_S = 0.1
+_TOO_SLOW = "the request was received too slowly, and others wait for memory to be received; retry later"
 
 
 class Receiver:
@@ -34,7 +37,8 @@ class Receiver:
 
     def __init__(self, models: ServedModels, budget: ReceiveBudget, max_message_bytes: int) -> None:
         self._models, self._budget, self._max_message_bytes = models, budget, max_message_bytes
-        self._limits: set[asyncio.Timeout] = set()
+        self._reading: set[_Reading] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self.draining = False
         self.rejected_calls = 0
 
@@ -75,22 +79,46 @@ class Receiver:
             self._models.check_capacity(deadline)
 
     async def _read(self, context: grpc.aio.ServicerContext) -> Any:
+        """Read the message; a call that takes too long is ended by a timer that all calls share."""
+        loop = asyncio.get_running_loop()
+        reading = _Reading(asyncio.current_task(), loop.time() + _RECEIVE_S)
+        self._reading.add(reading)
+        if self._timer is None:
+            self._timer = loop.call_later(_CHECK_S, self._end_slow_calls)
         try:
-            async with asyncio.timeout(_RECEIVE_S) as limit:
-                self._limits.add(limit)
-                try:
-                    return await context.read()
-                finally:
-                    self._limits.discard(limit)
-        except TimeoutError:
-            raise QueueFullError(
-                "the request was received too slowly, while the server has no memory for more requests; retry later",
-                _RETRY_S,
-            ) from None
+            return await context.read()
+        except asyncio.CancelledError:
+            if reading.expired:
+                raise QueueFullError(_TOO_SLOW, _RETRY_S) from None
+            raise
+        finally:
+            self._reading.discard(reading)
+
+    def _end_slow_calls(self) -> None:
+        loop = asyncio.get_running_loop()
+        for reading in self._reading:
+            if loop.time() > reading.until and reading.task is not None:
+                reading.expired = True
+                reading.task.cancel()
+        self._timer = loop.call_later(_CHECK_S, self._end_slow_calls) if self._reading else None
 
     def _hurry(self) -> None:
         """Give the calls that are being received ten more seconds, because others wait for their memory."""
         latest = asyncio.get_running_loop().time() + _CONTENDED_RECEIVE_S
-        for limit in self._limits:
-            if (when := limit.when()) is not None and when > latest and not limit.expired():
-                limit.reschedule(latest)
+        for reading in self._reading:
+            reading.until = min(reading.until, latest)
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """A call whose message is being received.
+
+    Args:
+        task: handles it.
+        until: on the event loop's clock, when it is ended.
+        expired: whether it was ended.
+    """
+
+    task: "asyncio.Task[Any] | None"
+    until: float
+    expired: bool = False
