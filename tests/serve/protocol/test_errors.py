@@ -4,6 +4,7 @@ import asyncio
 import re
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from support.manifests import MANIFEST
 from support.occupied import occupy
 from support.servers import RunningServer, running_server, server_thread
 
-from unfreeze.contract.errors import DrainingError
+from unfreeze.contract.errors import DrainingError, RestartingError
 from unfreeze.contract.model.manifest import METADATA_KEY
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import sealed
@@ -471,6 +472,45 @@ def test_shutdown_errors_have_a_retry_delay() -> None:
     status = status_of(DrainingError("the server is shutting down; retry on another server"))
     assert status.code == grpc.StatusCode.UNAVAILABLE
     assert _retry_s(status.trailing_metadata, status.message, 14) == pytest.approx(0.1)
+
+
+@covers("UNAVAILABLE", "process of the models restarting, with `--frontends`")
+def test_a_restart_can_be_retried() -> None:
+    """The whole way is tested in tests/serve/frontends."""
+    status = status_of(RestartingError("the process of the models ended and is being restarted; retry"))
+    assert status.code == grpc.StatusCode.UNAVAILABLE
+    assert status.retry_s is not None
+
+
+@covers(
+    "RESOURCE_EXHAUSTED",
+    "no memory to receive the message within ten seconds, or a message that arrives too slowly while others wait",
+)
+def test_messages_wait_for_memory_until_their_deadline(published: Published) -> None:
+    """A call that holds the memory and sends nothing does not hold it for ever, and not beyond a caller's deadline."""
+    limits = {"max_queue_mib": 1, "max_message_mib": 1}
+    with (
+        server_thread(published.path.parents[2], **limits) as target,
+        grpc.insecure_channel(target) as first,
+        grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as second,
+    ):
+        go_on = threading.Event()
+
+        def late() -> Iterator[bytes]:
+            go_on.wait(30)
+            yield pb.PredictRequest(images=[GOOD]).SerializeToString()
+
+        holding = first.stream_unary("/unfreeze.v1.Classifier/Predict").future(late())
+        time.sleep(0.3)
+        waiting = ClassifierStub(second).Predict.future(pb.PredictRequest(images=[GOOD]), timeout=25)
+        with pytest.raises(grpc.FutureTimeoutError):
+            waiting.exception(timeout=0.5)
+        assert _error(
+            lambda request: ClassifierStub(second).Predict(request, timeout=0.5), pb.PredictRequest(images=[GOOD])
+        ).code() == (grpc.StatusCode.DEADLINE_EXCEEDED)
+        go_on.set()
+        holding.result(timeout=20)
+        assert len(waiting.result(timeout=20).predictions) == 1
 
 
 @covers("INTERNAL", "any other error")
