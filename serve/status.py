@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -95,14 +96,16 @@ def status_of(error: BaseException) -> RpcStatus:
     return RpcStatus(code=code, message=str(error), retry_s=retry_s)
 
 
-async def abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
+async def abort(context: grpc.aio.ServicerContext, status: RpcStatus) -> NoReturn:
     """End a call with the status of an error; never returns.
+
+    Call it after the error was handled: gRPC keeps the exception that ends the call, and with it an error that is still
+    being handled, and everything that its frames refer to.
 
     Args:
         context: the call.
-        error: the reason.
+        status: of the error.
     """
-    status = status_of(error)
     try:
         await context.abort(status.code, status.message, (*context.trailing_metadata(), *status.trailing_metadata))
     except grpc.aio.InternalError:  # gRPC has already ended the call, for example because its message is too large

@@ -9,7 +9,13 @@ import numpy as np
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import ImageError, InvalidRequestError
 from unfreeze.serve.scheduling.queue import RequestQueue
-from unfreeze.serve.scheduling.request import InferenceRequest, RequestSlice, complete_from_thread, split_request
+from unfreeze.serve.scheduling.request import (
+    EncodedImage,
+    InferenceRequest,
+    RequestSlice,
+    complete_from_thread,
+    split_request,
+)
 
 Preprocess = Callable[[bytes], np.ndarray]
 _SMOOTHING = 0.05  # weight of the newest image in the moving average
@@ -24,7 +30,7 @@ class DecodePool:
 
     def __init__(self, threads: int) -> None:
         self._queue = RequestQueue()
-        self._targets: dict[InferenceRequest, tuple[Sequence[bytes], np.ndarray, Preprocess]] = {}
+        self._targets: dict[InferenceRequest, tuple[int, np.ndarray, Preprocess]] = {}
         self._closing = False
         self._image_s = 0.0
         self._threads = [
@@ -39,7 +45,7 @@ class DecodePool:
 
     async def decode(
         self,
-        images: Sequence[bytes],
+        images: Sequence[EncodedImage],
         rows: UInt8[np.ndarray, "n h w 3"],
         preprocess: Preprocess,
         deadline: float | None,
@@ -63,10 +69,10 @@ class DecodePool:
         """
         request = InferenceRequest(images, 0, deadline=deadline, priority=priority)
         with self._queue.changed:
-            self._targets[request] = images, rows, preprocess
+            self._targets[request] = len(images), rows, preprocess
             self._queue.put(split_request(request, 1))
         try:
-            await request.future
+            await request.result()
         finally:
             with self._queue.changed:
                 del self._targets[request]
@@ -85,19 +91,21 @@ class DecodePool:
 
     def _serve(self) -> None:
         while (item := self._next()) is not None:
-            request_slice, images, rows, preprocess = item
+            request_slice, count, rows, preprocess = item
             started = time.monotonic()
             try:
-                prepared = preprocess(images[request_slice.start])
+                prepared = preprocess(request_slice.request.encoded_image(request_slice.start))
             except ImageError as error:
-                position = f"image {request_slice.start + 1} of {len(images)}"
+                position = f"image {request_slice.start + 1} of {count}"
                 request_slice.request.fail_from_thread(InvalidRequestError(f"{position}: {error}"))
+            except IndexError:  # cancelled meanwhile: its images have been released
+                continue
             except Exception as error:  # noqa: BLE001 - any other error is raised in the caller as well
                 request_slice.request.fail_from_thread(error)
             else:
                 self._finish(request_slice, rows, prepared, time.monotonic() - started)
 
-    def _next(self) -> tuple[RequestSlice, Sequence[bytes], np.ndarray, Preprocess] | None:
+    def _next(self) -> tuple[RequestSlice, int, np.ndarray, Preprocess] | None:
         with self._queue.changed:
             while not self._closing:
                 if (request_slice := self._queue.take(1, encoded_only=True)) is not None:

@@ -27,7 +27,7 @@ from unfreeze.serve.models.served import LoadedVersions
 from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.scheduling.admission import Admission
-from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, RequestTiming
+from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, RequestTiming
 from unfreeze.serve.scheduling.statistics import Statistics, counted, statistics_from
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
@@ -182,6 +182,7 @@ class RemoteModels:
             raise
         finally:
             self._waiting.pop(number, None)
+            del waiting  # an error that it holds refers to this frame, and the frame of the caller to the images
 
     def release(self, model: "RemoteModel") -> None:
         """Tell the process of the models that a version is no longer used here."""
@@ -341,7 +342,7 @@ class RemoteModel:
 
     async def classify(
         self,
-        images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Float32[np.ndarray, "n c"]:
@@ -361,7 +362,7 @@ class RemoteModel:
 
     async def _classify(
         self,
-        images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         deadline: float | None,
         priority: int,
         timing: RequestTiming,

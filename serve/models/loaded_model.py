@@ -18,7 +18,7 @@ from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.scheduling.admission import Admission
 from unfreeze.serve.scheduling.batcher import Batcher
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
-from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, InferenceRequest
+from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, InferenceRequest
 from unfreeze.serve.scheduling.statistics import Statistics, counted
 
 
@@ -125,7 +125,7 @@ class LoadedModel:
 
     async def classify(
         self,
-        images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Float32[np.ndarray, "n c"]:
@@ -171,7 +171,7 @@ class LoadedModel:
         for encoded in kinds:
             self.statistics[encoded].add_batch(images, seconds)
 
-    def _memory(self, images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"]) -> int:
+    def _memory(self, images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"]) -> int:
         """Compute the bytes that a request's images need, encoded and preprocessed."""
         preprocessed = len(images) * self._image_bytes
         return preprocessed if isinstance(images, np.ndarray) else preprocessed + sum(map(len, images))

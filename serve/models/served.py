@@ -10,7 +10,7 @@ from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import ServingError, UnknownModelError
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.models.version_state import VersionState
-from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
+from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage
 from unfreeze.serve.scheduling.statistics import Statistics
 
 
@@ -47,7 +47,7 @@ class ServedModel(Protocol):
 
     async def classify(
         self,
-        images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Float32[np.ndarray, "n c"]:

@@ -15,6 +15,7 @@ from unfreeze.contract.prediction import is_unsure, top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
 from unfreeze.serve.models.served import ServedModels
+from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -31,15 +32,17 @@ class ClassifierService(ClassifierServicer):
     def __init__(self, models: ServedModels) -> None:
         self._models = models
 
-    async def Predict(self, request: pb.PredictRequest, context: grpc.aio.ServicerContext) -> pb.PredictResponse:
+    async def Predict(
+        self, request: pb.PredictRequest | SplitMessage, context: grpc.aio.ServicerContext
+    ) -> pb.PredictResponse:
         return await self._predict(request, deadline_of(context))
 
     async def PredictStream(
-        self, requests: AsyncIterator[pb.PredictRequest], context: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[pb.PredictRequest | SplitMessage], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         deadline = deadline_of(context)
 
-        async def handle(request: pb.PredictRequest) -> pb.PredictStreamResponse:
+        async def handle(request: pb.PredictRequest | SplitMessage) -> pb.PredictStreamResponse:
             try:
                 return pb.PredictStreamResponse(response=await self._predict(request, deadline))
             except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
@@ -80,9 +83,11 @@ class ClassifierService(ClassifierServicer):
             execution_plan=str(model.plan),
         )
 
-    async def _predict(self, request: pb.PredictRequest, deadline: float | None) -> pb.PredictResponse:
+    async def _predict(self, received: pb.PredictRequest | SplitMessage, deadline: float | None) -> pb.PredictResponse:
+        request: pb.PredictRequest
+        request, images = contents_of(received, "images")
         with self._models.use(self._model_name(request.model), request.version) as model:
-            probabilities = await model.classify(request.images, deadline)
+            probabilities = await model.classify(images, deadline)
             top_k = request.top_k or _DEFAULT_TOP_K
             return pb.PredictResponse(
                 model=model.name,

@@ -10,17 +10,21 @@ from typing import Any, TypeAlias
 import grpc
 
 from unfreeze.contract.errors import InvalidRequestError
-from unfreeze.protos import open_inference_pb2
+from unfreeze.protos import open_inference_pb2, unfreeze_pb2
 from unfreeze.serve.protocol.deserializing import safe_deserializer
 from unfreeze.serve.protocol.receiving import INFERENCE_METHODS, Receiver
 from unfreeze.serve.protocol.request_ids import assign_id, log_request, with_message_ids
 from unfreeze.serve.security.auth import Authentication
-from unfreeze.serve.status import abort
+from unfreeze.serve.status import abort, status_of
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Any]
+_RAW_CONTENTS = open_inference_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+_IMAGES = unfreeze_pb2.PredictRequest.IMAGES_FIELD_NUMBER
 _SPLIT_FIELDS = {
-    f"/inference.GRPCInferenceService/{method}": open_inference_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
-    for method in ("ModelInfer", "ModelStreamInfer")
+    "/inference.GRPCInferenceService/ModelInfer": _RAW_CONTENTS,
+    "/inference.GRPCInferenceService/ModelStreamInfer": _RAW_CONTENTS,
+    "/unfreeze.v1.Classifier/Predict": _IMAGES,
+    "/unfreeze.v1.Classifier/PredictStream": _IMAGES,
 }
 _ENDED = (grpc.aio.AbortError, grpc.aio.InternalError)  # gRPC has already ended the call
 
@@ -91,6 +95,7 @@ def _received_unary(method: str, function: Method, receiver: Receiver) -> Method
     async def handle(_requests: object, context: grpc.aio.ServicerContext) -> Any:
         started = time.monotonic()
         has_id = assign_id(context)
+        request = None
         try:
             request = _checked(await receiver.receive(context))
             if not has_id:
@@ -99,9 +104,11 @@ def _received_unary(method: str, function: Method, receiver: Receiver) -> Method
         except _ENDED:
             raise
         except Exception as error:  # noqa: BLE001 - no exception may reach the caller as a traceback
-            await abort(context, error)
+            status = status_of(error)
         finally:
+            del request  # gRPC keeps the exception that ends the call, which refers to this frame
             log_request(method, context, started)
+        return await abort(context, status)
 
     return handle
 
@@ -115,9 +122,11 @@ def _unary(method: str, function: Method) -> Method:
         except _ENDED:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            await abort(context, error)
+            status = status_of(error)
         finally:
+            del request  # as above
             log_request(method, context, started)
+        return await abort(context, status)
 
     return handle
 
@@ -132,9 +141,12 @@ def _unary_stream(method: str, function: Method) -> Method:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            await abort(context, error)
+            status = status_of(error)
+        else:
+            return
         finally:
             log_request(method, context, started)
+        await abort(context, status)
 
     return handle
 
@@ -149,9 +161,12 @@ def _stream_stream(method: str, function: Method) -> Method:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            await abort(context, error)
+            status = status_of(error)
+        else:
+            return
         finally:
             log_request(method, context, started)
+        await abort(context, status)
 
     return handle
 

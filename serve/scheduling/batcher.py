@@ -134,7 +134,7 @@ class Batcher:
         """
         self.enqueue(request)
         try:
-            return await request.future
+            return await request.result()
         finally:
             self.cancel(request)
 
@@ -248,7 +248,7 @@ class Batcher:
             return
         started = time.monotonic()
         try:
-            pixels[row] = self._preprocess(request.images[index])
+            pixels[row] = self._preprocess(request.encoded_image(index))
         except ImageError as error:
             request.fail_from_thread(InvalidRequestError(f"image {index + 1} of {len(request.images)}: {error}"))
         except Exception as error:  # noqa: BLE001 - any other error is raised in the caller as well

@@ -505,9 +505,9 @@ def test_messages_wait_for_memory_until_their_deadline(published: Published) -> 
         waiting = ClassifierStub(second).Predict.future(pb.PredictRequest(images=[GOOD]), timeout=25)
         with pytest.raises(grpc.FutureTimeoutError):
             waiting.exception(timeout=0.5)
-        assert _error(
-            lambda request: ClassifierStub(second).Predict(request, timeout=0.5), pb.PredictRequest(images=[GOOD])
-        ).code() == (grpc.StatusCode.DEADLINE_EXCEEDED)
+        request = pb.PredictRequest(images=[GOOD])
+        late_error = _error(lambda message: ClassifierStub(second).Predict(message, timeout=0.5), request)
+        assert late_error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         go_on.set()
         holding.result(timeout=20)
         assert len(waiting.result(timeout=20).predictions) == 1
