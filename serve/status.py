@@ -108,6 +108,7 @@ async def abort(context: grpc.aio.ServicerContext, status: RpcStatus) -> NoRetur
     """
     try:
         await context.abort(status.code, status.message, (*context.trailing_metadata(), *status.trailing_metadata))
+        raise AssertionError("a call was not ended")
     except grpc.aio.InternalError:  # gRPC has already ended the call, for example because its message is too large
         raise asyncio.CancelledError from None
 
