@@ -106,7 +106,8 @@ def kills(*, images: Path, count: int = 20, frontends: int = 2, callers_each: in
             load = pool.submit(asyncio.run, _persistent(server.target, requests, frontends * callers_each, seconds))
             time.sleep(2)
             for number in range(count):
-                models, *fronts = server.seen.children()
+                # The process of the models has no metrics here, so it has no TCP connection.
+                models, *fronts = sorted(server.seen.children(), key=lambda one: bool(one.net_connections("tcp")))
                 victim = models if number % 5 == 4 else rng.choice(fronts)  # noqa: PLR2004
                 lost.append("models" if victim is models else "frontend")
                 victim.kill()
@@ -194,7 +195,11 @@ async def _persistent(target: str, requests: list[bytes], count: int, seconds: f
 
     async def call(number: int) -> _Persistent:
         seen = _Persistent([time.monotonic()])
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 50)]
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 500),
+        ]
         async with grpc.aio.insecure_channel(target, options) as channel:
             predict = channel.unary_unary(METHOD)
             for turn in itertools.count():

@@ -18,7 +18,7 @@ from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.security.binding import bracketed
 
-_SHORT_LIFE_S, _MAX_PAUSE_S = 10.0, 5.0
+_SHORT_LIFE_S, _MAX_PAUSE_S = 3.0, 2.0
 _STOP_S = 5.0  # beyond the drain timeout
 _log = logging.getLogger(__name__)
 
