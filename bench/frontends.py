@@ -171,8 +171,8 @@ def uploads(*, images: Path, clients: int = 100, mebibytes: int = 60, frontends:
         "peak_growth_mib": grown_mib,
         "statuses": dict(statuses),
     }
-    # gRPC holds a message once as it arrives and once as bytes, an image is copied to be decoded, and each process keeps
-    # some of the memory that it frees.
+    # gRPC holds a message once as it arrives and once as bytes, an image is copied to be decoded, and each process
+    # keeps some of the memory that it frees.
     promises = {"memory grows by at most five times the limit, for any number of clients": grown_mib < 5 * limit_mib}
     report("uploads", facts, promises)
 
