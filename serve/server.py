@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from unfreeze.contract.errors import OptionsError, ServingError, UnfreezeError
+from unfreeze.contract.errors import OptionsError, ServingError
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
 from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
 from unfreeze.serve.observability.request_ids import RequestIdInterceptor
 from unfreeze.serve.observability.systemd import SystemdNotifier
@@ -106,7 +107,8 @@ class Server:
             await self.http.start()
         self._update_health()
         if self._options.poll_s:
-            self._watcher = asyncio.create_task(self._watch_repository(), name="watch the repository")
+            watching = watch_repository(self._models, self._options.poll_s)
+            self._watcher = asyncio.create_task(watching, name="watch the repository")
 
     async def __aexit__(self, *_: object) -> None:
         """Report NOT_SERVING, finish the accepted requests, then close the models."""
@@ -140,16 +142,6 @@ class Server:
         for exporter in (self._metrics, self._tracing):
             if exporter is not None:
                 await asyncio.to_thread(exporter.close)
-
-    async def _watch_repository(self) -> None:
-        while True:
-            await asyncio.sleep(self._options.poll_s)
-            try:
-                await self._models.refresh()
-            except (UnfreezeError, OSError) as error:
-                _log.warning("cannot check the repository for new versions: %s", error)
-            except Exception:  # noqa: BLE001 - the next check may succeed
-                _log.exception("cannot check the repository for new versions")
 
     def _update_health(self) -> None:
         models = [name + suffix for name in self._models.names for suffix in ("", ENCODED_SUFFIX)]
