@@ -70,9 +70,8 @@ def _stream(method: Method) -> Method:
         requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[bytes]:
         async for response in method(requests, _ProxyContext(context)):
-            if _number(context.code()) != _OK:  # a replica ends a stream that fails with an empty message
-                break
-            yield response
+            if _number(context.code()) == _OK:  # a replica ends a stream that fails with an empty message
+                yield response
         await _end(context)
 
     return handle
