@@ -22,5 +22,5 @@ async def watch_repository(models: ModelRegistry, poll_s: float) -> None:
             await models.refresh()
         except (UnfreezeError, OSError) as error:
             _log.warning("cannot check the repository for new versions: %s", error)
-        except Exception:  # the next check may succeed
+        except Exception:  # noqa: BLE001 - the next check may succeed
             _log.exception("cannot check the repository for new versions")

@@ -2,16 +2,11 @@
 
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-with warnings.catch_warnings():
-    # Ray declares its models in a way that pydantic warns of.
-    warnings.filterwarnings("ignore", "Using extra keyword arguments on `Field` is deprecated", DeprecationWarning)
-    import ray
-    import ray.serve
+import ray
 
 
 @contextmanager
@@ -26,7 +21,7 @@ def ray_cluster(cpus: int) -> Iterator[str]:
     """
     # Sockets in this folder must have short paths. Without RAY_AUTH_MODE, Ray writes a token to the home folder.
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, patch.dict(os.environ, environment):  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, patch.dict(os.environ, environment):
         context = ray.init(
             num_cpus=cpus, include_dashboard=False, log_to_driver=False, configure_logging=False, _temp_dir=folder
         )

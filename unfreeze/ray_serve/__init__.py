@@ -1,10 +1,10 @@
-"""Serve a model repository with Ray Serve: autoscaled replicas behind Ray's gRPC proxies, with the protocols of a server.
+"""Serve a model repository with Ray Serve: autoscaled replicas behind its gRPC proxies, with a server's protocols.
 
     from ray import serve
     from unfreeze import ray_serve
 
     serve.start(grpc_options=ray_serve.grpc_options(port=8001))
-    serve.run(ray_serve.application("models", scaling=ray_serve.Scaling(min_replicas=2, max_replicas=8)), route_prefix=None)
+    serve.run(ray_serve.application("models", scaling=ray_serve.Scaling(min_replicas=2, max_replicas=8)))
 
 `build` is for configuration files of Ray Serve; `docs/deploy/ray-serve.yaml` is one. Needs unfreeze[ray].
 """

@@ -1,8 +1,6 @@
 """The Ray Serve application of a model repository, built in Python or from a configuration file."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_type_hints
 
@@ -55,9 +53,7 @@ def application(
     """
     # Clients may not load models, because a call reaches one replica only.
     configured = ServeOptions(repository=Path(repository).absolute(), admin=False, metrics=False, **options)
-    deployment = serve.deployment(
-        ClassifierReplica, name=DEPLOYMENT, **(scaling or Scaling()).deployment_options()
-    )
+    deployment = serve.deployment(ClassifierReplica, name=DEPLOYMENT, **(scaling or Scaling()).deployment_options())
     return deployment.bind(configured)
 
 
@@ -97,4 +93,5 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise OptionsError(f"{name} must be {error.errors()[0]['msg'].removeprefix('Input should be ')}, got {value!r}") from None
+        expected = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise OptionsError(f"{name} must be {expected}, got {value!r}") from None

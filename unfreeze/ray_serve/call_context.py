@@ -32,9 +32,7 @@ class CallContext:
         """Return nothing: Ray Serve itself keeps its request ID in the trailing metadata."""
         return ()
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()
-    ) -> NoReturn:
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()) -> NoReturn:
         """End the call with a status.
 
         Raises:

@@ -17,8 +17,7 @@ from unfreeze.serve.status import INTERNAL_MESSAGE, abort
 
 _PUSHBACK = "grpc-retry-pushback-ms"
 _OK, _INTERNAL, _EXHAUSTED = (
-    int(code.value[0])
-    for code in (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    int(code.value[0]) for code in (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
 )
 
 
@@ -41,19 +40,23 @@ class _ProxiedServices(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio 
         handler = self._method_handlers.get(handler_call_details.method)
         if handler is None:
             return None
-        return handler._replace(
-            unary_unary=_unary(handler.unary_unary), stream_stream=_stream(handler.stream_stream)
-        )
+        return handler._replace(unary_unary=_unary(handler.unary_unary), stream_stream=_stream(handler.stream_stream))
 
 
 def _handler(method: Any) -> grpc.RpcMethodHandler:
     if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_not_replaced)
-    return grpc.unary_unary_rpc_method_handler(_not_replaced)
+        return grpc.stream_stream_rpc_method_handler(_refused_stream)
+    return grpc.unary_unary_rpc_method_handler(_refused)
 
 
-def _not_replaced(*_: object) -> None:
-    raise AssertionError("Ray Serve has not replaced the function of this method")
+async def _refused(_: object, context: grpc.aio.ServicerContext) -> None:
+    """End a call of a method that Ray Serve does not replace: earlier versions do not know streams of requests."""
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this version of Ray Serve does not forward this method")
+
+
+async def _refused_stream(requests: object, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    await _refused(requests, context)
+    yield b""  # makes this a generator
 
 
 def _unary(method: Method) -> Method:
@@ -66,9 +69,7 @@ def _unary(method: Method) -> Method:
 
 
 def _stream(method: Method) -> Method:
-    async def handle(
-        requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[bytes]:
+    async def handle(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         async for response in method(requests, _ProxyContext(context)):
             if _number(context.code()) == _OK:  # a replica ends a stream that fails with an empty message
                 yield response

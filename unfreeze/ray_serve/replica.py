@@ -9,7 +9,7 @@ import grpc
 import ray
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
-from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
+from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.metrics import Counter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -73,7 +73,7 @@ class ClassifierReplica:
         return response
 
     async def _answer_stream(
-        self, path: str, requests: gRPCInputStream[bytes], grpc_context: RayServegRPCContext
+        self, path: str, requests: AsyncIterator[bytes], grpc_context: RayServegRPCContext
     ) -> AsyncIterator[Message]:
         """Answer a stream; one that fails ends with an empty message, which the proxy drops, and its status."""
         handler = self._handlers[path]
@@ -98,7 +98,7 @@ def _unary(path: str) -> Callable[..., Any]:
 
 def _stream(path: str) -> Callable[..., Any]:
     async def answer(
-        self: ClassifierReplica, requests: gRPCInputStream[bytes], grpc_context: RayServegRPCContext
+        self: ClassifierReplica, requests: AsyncIterator[bytes], grpc_context: RayServegRPCContext
     ) -> AsyncIterator[Message]:
         async for response in self._answer_stream(path, requests, grpc_context):
             yield response

@@ -17,12 +17,12 @@ from urllib.request import urlopen
 import grpc
 import psutil
 import pytest
+import ray
+import ray.serve
 from support.images import COLORS, draw_image, encode
 from support.ray_cluster import ray_cluster
 from support.servers import RunningServer
 
-import ray
-import ray.serve
 from unfreeze import Client, ray_serve
 from unfreeze.protos import open_inference_pb2, unfreeze_pb2
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -47,16 +47,20 @@ def repository(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def target(repository: Path) -> Iterator[str]:
-    """The address of a proxy with two replicas."""
+def http_port() -> int:
+    """The port of the HTTP proxy."""
+    return _free_port()
+
+
+@pytest.fixture(scope="module")
+def target(repository: Path, http_port: int) -> Iterator[str]:
+    """The address of a gRPC proxy with two replicas."""
     with ray_cluster(3):
-        port, http_port = _free_port(), _free_port()
-        http = {"port": http_port, "host": "127.0.0.1"}
-        ray.serve.start(grpc_options=ray_serve.grpc_options(port), http_options=http)
+        port = _free_port()
+        ray.serve.start(grpc_options=ray_serve.grpc_options(port), http_options={"port": http_port})
         scaling = ray_serve.Scaling(min_replicas=2, max_replicas=2)
         ray.serve.run(ray_serve.application(repository, scaling=scaling, poll_s=0.2))
         yield f"127.0.0.1:{port}"
-        ray.serve.shutdown()
 
 
 def _session(target: str, files: list[Path]) -> dict[str, object]:
@@ -127,18 +131,18 @@ def test_a_stream_keeps_the_order_and_outlives_a_failed_request(target: str) -> 
     with grpc.insecure_channel(target) as channel, Client(target) as client:
         answers = list(ClassifierStub(channel).PredictStream(iter(requests)))
         expected = [predictions[0].label for predictions in client.predict(IMAGES)]
-    labels = [answer.response.predictions[0].labels[0].label if answer.HasField("response") else "" for answer in answers]
+    labels = [
+        answer.response.predictions[0].labels[0].label if answer.HasField("response") else "" for answer in answers
+    ]
     assert labels == [*expected, "", *expected]
     assert answers[len(IMAGES)].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
-def test_http_says_that_this_is_grpc(target: str) -> None:
+@pytest.mark.usefixtures("target")
+def test_http_says_that_this_is_grpc(http_port: int) -> None:
     """The route that Ray Serve reserves for HTTP answers 404 with the reason."""
-    details = ray.serve.status().applications["default"]
-    assert details.status == "RUNNING"
-    port = ray.serve.context._get_global_client().http_config.port
     with pytest.raises(HTTPError, match="404") as raised:
-        urlopen(f"http://127.0.0.1:{port}/", timeout=10)
+        urlopen(f"http://127.0.0.1:{http_port}/", timeout=10)
     assert b"gRPC only" in raised.value.read()
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from support import ray_cluster as _
-from support.images import draw_image, encode
-
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve.grpc_util import RayServegRPCContext
+from support.images import draw_image, encode
+
 from unfreeze import Client
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
@@ -123,7 +122,7 @@ def test_statuses_of_ray_serve_become_ours(answer: Answer, code: str, details: s
 
 
 def test_a_client_retries_a_lost_replica() -> None:
-    """gRPC retries only calls that end without any message, which Ray Serve's own answer has."""
+    """GRPC retries only calls that end without any message, which Ray Serve's own answer has."""
     calls: list[bytes] = []
 
     def answer(request: bytes, context: Any) -> bytes:
@@ -159,3 +158,28 @@ def test_an_unknown_method_is_unimplemented() -> None:
     ):
         channel.unary_unary("/unfreeze.v1.Classifier/Guess")(b"")
     assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("method", ["Predict", "PredictStream"])
+def test_a_method_that_ray_serve_does_not_forward_is_unimplemented(method: str) -> None:
+    """As streams of requests before Ray Serve had them; here a server that forwards nothing."""
+
+    async def call() -> grpc.StatusCode:
+        server = grpc.aio.server()
+        add_services(None, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            path = f"/unfreeze.v1.Classifier/{method}"
+            try:
+                if method == "Predict":
+                    await channel.unary_unary(path)(b"")
+                else:
+                    await channel.stream_stream(path)(iter([b""])).read()
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            finally:
+                await server.stop(0)
+        return grpc.StatusCode.OK
+
+    assert asyncio.run(call()) == grpc.StatusCode.UNIMPLEMENTED
