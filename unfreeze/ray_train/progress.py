@@ -13,7 +13,11 @@ Event: TypeAlias = tuple[Any, ...]  # the name of a kind, and its values
 _INTERVAL_S = 0.1
 
 
-@ray.remote(num_cpus=0)
+def start_relay() -> Any:
+    """Start a `Relay` in an actor; return its handle."""
+    return ray.remote(num_cpus=0)(Relay).remote()
+
+
 class Relay:
     """Keeps what the workers report until the process that started the run takes it."""
 

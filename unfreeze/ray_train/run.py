@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import tempfile
@@ -18,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from unfreeze.contract.errors import OptionsError, UnfreezeError, first_line
 from unfreeze.contract.reporting import Reporter
 from unfreeze.ray_train.options import RayOptions
-from unfreeze.ray_train.progress import Relay, Replay
+from unfreeze.ray_train.progress import Replay, start_relay
 from unfreeze.ray_train.worker import Job, train
 from unfreeze.tune.artifacts.checkpoint import METRICS_FILE
 from unfreeze.tune.artifacts.run_folder import check_folder
@@ -62,7 +63,7 @@ def fine_tune_with_ray(
     check_folder(folder, overwrite=overwrite, resume=resume)
     check_distributed(options, Workers(count=count))
     with _connected(ray_options):
-        relay = Relay.remote()
+        relay = start_relay()
         job = Job(
             data=os.fspath(data),
             out=folder,
@@ -92,13 +93,13 @@ def _connected(options: RayOptions) -> Iterator[None]:
     address = options.ray_address or os.environ.get("RAY_ADDRESS") or _LOCAL
     sigterm = signal.getsignal(signal.SIGTERM)
     # Locally, as many processes as were requested may share the cores, as with torchrun.
-    resources = {"num_cpus": options.ray_workers * options.ray_cpus, "include_dashboard": False}
+    local = {"num_cpus": math.ceil(options.ray_workers * options.ray_cpus), "include_dashboard": False}
     try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **(resources if address == _LOCAL else {}),
+            **(local if address == _LOCAL else {}),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UnfreezeError(
