@@ -8,6 +8,9 @@ from unittest.mock import patch
 
 import ray
 
+# Without the first, Ray writes a token to the home folder.
+RAY_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
 
 @contextmanager
 def ray_cluster(cpus: int) -> Iterator[str]:
@@ -19,9 +22,8 @@ def ray_cluster(cpus: int) -> Iterator[str]:
     Yields:
         The address of the cluster.
     """
-    # Sockets in this folder must have short paths. Without RAY_AUTH_MODE, Ray writes a token to the home folder.
-    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, patch.dict(os.environ, environment):
+    # Ray creates sockets in its folder, so its path must be short.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, patch.dict(os.environ, RAY_ENVIRONMENT):
         context = ray.init(
             num_cpus=cpus, include_dashboard=False, log_to_driver=False, configure_logging=False, _temp_dir=folder
         )
