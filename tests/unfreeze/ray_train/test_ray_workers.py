@@ -1,14 +1,19 @@
 """`unfreeze tune --ray-workers`: the run that torchrun gives, and what happens when a worker fails or is stopped."""
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from support.cli import run_cli
 from support.images import write_images
-from support.ray_cluster import ray_cluster
+from support.ray_cluster import RAY_ENVIRONMENT, ray_cluster
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
@@ -32,10 +37,7 @@ def cluster() -> Iterator[str]:
 @pytest.mark.usefixtures("cluster")
 def test_two_workers_train_like_torchrun(data: Path, tmp_path: Path) -> None:
     """The same bytes as from torchrun with two processes, the same files, and the first worker's progress."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "unfreeze.tune", str(data), "--out", str(tmp_path / "torchrun"), *TRAINED]
-    expected = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert expected.returncode == 0, expected.stderr[-3000:]
+    _torchrun(data, tmp_path / "torchrun", *TRAINED)
     done = run_cli("tune", "images", "--out", tmp_path / "ray", *TRAINED, "--ray-workers", "2", cwd=data.parent)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "predictions.csv", "label_issues.csv", "findings.json"):
@@ -56,3 +58,69 @@ def test_the_error_of_a_worker_is_reported(data: Path, tmp_path: Path) -> None:
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "features.99" in error
     assert not (tmp_path / "run").exists()
+
+
+def _torchrun(data: Path, out: Path, *options: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["unfreeze.tune", str(data), "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _wait_until(is_true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not is_true():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path, tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM stop all processes of Ray that the command has started; --resume gives the same bytes."""
+    trained, out = [*TRAINED, "--epochs", "40"], tmp_path / "ray"
+    command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", str(out), *trained]
+    command += ["--ray-workers", "2"]
+    environment = os.environ | RAY_ENVIRONMENT | {"RAY_TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        _wait_until((out / ".unfinished" / "training.pt").exists, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("RayTrainWorker" in child.name() for child in children)
+        process.send_signal(number)
+        assert process.stderr is not None
+        shown = process.stderr.read()
+        assert process.wait() == 130
+    assert f"stopped; run the same command with --resume to continue in {out}" in shown
+    assert "Traceback" not in shown
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _torchrun(data, tmp_path / "torchrun", *trained)
+    resumed, expected = (tmp_path / name / "model.safetensors" for name in ("ray", "torchrun"))
+    assert resumed.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_worker_ends_the_run_with_an_error(data: Path, tmp_path: Path) -> None:
+    """The message names the worker and --resume; the other worker is stopped too."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (tmp_path / "run" / ".unfinished" / "training.pt").exists():
+            time.sleep(0.05)
+        processes = psutil.Process().children(recursive=True)
+        workers = [process for process in processes if "RayTrainWorker" in process.name()]
+        workers[-1].kill()
+        killed.append(workers[-1].pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    done = run_cli("tune", data, "--out", tmp_path / "run", *TRAINED, "--epochs", "200", "--ray-workers", "2")
+    thread.join()
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: worker ")
+    assert "--resume" in error
+    assert killed
