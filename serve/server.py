@@ -12,12 +12,13 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from unfreeze.contract.errors import OptionsError, ServingError, UnfreezeError
+from unfreeze.contract.errors import OptionsError, ServingError
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
 from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.models.served import ServedModels
+from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
 from unfreeze.serve.observability.tracing import Tracing
 from unfreeze.serve.options import ServeOptions
@@ -136,7 +137,8 @@ class Server:
             await self.http.start()
         self._update_health()
         if self._options.poll_s:
-            self._watcher = asyncio.create_task(watch_repository(self._models, self._options.poll_s))
+            watching = watch_repository(self._models, self._options.poll_s)
+            self._watcher = asyncio.create_task(watching, name="watch the repository")
 
     async def __aexit__(self, *_: object) -> None:
         """Report NOT_SERVING, finish the accepted requests, then close the models."""
@@ -200,23 +202,6 @@ def freeze_objects() -> None:
     """Exempt the objects that exist now from garbage collection: those of a server that is ready live as long as it."""
     gc.collect()
     gc.freeze()
-
-
-async def watch_repository(models: ServedModels, poll_s: float) -> None:
-    """Look for new versions until cancelled.
-
-    Args:
-        models: the served models.
-        poll_s: seconds between two looks.
-    """
-    while True:
-        await asyncio.sleep(poll_s)
-        try:
-            await models.refresh()
-        except (UnfreezeError, OSError) as error:
-            _log.warning("cannot check the repository for new versions: %s", error)
-        except Exception:  # noqa: BLE001 - the next check may succeed
-            _log.exception("cannot check the repository for new versions")
 
 
 def _http_server(

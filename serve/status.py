@@ -39,7 +39,7 @@ STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
 }
 _RETRY_S = 0.1
 _RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
-_INTERNAL = "internal error; see the server's log"
+INTERNAL_MESSAGE = "internal error; see the server's log"
 _log = logging.getLogger(__name__)
 # Failed requests of this process, by the name of their status.
 ERRORS_BY_STATUS = Counter({code.name: 0 for code in (*STATUS.values(), grpc.StatusCode.INTERNAL)})
@@ -90,7 +90,7 @@ def status_of(error: BaseException) -> RpcStatus:
     ERRORS_BY_STATUS[(code or grpc.StatusCode.INTERNAL).name] += 1
     if code is None:
         _log.error("unexpected error in a request", exc_info=error)
-        return RpcStatus(code=grpc.StatusCode.INTERNAL, message=_INTERNAL)
+        return RpcStatus(code=grpc.StatusCode.INTERNAL, message=INTERNAL_MESSAGE)
     _log.debug("request failed with %s: %s", code.name, error)
     retry_s = error.retry_s if isinstance(error, QueueFullError) else _RETRY_S if code in _RETRYABLE else None
     return RpcStatus(code=code, message=str(error), retry_s=retry_s)

@@ -17,10 +17,11 @@ from unfreeze.serve.frontends.bridge import Bridge, CollectedModels
 from unfreeze.serve.frontends.children import ChildTask, Reports
 from unfreeze.serve.frontends.process_metrics import process_metrics
 from unfreeze.serve.frontends.remote_models import RemoteModels
+from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.logs import start_logging
 from unfreeze.serve.observability.metrics import start_metrics
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
-from unfreeze.serve.server import Server, freeze_objects, watch_repository
+from unfreeze.serve.server import Server, freeze_objects
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
 

@@ -39,11 +39,14 @@ class Dispatcher(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
     Args:
         receiver: receives the messages of unary inference calls; None leaves it to gRPC.
         authentication: checks tokens; None accepts every call.
+
+    Attributes:
+        handlers: the wrapped handler of each method, by the method's path.
     """
 
     def __init__(self, receiver: Receiver | None = None, authentication: Authentication | None = None) -> None:
         self._receiver, self._authentication = receiver, authentication
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self.handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: `add_registered_method_handlers` adds the same methods."""
@@ -57,13 +60,13 @@ class Dispatcher(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
         """
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            self._handlers[method] = self._wrapped(method, handler)
+            self.handlers[method] = self._wrapped(method, handler)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """Return the handler of a call; None if the method does not exist."""
         if rejection := self._rejection(handler_call_details):
             return _rejecting(rejection)
-        return self._handlers.get(handler_call_details.method)
+        return self.handlers.get(handler_call_details.method)
 
     def accepts(self, handler_call_details: grpc.HandlerCallDetails) -> bool:
         """Return whether a call has a valid token, or needs none."""
