@@ -10,8 +10,9 @@ from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.images.opening import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.contract.options import check_ranges
 from unfreeze.serve.runtimes.registry import RuntimeName, find_runtime, runtime_summaries, specific_options
-from unfreeze.serve.security.binding import is_loopback
+from unfreeze.serve.security.binding import is_loopback, is_unix_target
 from unfreeze.serve.security.tls import TlsFiles
+from unfreeze.serve.security.unix_socket import UnixSocket
 
 _RANGES = {
     "port": (0, 65_535),
@@ -50,6 +51,9 @@ class ServeOptions:
         admin: let clients load and unload models.
         host: address to listen on; 127.0.0.1 accepts connections from this machine only.
         port: gRPC port; 0 for any free port.
+        uds: also listen on a Unix socket with this path, for programs of this machine; without TLS.
+        uds_mode: permissions of the socket's file in octal; clients must be allowed to write to it.
+        uds_only: do not listen on --host and --port.
         http: also serve HTTP on this port, with a page to try the models at /; 0 for any free port, which is logged;
             needs unfreeze[http].
         drain_s: seconds that accepted requests may take to finish after SIGTERM.
@@ -87,6 +91,9 @@ class ServeOptions:
     admin: Annotated[bool, _MODELS] = True
     host: Annotated[str, _NETWORK] = "127.0.0.1"
     port: Annotated[int, _NETWORK] = 8001
+    uds: Annotated[Path | None, _NETWORK] = None
+    uds_mode: Annotated[str, _NETWORK] = "600"
+    uds_only: Annotated[bool, _NETWORK] = False
     http: Annotated[int | None, _NETWORK] = None
     drain_s: Annotated[float, _NETWORK] = 30.0
     device: Annotated[
@@ -120,11 +127,20 @@ class ServeOptions:
             return None
         return TlsFiles(cert=self.tls_cert, key=self.tls_key, client_ca=self.tls_client_ca)
 
+    @property
+    def unix_socket(self) -> UnixSocket | None:
+        """The Unix socket to listen on; None without one."""
+        return None if self.uds is None else UnixSocket(self.uds, self.uds_mode)
+
     def __post_init__(self) -> None:
         """Validate the options."""
         check_ranges(vars(self), _RANGES)
-        if not self.host or self.host.startswith("unix:"):
-            raise OptionsError(f"--host must be a host name or an IP address, got {self.host!r}")
+        if not self.host or is_unix_target(self.host):
+            raise OptionsError(
+                f"--host must be a host name or an IP address, got {self.host!r}; --uds listens on a Unix socket"
+            )
+        if self.unix_socket is None and self.uds_only:
+            raise OptionsError("--uds-only also needs --uds")
         _check_exposure(self)
         _check_device(self)
 
@@ -152,12 +168,15 @@ def _check_exposure(options: ServeOptions) -> None:
         raise OptionsError("--tls-client-ca also needs --tls-cert and --tls-key")
     if options.tls_cert is not None or options.insecure:
         return
-    if options.token_file is not None:
+    uses_network = options.http is not None or not options.uds_only
+    if options.token_file is not None and uses_network:
         raise OptionsError(
-            "--token-file without TLS sends tokens in plain text: add --tls-cert and --tls-key, or --insecure if a "
-            "proxy or a mesh encrypts"
+            "--token-file without TLS sends tokens in plain text: add --tls-cert and --tls-key, --uds-only if all "
+            "clients use the Unix socket of --uds, or --insecure if a proxy or a mesh encrypts"
         )
-    for option, host in {"--host": options.host, "--metrics-host": options.metrics_host}.items():
+    hosts = {"--host": options.host} if uses_network else {}
+    hosts |= {"--metrics-host": options.metrics_host}
+    for option, host in hosts.items():
         if not is_loopback(host):
             raise OptionsError(
                 f"{option} {host} is reachable from other machines and TLS is not configured: add --tls-cert and "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from unfreeze.contract.errors import OptionsError, ServingError, UnfreezeError
+from unfreeze.contract.errors import OptionsError, UnfreezeError
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
@@ -26,11 +26,11 @@ from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.early_rejection import EarlyRejectionInterceptor
 from unfreeze.serve.protocol.error_interceptor import ErrorInterceptor
 from unfreeze.serve.protocol.health import HealthService
+from unfreeze.serve.protocol.listening import listen_on_port, listen_on_socket
 from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.reflection import enable_reflection, service_names
 from unfreeze.serve.protocol.transport import channel_options
 from unfreeze.serve.security.auth import AuthInterceptor, Tokens, read_tokens
-from unfreeze.serve.security.binding import bracketed
 from unfreeze.serve.security.tls import tls_credentials
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
@@ -68,6 +68,7 @@ class Server:
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self.unix_socket = options.unix_socket
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -84,6 +85,7 @@ class Server:
         except BaseException:
             if self._server is not None:
                 await self._server.stop(0)
+            self._remove_socket()
             await self._stop_http()
             await self._models.close()
             await self._close_monitoring()
@@ -101,7 +103,8 @@ class Server:
         add_HealthServicer_to_server(self._health, server)
         enable_reflection(server)
         self._server = server
-        self.port = await self._listen(server)
+        self._listen(server)
+        await server.start()
         if self.http is not None:
             await self.http.start()
         self._update_health()
@@ -118,11 +121,16 @@ class Server:
         if self._server is not None:
             await self._reject_new_calls()
             await asyncio.gather(self._server.stop(self._options.drain_s), self._stop_http())
+        self._remove_socket()
         statistics = [counts for model in self._models for counts in model.statistics.values()]
         answered = sum(counts.success.count for counts in statistics)
         _log.info("drained: requests answered: %d, rejected: %d", answered, ERRORS_BY_STATUS.total())
         await self._models.close()
         await self._close_monitoring()
+
+    def _remove_socket(self) -> None:
+        if self.unix_socket is not None:
+            self.unix_socket.remove()
 
     async def _stop_http(self) -> None:
         if self.http is not None:
@@ -155,24 +163,11 @@ class Server:
         models = [name + suffix for name in self._models.names for suffix in ("", ENCODED_SUFFIX)]
         self._health.set_serving(["", *service_names(), *models])
 
-    async def _listen(self, server: grpc.aio.Server) -> int:
-        host = self._options.host
-        address = f"{bracketed(host)}:{self._options.port}"
-        try:
-            port: int = (
-                server.add_insecure_port(address)
-                if self._credentials is None
-                else server.add_secure_port(address, self._credentials)
-            )
-            await server.start()
-        except RuntimeError as error:
-            await server.stop(0)
-            raise ServingError(
-                f"cannot listen on {address}: the port may be in use (choose another --port, or 0 for any free port) "
-                f"or --host is not an address of this machine ({error})"
-            ) from None
-        _log.info("listening on %s:%d", address.rpartition(":")[0], port)
-        return port
+    def _listen(self, server: grpc.aio.Server) -> None:
+        if not self._options.uds_only:
+            self.port = listen_on_port(server, self._options.host, self._options.port, self._credentials)
+        if self.unix_socket is not None:
+            listen_on_socket(server, self.unix_socket)
 
 
 async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda _: None) -> None:
