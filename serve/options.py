@@ -1,5 +1,7 @@
 """Server options, validated at construction."""
 
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +33,7 @@ _RANGES = {
     "max_pixels": (1, LARGEST_MAX_PIXELS),
     "drain_s": (0, 86_400),
 }
+_PREFIX = re.compile(r"/|/?[^/\0]{1,200}")
 # The sections of `unfreeze serve --help`, in this order.
 _MODELS = Parameter(group=Group.create_ordered("Models"))
 _NETWORK = Parameter(group=Group.create_ordered("Network"))
@@ -56,6 +59,8 @@ class ServeOptions:
         uds_only: do not listen on --host and --port.
         http: also serve HTTP on this port, with a page to try the models at /; 0 for any free port, which is logged;
             needs unfreeze[http].
+        shared_memory: let clients register shared memory objects whose names begin with this prefix, for the contents
+            of requests and responses; / for all names; off by default.
         drain_s: seconds that accepted requests may take to finish after SIGTERM.
         device: runtime that executes the models.
         instances: batches of a model executed at the same time; 0 to measure the fastest number.
@@ -95,6 +100,7 @@ class ServeOptions:
     uds_mode: Annotated[str, _NETWORK] = "600"
     uds_only: Annotated[bool, _NETWORK] = False
     http: Annotated[int | None, _NETWORK] = None
+    shared_memory: Annotated[str | None, _NETWORK] = None
     drain_s: Annotated[float, _NETWORK] = 30.0
     device: Annotated[
         RuntimeName, _EXECUTION, Parameter(help=f"runtime that executes the models: {runtime_summaries()}.")
@@ -132,6 +138,11 @@ class ServeOptions:
         """The Unix socket to listen on; None without one."""
         return None if self.uds is None else UnixSocket(self.uds, self.uds_mode)
 
+    @property
+    def shared_memory_prefix(self) -> str | None:
+        """What the names of shared memory objects must begin with, without the slash; None if there are to be none."""
+        return None if self.shared_memory is None else self.shared_memory.removeprefix("/")
+
     def __post_init__(self) -> None:
         """Validate the options."""
         check_ranges(vars(self), _RANGES)
@@ -142,6 +153,7 @@ class ServeOptions:
         if self.unix_socket is None and self.uds_only:
             raise OptionsError("--uds-only also needs --uds")
         _check_exposure(self)
+        _check_shared_memory(self)
         _check_device(self)
 
 
@@ -158,6 +170,20 @@ def _check_device(options: ServeOptions) -> None:
         raise OptionsError(
             "--cuda-graphs does not allow loading versions while others are served: add --poll-s 0 and --no-admin"
         )
+
+
+def _check_shared_memory(options: ServeOptions) -> None:
+    if options.shared_memory is None:
+        return
+    if sys.platform != "linux":
+        raise OptionsError("--shared-memory needs Linux")
+    if not _PREFIX.fullmatch(options.shared_memory):
+        raise OptionsError(
+            "--shared-memory must be the beginning of names of shared memory objects, such as unfreeze_, or / to allow "
+            f"all, got {options.shared_memory!r}"
+        )
+    if not options.admin:
+        raise OptionsError("--shared-memory lets clients register objects, which --no-admin forbids: give one of them")
 
 
 def _check_exposure(options: ServeOptions) -> None:

@@ -29,6 +29,7 @@ from unfreeze.serve.protocol.health import HealthService
 from unfreeze.serve.protocol.listening import listen_on_port, listen_on_socket
 from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.reflection import enable_reflection, service_names
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.transport import channel_options
 from unfreeze.serve.security.auth import AuthInterceptor, Tokens, read_tokens
 from unfreeze.serve.security.tls import tls_credentials
@@ -64,7 +65,10 @@ class Server:
         self._early_rejection = EarlyRejectionInterceptor(self._models)
         tokens = None if options.token_file is None else Tokens(read_tokens(options.token_file))
         self._interceptors = _interceptors(tokens, self._tracing, self._early_rejection)
-        self.http = None if options.http is None else _http_server(options, self._models, tokens, lambda: self.port)
+        self._regions = SharedMemoryRegions(options.shared_memory_prefix, options.max_message_mib * 2**20)
+        self.http = None
+        if options.http is not None:
+            self.http = _http_server(options, self._models, self._regions, tokens, lambda: self.port)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -97,7 +101,7 @@ class Server:
         server = grpc.aio.server(
             interceptors=self._interceptors, options=channel_options(self._options.max_message_mib)
         )
-        inference = InferenceService(self._models, admin=self._options.admin)
+        inference = InferenceService(self._models, self._regions, admin=self._options.admin)
         add_GRPCInferenceServiceServicer_to_server(inference, server)
         add_ClassifierServicer_to_server(ClassifierService(self._models), server)
         add_HealthServicer_to_server(self._health, server)
@@ -203,14 +207,18 @@ async def serve(options: ServeOptions, ready: Callable[[Server], None] = lambda 
 
 
 def _http_server(
-    options: ServeOptions, models: ModelRegistry, tokens: Tokens | None, grpc_port: Callable[[], int]
+    options: ServeOptions,
+    models: ModelRegistry,
+    regions: SharedMemoryRegions,
+    tokens: Tokens | None,
+    grpc_port: Callable[[], int],
 ) -> "HttpServer":
     """Create the HTTP server; nothing of it is imported without `--http`."""
     if missing := [name for name in _HTTP_PACKAGES if find_spec(name) is None]:
         raise OptionsError(f"--http needs {', '.join(missing)}: pip install 'unfreeze[http]'")
     from unfreeze.serve.http.http_server import HttpServer
 
-    return HttpServer(options, models, tokens, grpc_port)
+    return HttpServer(options, models, regions, tokens, grpc_port)
 
 
 def _interceptors(

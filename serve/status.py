@@ -20,14 +20,20 @@ from unfreeze.contract.errors import (
     InvalidRequestError,
     ModelUnavailableError,
     QueueFullError,
+    RegionExistsError,
     UnfreezeError,
     UnknownModelError,
+    UnknownRegionError,
+    UnsupportedRequestError,
 )
 
 STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
     ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnknownRegionError: grpc.StatusCode.NOT_FOUND,
+    RegionExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    UnsupportedRequestError: grpc.StatusCode.UNIMPLEMENTED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,

@@ -1,7 +1,8 @@
 """Read the body of a request: no larger and no slower than allowed, and not too many at a time."""
 
 import asyncio
-from typing import Self
+import json
+from typing import Any, Self
 
 from starlette.requests import Request
 
@@ -12,6 +13,7 @@ from unfreeze.serve.http.numbers import parse_number
 _RECEIVE_S = 60.0
 _RETRY_S = 0.5
 _MOST_DIGITS = 12
+_DOCUMENT_BYTES = 2**20
 
 
 class BodyLimits:
@@ -92,3 +94,26 @@ class Body:
         more = max(0, size - self._held)
         self._held += more
         self._limits.change(more)
+
+
+async def read_document(request: Request, limits: BodyLimits) -> dict[str, Any]:
+    """Read a small body: an object in JSON; without a body, an empty one.
+
+    Args:
+        request: whose body has not been read.
+        limits: of the server.
+
+    Raises:
+        RefusedError: as for `Body.read`.
+        InvalidRequestError: it is not an object in JSON.
+        QueueFullError: too many bodies are held.
+    """
+    with Body(request, limits) as receiving:
+        body = await receiving.read(_DOCUMENT_BYTES)
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise InvalidRequestError("the request must be an object in JSON")
+    return document

@@ -15,6 +15,7 @@ from unfreeze.serve.http.connection import LimitedConnection
 from unfreeze.serve.http.handlers import Handlers
 from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.security.auth import Tokens
 from unfreeze.serve.security.binding import bracketed, is_loopback
 from unfreeze.serve.security.tls import tls_context
@@ -30,18 +31,25 @@ class HttpServer:
     Args:
         options: address, limits and security, which are those of gRPC.
         models: the served models.
+        regions: of shared memory.
         tokens: valid tokens; None if none are needed.
         grpc_port: returns the port of the gRPC server.
     """
 
     def __init__(
-        self, options: ServeOptions, models: ModelRegistry, tokens: Tokens | None, grpc_port: Callable[[], int]
+        self,
+        options: ServeOptions,
+        models: ModelRegistry,
+        regions: SharedMemoryRegions,
+        tokens: Tokens | None,
+        grpc_port: Callable[[], int],
     ) -> None:
         self._options = options
         files = options.tls_files
         self._context = None if files is None else tls_context(files)
         self._handlers = Handlers(
             models,
+            regions,
             admin=options.admin,
             limits=BodyLimits(options.max_message_mib * 2**20, options.max_queue_mib * 2**20),
             grpc_port=grpc_port,

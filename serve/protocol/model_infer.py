@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -16,18 +16,30 @@ from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.protocol.parameters import nonnegative_integer
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.protocol.shared_tensors import (
+    SHARED_MEMORY_PARAMETERS,
+    SharedTensor,
+    move_outputs,
+    shared_input,
+    shared_outputs,
+)
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
 ENCODED_INPUT = "image"
 _LARGE_BYTES = 2**20
 _ELEMENT_LENGTH = struct.Struct("<I")
-_OUTPUT_PARAMETERS = {"binary_data", "classification"}
+_OUTPUT_PARAMETERS = {"binary_data", "classification", *SHARED_MEMORY_PARAMETERS}
 _T = TypeVar("_T")
 
 
 async def infer(
-    models: ModelRegistry, request: pb.ModelInferRequest, deadline: Callable[[int], float | None]
+    models: ModelRegistry,
+    request: pb.ModelInferRequest,
+    deadline: Callable[[int], float | None],
+    regions: SharedMemoryRegions,
 ) -> pb.ModelInferResponse:
     """Process a ModelInfer request.
 
@@ -36,6 +48,7 @@ async def infer(
         request: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
         deadline: maps the timeout of the request, in microseconds or 0 for none, to the deadline on the clock of
             `time.monotonic`.
+        regions: of shared memory, which the request may name for its contents and those of its response.
 
     Returns:
         Class probabilities, or class strings if the request uses the classification extension.
@@ -47,12 +60,19 @@ async def infer(
     name, encoded = split_model_name(request.model_name)
     with models.use(name, request.model_version) as model:
         class_count = _requested_class_count(request)
-        timeout_us = _nonnegative_integer(request.parameters, "timeout")
-        priority = _nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
+        timeout_us = nonnegative_integer(request.parameters, "timeout")
+        priority = nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
         model.check_size(request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0)
-        images = await _read_in_thread_if_large(request, partial(_read, encoded=encoded, model=model))
+        shared, wanted = shared_input(request, regions), shared_outputs(request, regions)
+        size = shared.size if shared else len(request.raw_input_contents[0]) if request.raw_input_contents else 0
+        read = partial(_read, request, shared, encoded=encoded, model=model)
+        images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
         probabilities = await model.classify(images, deadline(timeout_us), priority)
-        return _response(request, model, probabilities, class_count)
+        response = _response(request, model, probabilities, class_count)
+        if wanted:
+            size = sum(map(len, response.raw_output_contents))
+            await _in_thread_unless(size < _LARGE_BYTES, partial(move_outputs, response, wanted))
+        return response
 
 
 def split_model_name(name: str) -> tuple[str, bool]:
@@ -75,16 +95,18 @@ def split_model_name(name: str) -> tuple[str, bool]:
     return name.removesuffix(ENCODED_SUFFIX), name.endswith(ENCODED_SUFFIX)
 
 
-def _read(request: pb.ModelInferRequest, *, encoded: bool, model: LoadedModel) -> list[bytes] | np.ndarray:
+def _read(
+    request: pb.ModelInferRequest, shared: SharedTensor | None, *, encoded: bool, model: LoadedModel
+) -> list[bytes] | np.ndarray:
+    contents = request.raw_input_contents if shared is None else [shared.read()]
     if encoded:
-        return read_encoded(request, ENCODED_INPUT)
-    return read_pixels(request, INPUT, model.manifest.preprocess.shape)
+        return read_encoded(request, contents, ENCODED_INPUT)
+    return read_pixels(request, contents, INPUT, model.manifest.preprocess.shape)
 
 
-async def _read_in_thread_if_large(request: pb.ModelInferRequest, read: Callable[[pb.ModelInferRequest], _T]) -> _T:
-    """Parse a large request in a thread, so that the event loop is not blocked."""
-    size = len(request.raw_input_contents[0]) if request.raw_input_contents else 0
-    return read(request) if 0 < size < _LARGE_BYTES else await asyncio.to_thread(read, request)
+async def _in_thread_unless(is_small: bool, work: Callable[[], _T]) -> _T:  # noqa: FBT001
+    """Do large work in a thread, so that the event loop is not blocked."""
+    return work() if is_small else await asyncio.to_thread(work)
 
 
 def _requested_class_count(request: pb.ModelInferRequest) -> int:
@@ -99,19 +121,8 @@ def _requested_class_count(request: pb.ModelInferRequest) -> int:
         unknown = sorted(set(sample) - _OUTPUT_PARAMETERS)
         if unknown:
             raise InvalidRequestError(f"unsupported output parameters {unknown!r:.200}")
-        class_count = _nonnegative_integer(output.parameters, "classification")
+        class_count = nonnegative_integer(output.parameters, "classification")
     return class_count
-
-
-def _nonnegative_integer(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
-    """Read an integer parameter; 0 if absent. Clients send signed and unsigned integers."""
-    if name not in parameters:
-        return 0
-    kind = parameters[name].WhichOneof("parameter_choice")
-    value: object = getattr(parameters[name], kind) if kind else None
-    if kind not in ("int64_param", "uint64_param") or not isinstance(value, int) or value < 0:
-        raise InvalidRequestError(f"parameter {name!r} must be a nonnegative integer, got {value!r:.50}")
-    return value
 
 
 def _response(
