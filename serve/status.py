@@ -75,8 +75,9 @@ class RpcStatus:
         """
         if self.retry_s is None:
             return ()
-        detail = Any()
-        detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(1e9 * self.retry_s))))
+        delay, detail = Duration(), Any()
+        delay.FromNanoseconds(int(1e9 * self.retry_s))
+        detail.Pack(RetryInfo(retry_delay=delay))
         status = Status(code=self.number, message=self.message, details=[detail])
         return (
             ("grpc-retry-pushback-ms", str(int(1000 * self.retry_s))),
