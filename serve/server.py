@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from unfreeze.contract.errors import OptionsError, ServingError
+from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from unfreeze.protos.unfreeze_pb2_grpc import add_ClassifierServicer_to_server
@@ -25,13 +25,14 @@ from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.dispatch import Dispatcher
 from unfreeze.serve.protocol.health import HealthService
+from unfreeze.serve.protocol.listening import listen_on_port, listen_on_socket
 from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.receiving import Receiver
 from unfreeze.serve.protocol.reflection import reflection_service, service_names
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.transport import channel_options
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.security.auth import Authentication, Tokens, read_tokens
-from unfreeze.serve.security.binding import bracketed
 from unfreeze.serve.security.tls import tls_credentials
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
@@ -84,14 +85,15 @@ class Server:
         tokens = None if options.token_file is None else Tokens(read_tokens(options.token_file))
         self._dispatcher = Dispatcher(self._receiver, None if tokens is None else Authentication(tokens))
         self._tracing = Tracing(self._dispatcher.accepts) if options.tracing else None
-        self.http = (
-            None
-            if options.http is None
-            else _http_server(options, self._models, tokens, self._budget, lambda: self.port, shares_ports=shares_ports)
-        )
+        self._regions = SharedMemoryRegions(options.shared_memory_prefix, options.max_message_mib * 2**20)
+        self.http = None
+        if options.http is not None:
+            common = options, self._models, self._regions, tokens, self._budget
+            self.http = _http_server(*common, lambda: self.port, shares_ports=shares_ports)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self.unix_socket = options.unix_socket
         self.port = self.answered = 0
 
     async def __aenter__(self) -> Self:
@@ -108,6 +110,7 @@ class Server:
         except BaseException:
             if self._server is not None:
                 await self._server.stop(0)
+            self._remove_socket()
             await self._stop_http()
             await self._models.close()
             await self._close_monitoring()
@@ -121,7 +124,7 @@ class Server:
 
     async def _start(self) -> None:
         await self._models.open()
-        inference = InferenceService(self._models, admin=self._options.admin)
+        inference = InferenceService(self._models, self._regions, admin=self._options.admin)
         add_GRPCInferenceServiceServicer_to_server(inference, self._dispatcher)
         add_ClassifierServicer_to_server(ClassifierService(self._models), self._dispatcher)
         add_HealthServicer_to_server(self._health, self._dispatcher)
@@ -132,7 +135,8 @@ class Server:
             options=channel_options(self._options.max_message_mib, shares_ports=self._shares_ports),
         )
         self._server = server
-        self.port = await self._listen(server)
+        self._listen(server)
+        await server.start()
         if self.http is not None:
             await self.http.start()
         self._update_health()
@@ -150,12 +154,17 @@ class Server:
         if self._server is not None:
             await self._reject_new_calls()
             await asyncio.gather(self._server.stop(self._options.drain_s), self._stop_http())
+        self._remove_socket()
         statistics = [counts for model in self._models for counts in model.own_statistics.values()]
         self.answered = sum(counts.success.count for counts in statistics)
         if not self._shares_ports:
             _log.info("drained: requests answered: %d, rejected: %d", self.answered, ERRORS_BY_STATUS.total())
         await self._models.close()
         await self._close_monitoring()
+
+    def _remove_socket(self) -> None:
+        if self.unix_socket is not None:
+            self.unix_socket.remove()
 
     async def _stop_http(self) -> None:
         if self.http is not None:
@@ -178,24 +187,11 @@ class Server:
         models = [name + suffix for name in self._models.names for suffix in ("", ENCODED_SUFFIX)]
         self._health.set_serving(["", *service_names(), *models] if self._models.available else [])
 
-    async def _listen(self, server: grpc.aio.Server) -> int:
-        host = self._options.host
-        address = f"{bracketed(host)}:{self._options.port}"
-        try:
-            port: int = (
-                server.add_insecure_port(address)
-                if self._credentials is None
-                else server.add_secure_port(address, self._credentials)
-            )
-            await server.start()
-        except RuntimeError as error:
-            await server.stop(0)
-            raise ServingError(
-                f"cannot listen on {address}: the port may be in use (choose another --port, or 0 for any free port) "
-                f"or --host is not an address of this machine ({error})"
-            ) from None
-        _log.info("listening on %s:%d", address.rpartition(":")[0], port)
-        return port
+    def _listen(self, server: grpc.aio.Server) -> None:
+        if not self._options.uds_only:
+            self.port = listen_on_port(server, self._options.host, self._options.port, self._credentials)
+        if self.unix_socket is not None:
+            listen_on_socket(server, self.unix_socket)
 
 
 def freeze_objects() -> None:
@@ -207,6 +203,7 @@ def freeze_objects() -> None:
 def _http_server(
     options: ServeOptions,
     models: ServedModels,
+    regions: SharedMemoryRegions,
     tokens: Tokens | None,
     budget: ReceiveBudget,
     grpc_port: Callable[[], int],
@@ -218,4 +215,4 @@ def _http_server(
         raise OptionsError(f"--http needs {', '.join(missing)}: pip install 'unfreeze[http]'")
     from unfreeze.serve.http.http_server import HttpServer
 
-    return HttpServer(options, models, tokens, budget, grpc_port, shares_ports=shares_ports)
+    return HttpServer(options, models, regions, tokens, budget, grpc_port, shares_ports=shares_ports)

@@ -21,15 +21,21 @@ from unfreeze.contract.errors import (
     InvalidRequestError,
     ModelUnavailableError,
     QueueFullError,
+    RegionExistsError,
     RestartingError,
     UnfreezeError,
     UnknownModelError,
+    UnknownRegionError,
+    UnsupportedRequestError,
 )
 
 STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
     ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnknownRegionError: grpc.StatusCode.NOT_FOUND,
+    RegionExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    UnsupportedRequestError: grpc.StatusCode.UNIMPLEMENTED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
@@ -72,8 +78,9 @@ class RpcStatus:
         """
         if self.retry_s is None:
             return ()
-        detail = Any()
-        detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(1e9 * self.retry_s))))
+        delay, detail = Duration(), Any()
+        delay.FromNanoseconds(int(1e9 * self.retry_s))
+        detail.Pack(RetryInfo(retry_delay=delay))
         status = Status(code=self.number, message=self.message, details=[detail])
         return (
             ("grpc-retry-pushback-ms", str(int(1000 * self.retry_s))),

@@ -42,7 +42,7 @@ class Client(Closing):
     unreachable server until their deadline, for example while it restarts.
 
     Args:
-        target: address of the server, "host:port".
+        target: address of the server, "host:port" or "unix:///path".
         options: keyword arguments of `ClientOptions`: `timeout_s`, `max_attempts`, `max_in_flight`, `tls`, `tls_ca`,
             `token` and others.
 

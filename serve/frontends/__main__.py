@@ -58,7 +58,9 @@ async def _execute_models(task: ChildTask, board: Board, reports: Reports, stop:
 
 async def _accept_requests(task: ChildTask, board: Board, reports: Reports, stop: asyncio.Event) -> None:
     """Accept requests, decode their images, and have them classified."""
-    options = replace(task.options, metrics=False, poll_s=0, frontends=1)
+    options = replace(
+        task.options, metrics=False, poll_s=0, frontends=1, uds=task.options.uds if task.row == 1 else None
+    )
     budget = ReceiveBudget(options.max_queue_mib * 2**20, board.received_elsewhere, board.set_receiving)
     decoders = max(1, -(-usable_cores() // task.frontends))
 

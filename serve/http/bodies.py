@@ -1,8 +1,9 @@
 """Read the body of a request: no larger and no slower than allowed, and not too many at a time."""
 
 import asyncio
+import json
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from starlette.requests import Request
 
@@ -13,6 +14,7 @@ from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 
 _RECEIVE_S = 60.0
 _MOST_DIGITS = 12
+_DOCUMENT_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +84,26 @@ class Body:
         more = max(0, size - self._held)
         self._limits.budget.take(more)
         self._held += more
+
+
+async def read_document(request: Request, limits: BodyLimits) -> dict[str, Any]:
+    """Read a small body: an object in JSON; without a body, an empty one.
+
+    Args:
+        request: whose body has not been read.
+        limits: of the server.
+
+    Raises:
+        RefusedError: as for `Body.read`.
+        InvalidRequestError: it is not an object in JSON.
+        QueueFullError: too many bodies are held.
+    """
+    with Body(request, limits) as receiving:
+        body = await receiving.read(_DOCUMENT_BYTES)
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise InvalidRequestError("the request must be an object in JSON")
+    return document

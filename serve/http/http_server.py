@@ -15,6 +15,7 @@ from unfreeze.serve.http.connection import LimitedConnection
 from unfreeze.serve.http.handlers import Handlers
 from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.security.auth import Tokens
 from unfreeze.serve.security.binding import bracketed, is_loopback
@@ -31,6 +32,7 @@ class HttpServer:
     Args:
         options: address, limits and security, which are those of gRPC.
         models: the served models.
+        regions: of shared memory.
         tokens: valid tokens; None if none are needed.
         budget: memory of all requests that are being received.
         grpc_port: returns the port of the gRPC server.
@@ -41,6 +43,7 @@ class HttpServer:
         self,
         options: ServeOptions,
         models: ServedModels,
+        regions: SharedMemoryRegions,
         tokens: Tokens | None,
         budget: ReceiveBudget,
         grpc_port: Callable[[], int],
@@ -52,6 +55,7 @@ class HttpServer:
         self._context = None if files is None else tls_context(files)
         self._handlers = Handlers(
             models,
+            regions,
             admin=options.admin,
             limits=BodyLimits(most_bytes=options.max_message_mib * 2**20, budget=budget),
             grpc_port=grpc_port,

@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from google.protobuf.message import Message
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.serve.http.numbers import parse_number
+from unfreeze.serve.protocol.shared_tensors import REGION
 from unfreeze.serve.protocol.tensors import split_elements
 
 LENGTH_HEADER = "inference-header-content-length"
@@ -78,7 +80,9 @@ def render_response(request: pb.ModelInferRequest, response: pb.ModelInferRespon
     tensors, binary = [], []
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         tensor: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-        if _wants_binary(request, output.name):
+        if REGION in output.parameters:  # the contents are there
+            tensor["parameters"] = _values_of(output.parameters)
+        elif _wants_binary(request, output.name):
             tensor["parameters"] = {"binary_data_size": len(raw)}
             binary.append(raw)
         else:
@@ -152,6 +156,8 @@ def _add_input(request: pb.ModelInferRequest, tensor: dict[str, Any], rest: memo
             raise InvalidRequestError(f"input {added.name!r:.100} has both data and binary_data_size; send one of them")
         request.raw_input_contents.append(bytes(rest[:size]))
         return size
+    if REGION in added.parameters and "data" not in tensor:
+        return 0
     data = _get(tensor, "data", list, [])
     if added.datatype == "BYTES":
         added.contents.bytes_contents.extend(_elements(data, is_base64=is_base64))
@@ -197,6 +203,10 @@ def _values(name: str, datatype: str, raw: bytes) -> list[Any]:
     if datatype == "BOOL":
         return [value != 0 for value in raw]
     return [element.decode() for element in split_elements(name, raw, len(raw))]
+
+
+def _values_of(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    return {name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in parameters.items()}
 
 
 def _parameters(document: dict[str, Any]) -> dict[str, pb.InferParameter]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,16 +14,23 @@ from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.serve.models.served import ServedModel, ServedModels
 from unfreeze.serve.protocol.deserializing import Buffer, SplitMessage, contents_of
-from unfreeze.serve.protocol.outputs import RequestedOutput, nonnegative_integer, output_tensor, requested_outputs
+from unfreeze.serve.protocol.outputs import RequestedOutput, output_tensor, requested_outputs
+from unfreeze.serve.protocol.parameters import nonnegative_integer
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.protocol.shared_tensors import SharedTensor, move_outputs, shared_input, shared_outputs
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
 ENCODED_INPUT = "image"
 _LARGE_BYTES = 2**20
+_T = TypeVar("_T")
 
 
 async def infer(
-    models: ServedModels, received: pb.ModelInferRequest | SplitMessage, deadline: Callable[[int], float | None]
+    models: ServedModels,
+    received: pb.ModelInferRequest | SplitMessage,
+    deadline: Callable[[int], float | None],
+    regions: SharedMemoryRegions,
 ) -> pb.ModelInferResponse:
     """Process a ModelInfer request.
 
@@ -31,6 +39,7 @@ async def infer(
         received: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
         deadline: maps the timeout of the request, in microseconds or 0 for none, to the deadline on the clock of
             `time.monotonic`.
+        regions: of shared memory, which the request may name for its contents and those of its response.
 
     Returns:
         The requested outputs: class probabilities, class strings if the request uses the classification extension, and
@@ -48,11 +57,17 @@ async def infer(
         timeout_us = nonnegative_integer(request.parameters, "timeout")
         priority = nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
         model.check_size(request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0)
-        read = partial(_read, request, raw, encoded=encoded, model=model)
-        # Raw pixels are not copied. Other large contents are parsed in a thread, so that the event loop is not blocked.
-        images = read() if raw and (not encoded or len(raw[0]) < _LARGE_BYTES) else await asyncio.to_thread(read)
+        shared, wanted = shared_input(request, raw, regions), shared_outputs(request, regions)
+        # Pixels of the message are not copied, however many there are.
+        size = shared.size if shared else len(raw[0]) if raw and encoded else len(raw)
+        read = partial(_read, request, raw, shared, encoded=encoded, model=model)
+        images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
         probabilities = await model.classify(images, deadline(timeout_us), priority)
-        return _response(request, model, probabilities, outputs)
+        response = _response(request, model, probabilities, outputs)
+        if wanted:
+            size = sum(map(len, response.raw_output_contents))
+            await _in_thread_unless(size < _LARGE_BYTES, partial(move_outputs, response, wanted))
+        return response
 
 
 def split_model_name(name: str) -> tuple[str, bool]:
@@ -76,11 +91,22 @@ def split_model_name(name: str) -> tuple[str, bool]:
 
 
 def _read(
-    request: pb.ModelInferRequest, raw: Sequence[Buffer], *, encoded: bool, model: ServedModel
+    request: pb.ModelInferRequest,
+    raw: Sequence[Buffer],
+    shared: SharedTensor | None,
+    *,
+    encoded: bool,
+    model: ServedModel,
 ) -> list[bytes] | np.ndarray:
+    contents = raw if shared is None else [shared.read()]
     if encoded:
-        return read_encoded(request, raw, ENCODED_INPUT)
-    return read_pixels(request, raw, INPUT, model.manifest.preprocess.shape)
+        return read_encoded(request, contents, ENCODED_INPUT)
+    return read_pixels(request, contents, INPUT, model.manifest.preprocess.shape)
+
+
+async def _in_thread_unless(is_small: bool, work: Callable[[], _T]) -> _T:  # noqa: FBT001
+    """Do large work in a thread, so that the event loop is not blocked."""
+    return work() if is_small else await asyncio.to_thread(work)
 
 
 def _response(

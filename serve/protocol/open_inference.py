@@ -12,7 +12,13 @@ from typing import TypeAlias
 
 import grpc
 
-from unfreeze.contract.errors import ForbiddenError, InvalidRequestError, UnknownModelError
+from unfreeze.contract.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    UnknownModelError,
+    UnknownRegionError,
+    UnsupportedRequestError,
+)
 from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
@@ -21,6 +27,7 @@ from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
 from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
 from unfreeze.serve.protocol.outputs import UNSURE, declared_outputs
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -34,11 +41,12 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     Args:
         models: the served models.
+        regions: of shared memory.
         admin: whether clients may load and unload models.
     """
 
-    def __init__(self, models: ServedModels, *, admin: bool) -> None:
-        self._models, self._admin = models, admin
+    def __init__(self, models: ServedModels, regions: SharedMemoryRegions, *, admin: bool) -> None:
+        self._models, self._regions, self._admin = models, regions, admin
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -54,7 +62,8 @@ class InferenceService(GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: _Context) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="unfreeze", version=version("unfreeze"), extensions=_EXTENSIONS)
+        extensions = [*_EXTENSIONS, "system_shared_memory"] if self._regions.enabled else _EXTENSIONS
+        return pb.ServerMetadataResponse(name="unfreeze", version=version("unfreeze"), extensions=extensions)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: _Context) -> pb.ModelMetadataResponse:
         model, encoded = self._find(request.name, request.version)
@@ -108,14 +117,14 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def ModelInfer(
         self, request: pb.ModelInferRequest | SplitMessage, context: _Context
     ) -> pb.ModelInferResponse:
-        return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
+        return await self._infer(request, context)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest | SplitMessage], context: _Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async def handle(request: pb.ModelInferRequest | SplitMessage) -> pb.ModelStreamInferResponse:
             try:
-                response = await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
+                response = await self._infer(request, context)
                 return pb.ModelStreamInferResponse(infer_response=response)
             except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
                 # The response without outputs identifies the request that failed.
@@ -170,6 +179,48 @@ class InferenceService(GRPCInferenceServiceServicer):
         self._check_admin(request.parameters.keys() - {"unload_dependents"})
         await self._models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
+
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: _Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        status = pb.SystemSharedMemoryStatusResponse.RegionStatus
+        regions = {
+            one.name: status(name=one.name, key=one.key, offset=one.offset, byte_size=one.size)
+            for one in self._regions.registered(request.name)
+        }
+        return pb.SystemSharedMemoryStatusResponse(regions=regions)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: _Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: _Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        self._regions.unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(
+        self, request: pb.CudaSharedMemoryStatusRequest, context: _Context
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        if request.name:
+            raise UnknownRegionError(f"there is no CUDA shared memory region {request.name!r:.100}")
+        return pb.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryRegister(
+        self, request: pb.CudaSharedMemoryRegisterRequest, context: _Context
+    ) -> pb.CudaSharedMemoryRegisterResponse:
+        raise UnsupportedRequestError("CUDA shared memory is not supported; use system shared memory")
+
+    async def CudaSharedMemoryUnregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, context: _Context
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        return pb.CudaSharedMemoryUnregisterResponse()  # clients call it before they start, and when they are done
+
+    async def _infer(self, request: pb.ModelInferRequest | SplitMessage, context: _Context) -> pb.ModelInferResponse:
+        return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us), self._regions)
 
     def _check_admin(self, unsupported_parameters: Iterable[str]) -> None:
         if not self._admin:

@@ -1,7 +1,6 @@
 """The outputs of a model in the Open Inference Protocol: which there are, which a request wants, and their contents."""
 
 import struct
-from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,10 +11,12 @@ from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.contract.model.manifest import OUTPUT, Manifest
 from unfreeze.contract.prediction import are_unsure
 from unfreeze.protos import open_inference_pb2 as pb
+from unfreeze.serve.protocol.parameters import nonnegative_integer
+from unfreeze.serve.protocol.shared_tensors import SHARED_MEMORY_PARAMETERS
 
 UNSURE = "unsure"
 _ELEMENT_LENGTH = struct.Struct("<I")
-_PARAMETERS = {"binary_data", "classification"}
+_PARAMETERS = {"binary_data", "classification", *SHARED_MEMORY_PARAMETERS}
 _MOST_OUTPUTS = 2
 
 
@@ -66,25 +67,6 @@ def requested_outputs(request: pb.ModelInferRequest, manifest: Manifest, *, enco
     if len(outputs) > 1 and outputs[0].name == outputs[1].name:
         raise InvalidRequestError(f"the output {outputs[0].name!r} was requested twice")
     return outputs
-
-
-def nonnegative_integer(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
-    """Read an integer parameter; 0 if absent. Clients send signed and unsigned integers.
-
-    Args:
-        parameters: of a request or of an output.
-        name: of the parameter.
-
-    Raises:
-        InvalidRequestError: the parameter is not a nonnegative integer.
-    """
-    if name not in parameters:
-        return 0
-    kind = parameters[name].WhichOneof("parameter_choice")
-    value: object = getattr(parameters[name], kind) if kind else None
-    if kind not in ("int64_param", "uint64_param") or not isinstance(value, int) or value < 0:
-        raise InvalidRequestError(f"parameter {name!r} must be a nonnegative integer, got {value!r:.50}")
-    return value
 
 
 def output_tensor(

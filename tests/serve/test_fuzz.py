@@ -12,6 +12,7 @@ from bench.fuzz import answers_correctly, fuzz, grown_mib
 from bench.hostile.attack import leaks, save
 from bench.hostile.jobs import Job, image_jobs, message_jobs
 from bench.hostile.model import publish_colors
+from bench.hostile.shared import OPTIONS
 
 SEED = 7
 MAX_GROWTH_MIB = 400  # an image of the maximum size takes 250 MiB, and the allocator keeps some of it
@@ -28,7 +29,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[RunningServer]:
     """A server of this model, in its own process, whose memory is measured."""
-    with running_server(repository) as running:
+    with running_server(repository, *OPTIONS) as running:
         yield running
 
 

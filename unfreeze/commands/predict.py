@@ -25,6 +25,7 @@ EXAMPLES = """Examples:
     unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
     unfreeze predict photographs/ --server localhost:8001 --csv labels.csv --top-k 1
     unfreeze predict photographs/ --server models.example.org:8001 --tls --token-file token.txt --csv labels.csv
+    unfreeze predict ant.jpg --server unix:///run/unfreeze/grpc.sock
     unfreeze predict ant.jpg --file models/insects/1/model.onnx --top-k 1 --json
 """
 _BATCH_SIZE = 32  # for local models; a progress bar is shown for more images than this
@@ -77,7 +78,7 @@ def predict(
 
     Args:
         images: image files, or folders of images.
-        server: HOST:PORT of a server.
+        server: HOST:PORT of a server, or unix:///PATH of its Unix socket.
         file: path of a `model.onnx`, instead of a server.
         options: connection to the server.
         top_k: number of labels for each image.
@@ -91,7 +92,7 @@ def predict(
     elif file is not None and server is None:
         results = _with_file(paths, file, top_k)
     else:
-        raise OptionsError("give either --server HOST:PORT or --file model.onnx")
+        raise OptionsError("give either --server HOST:PORT (or unix:///PATH) or --file model.onnx")
     to_print, failed = [], 0
     with (
         TerminalReporter() if len(paths) > _BATCH_SIZE else nullcontext(Silent()) as reporter,

@@ -11,6 +11,7 @@ from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.dispatch import Dispatcher
 from unfreeze.serve.protocol.open_inference import InferenceService
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 
 Handlers: TypeAlias = Mapping[str, grpc.RpcMethodHandler]
 
@@ -23,5 +24,7 @@ def wrapped_handlers(models: ModelRegistry) -> Handlers:
     """
     dispatcher = Dispatcher()
     add_ClassifierServicer_to_server(ClassifierService(models), dispatcher)
-    add_GRPCInferenceServiceServicer_to_server(InferenceService(models, admin=False), dispatcher)
+    add_GRPCInferenceServiceServicer_to_server(
+        InferenceService(models, SharedMemoryRegions(None, 0), admin=False), dispatcher
+    )
     return dispatcher.handlers

@@ -19,9 +19,10 @@ from PIL import Image
 from support.images import COLORS, draw_image, encode
 from support.manifests import MANIFEST
 from support.occupied import occupy
+from support.segments import PREFIX, segment
 from support.servers import RunningServer, running_server, server_thread
 
-from unfreeze.contract.errors import DrainingError, RestartingError
+from unfreeze.contract.errors import DrainingError, QueueFullError, RestartingError
 from unfreeze.contract.model.manifest import METADATA_KEY
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import sealed
@@ -35,7 +36,12 @@ from unfreeze.serve.status import STATUS, status_of
 pytestmark = pytest.mark.xdist_group("serve")
 
 TABLE = Path(__file__).parents[3] / "docs" / "refusals.md"
-TESTED_ELSEWHERE = {"UNAUTHENTICATED", "PERMISSION_DENIED"}  # in tests/serve/security
+TESTED_ELSEWHERE = {
+    "UNAUTHENTICATED",  # in tests/serve/security
+    "PERMISSION_DENIED",  # there, and in test_shared_memory.py
+    "ALREADY_EXISTS",  # in test_shared_memory.py
+    "UNIMPLEMENTED",  # there
+}
 GOOD = encode(draw_image(COLORS["red"], 0))
 BAD = GOOD[:200]
 WHITE, BLACK = (encode(Image.new("RGB", (224, 224), color), "PNG") for color in ("white", "black"))
@@ -84,7 +90,14 @@ def _failing_model() -> bytes:
 @pytest.fixture(scope="module")
 def strict(models: Path) -> Iterator[RunningServer]:
     """A server of both models with low limits and one instance, so that requests wait for each other."""
-    limits = {"max-queue": 64, "max-queue-mib": 8, "max-message-mib": 16, "max-pixels": 10_000_000, "poll-s": 0}
+    limits = {
+        "shared-memory": PREFIX,
+        "max-queue": 64,
+        "max-queue-mib": 8,
+        "max-message-mib": 16,
+        "max-pixels": 10_000_000,
+        "poll-s": 0,
+    }
     plan = {"instances": 1, "threads": 1, "max-batch": 4}
     with running_server(models, *(f"--{name}={value}" for name, value in (limits | plan).items())) as server:
         yield server
@@ -282,7 +295,10 @@ def test_rejects_heic_without_its_decoder(models: Path, monkeypatch: pytest.Monk
             lambda request: [request.outputs.add(name="probabilities").parameters["x"]],
             "unsupported output parameters ['x']",
         ),
-        (lambda request: request.inputs[0].parameters["shared_memory_region"], "shared memory is not supported"),
+        (
+            lambda request: request.inputs[0].parameters["shared_memory_region"],
+            "which needs the name of the shared_memory_region and a positive shared_memory_byte_size",
+        ),
         (lambda request: request.parameters["timeout"], "parameter 'timeout' must be a nonnegative integer"),
     ],
 )
@@ -376,6 +392,39 @@ def test_rejects_unknown_models_and_versions(classifier: ClassifierStub, protoco
     _check(_error(protocol.ModelInfer, request), "NOT_FOUND", "unknown version '7' of model colors; loaded versions: 1")
 
 
+@covers("NOT_FOUND", "unknown region of shared memory")
+def test_rejects_unknown_regions(protocol: GRPCInferenceServiceStub) -> None:
+    """Of an input or an output."""
+    for tensors in ("inputs", "outputs"):
+        request = _infer(GOOD)
+        tensor = getattr(request, tensors).add() if tensors == "outputs" else request.inputs[0]
+        tensor.name = "probabilities" if tensors == "outputs" else "image"
+        tensor.parameters["shared_memory_region"].string_param = "unknown"
+        tensor.parameters["shared_memory_byte_size"].int64_param = 12
+        _check(_error(protocol.ModelInfer, request), "NOT_FOUND", "there is no shared memory region 'unknown'")
+
+
+@covers(
+    "INVALID_ARGUMENT",
+    "region or tensor outside of its shared memory object, output larger than the space for it, object that was "
+    "removed, replaced or truncated, or more than 1,024 regions",
+)
+def test_rejects_tensors_outside_of_their_region(protocol: GRPCInferenceServiceStub) -> None:
+    """The message has the sizes; test_shared_memory.py has the other cases."""
+    with segment(bytes(100)) as made:
+        register = inference.SystemSharedMemoryRegisterRequest(name="in", key=made.name, byte_size=101)
+        error = _error(protocol.SystemSharedMemoryRegister, register)
+        _check(error, "INVALID_ARGUMENT", "its size 101 bytes, but the shared memory object", "has 100 bytes")
+        register.byte_size = 100
+        protocol.SystemSharedMemoryRegister(register)
+        request = _infer()
+        request.ClearField("raw_input_contents")
+        request.inputs[0].parameters["shared_memory_region"].string_param = "in"
+        request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 101
+        _check(_error(protocol.ModelInfer, request), "INVALID_ARGUMENT", "but region 'in' has 100 bytes")
+        protocol.SystemSharedMemoryUnregister(inference.SystemSharedMemoryUnregisterRequest(name="in"))
+
+
 @covers("INVALID_ARGUMENT", "more images in one request than `--max-queue`")
 def test_rejects_requests_larger_than_the_queue(classifier: ClassifierStub, protocol: GRPCInferenceServiceStub) -> None:
     """A retry would not help, so there is no retry delay."""
@@ -465,6 +514,13 @@ def test_shutdown_completes_accepted_requests(models: Path) -> None:
         assert not accepted.done()
         assert len(accepted.result().predictions) == 16
         assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("retry_s", [0.01, 2.5, 5.0])
+def test_retry_delays_may_be_seconds(retry_s: float) -> None:
+    """Of a long queue; both hints have the same delay."""
+    status = status_of(QueueFullError("the queue is full", retry_s))
+    assert _retry_s(status.trailing_metadata, status.message, 8) == pytest.approx(retry_s)
 
 
 def test_shutdown_errors_have_a_retry_delay() -> None:
