@@ -12,7 +12,7 @@ from unfreeze.contract.errors import OptionsError
 from unfreeze.ray_serve.replica import ClassifierReplica
 from unfreeze.ray_serve.scaling import Scaling
 from unfreeze.serve.options import ServeOptions
-from unfreeze.serve.runtimes.registry import RuntimeName
+from unfreeze.serve.runtimes.registry import RuntimeName, find_runtime
 
 DEPLOYMENT = "Classifier"
 ADD_SERVICES = "unfreeze.ray_serve.proxied_services.add_services"
@@ -49,11 +49,16 @@ def application(
         options: options of a server that apply to a replica, see `ReplicaKeywords`.
 
     Raises:
-        OptionsError: an option is out of range.
+        OptionsError: an option is out of range, or a replica would have no GPU for its runtime.
     """
+    scaling = scaling or Scaling()
     # Clients may not load models, because a call reaches one replica only.
     configured = ServeOptions(repository=Path(repository).absolute(), admin=False, metrics=False, **options)
-    deployment = serve.deployment(ClassifierReplica, name=DEPLOYMENT, **(scaling or Scaling()).deployment_options())
+    if not scaling.num_gpus and not find_runtime(configured.device).uses_cpu:
+        raise OptionsError(
+            f"--device {configured.device} needs num_gpus: Ray hides GPUs that a replica does not reserve"
+        )
+    deployment = serve.deployment(ClassifierReplica, name=DEPLOYMENT, **scaling.deployment_options())
     return deployment.bind(configured)
 
 

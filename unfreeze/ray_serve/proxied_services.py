@@ -5,6 +5,7 @@ a server. Calls that fail are ended by `abort`: Ray Serve returns an empty messa
 do not retry a call after a message.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -101,7 +102,10 @@ async def _end(context: grpc.aio.ServicerContext) -> None:
         return
     if (error := _own_error(context, code)) is not None:
         await abort(context, status_of(error))
-    await context.abort(context.code(), context.details(), context.trailing_metadata())
+    try:
+        await context.abort(code, context.details(), context.trailing_metadata())
+    except grpc.aio.InternalError:  # the caller is gone
+        raise asyncio.CancelledError from None
 
 
 def _own_error(context: grpc.aio.ServicerContext, code: int) -> ServingError | None:

@@ -1,14 +1,9 @@
 """Fine-tune with processes that Ray Train starts."""
 
 import json
-import logging
-import math
 import os
-import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +11,9 @@ import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from unfreeze.contract.errors import OptionsError, UnfreezeError, first_line
+from unfreeze.contract.errors import UnfreezeError, first_line
 from unfreeze.contract.reporting import Reporter
+from unfreeze.ray_train.cluster import connected, report_waiting, wants_gpus
 from unfreeze.ray_train.options import RayOptions
 from unfreeze.ray_train.progress import Replay, start_relay
 from unfreeze.ray_train.worker import Job, train
@@ -27,7 +23,6 @@ from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.prepare import check_distributed
 
-_LOCAL = "local"
 _GPU_BACKEND = "cpu:gloo,cuda:nccl"  # features are collected in main memory, gradients on the device
 _POLL_S = 0.2
 
@@ -62,7 +57,7 @@ def fine_tune_with_ray(
     folder, count = Path(out).absolute(), ray_options.ray_workers
     check_folder(folder, overwrite=overwrite, resume=resume)
     check_distributed(options, Workers(count=count))
-    with _connected(ray_options):
+    with connected(ray_options):
         relay = start_relay()
         job = Job(
             data=os.fspath(data),
@@ -74,67 +69,10 @@ def fine_tune_with_ray(
             cores=ray_options.ray_cpus,
             relay=relay,
         )
-        gpus = _gpus(options, count)
-        _report_waiting(reporter, count * ray_options.ray_cpus)
+        gpus = wants_gpus(options, count)
+        report_waiting(reporter, count * ray_options.ray_cpus)
         _run(job, ray_options, reporter, gpus=gpus)
     return _metrics(folder)
-
-
-@contextmanager
-def _connected(options: RayOptions) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine; disconnecting also stops all workers.
-
-    Raises:
-        UnfreezeError: the cluster cannot be reached.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = options.ray_address or os.environ.get("RAY_ADDRESS") or _LOCAL
-    sigterm = signal.getsignal(signal.SIGTERM)
-    # Locally, as many processes as were requested may share the cores, as with torchrun.
-    local = {"num_cpus": math.ceil(options.ray_workers * options.ray_cpus), "include_dashboard": False}
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(local if address == _LOCAL else {}),
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UnfreezeError(
-            f"cannot connect to a Ray cluster at {address}: {first_line(error)}; without --ray-address and "
-            "RAY_ADDRESS, Ray is started on this machine"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, sigterm)  # Ray's own handler exits without cleaning up
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _gpus(options: TuneOptions, count: int) -> bool:
-    """Decide whether each process gets a GPU.
-
-    Raises:
-        OptionsError: the cluster has fewer GPUs than processes.
-    """
-    available = int(ray.cluster_resources().get("GPU", 0))
-    if options.device == "cpu" or (options.device == "auto" and available == 0):
-        return False
-    if available < count:
-        raise OptionsError(
-            f"--ray-workers {count} needs as many GPUs, and the cluster has {available}; use fewer processes, or "
-            "--device cpu"
-        )
-    return True
-
-
-def _report_waiting(reporter: Reporter, cores: float) -> None:
-    available = ray.cluster_resources().get("CPU", 0)
-    if available < cores:
-        reporter.info(f"waiting until the cluster has {cores:g} CPU cores; now it has {available:g}")
 
 
 def _run(job: Job, options: RayOptions, reporter: Reporter, *, gpus: bool) -> None:
@@ -143,7 +81,6 @@ def _run(job: Job, options: RayOptions, reporter: Reporter, *, gpus: bool) -> No
     Raises:
         UnfreezeError: a worker failed.
     """
-    replay = Replay(reporter)
     with tempfile.TemporaryDirectory(prefix="unfreeze-ray-") as storage:  # Ray Train requires one; nothing is kept
         trainer = TorchTrainer(
             lambda: train(job),
@@ -153,13 +90,29 @@ def _run(job: Job, options: RayOptions, reporter: Reporter, *, gpus: bool) -> No
             ),
             run_config=RunConfig(storage_path=storage),
         )
-        fitting = _Fitting(trainer)
+        errors = _follow(_Fitting(trainer), job, Replay(reporter))
+    if errors:
+        raise errors[0]
+
+
+def _follow(fitting: "_Fitting", job: Job, replay: Replay) -> list[UnfreezeError]:
+    """Show the progress until the training ends; return the errors of the workers.
+
+    Raises:
+        UnfreezeError: the training failed without an error of ours.
+    """
+    try:
         while fitting.is_alive():
             fitting.join(_POLL_S)
             replay.show(ray.get(job.relay.take.remote()))
-    if fitting.error is not None:
-        errors = ray.get(job.relay.errors.remote())
-        raise errors[0] if errors else _unexpected(fitting.error, job)
+        errors: list[UnfreezeError] = ray.get(job.relay.errors.remote())
+    except ray.exceptions.RayError as error:
+        raise UnfreezeError(
+            f"the Ray cluster was lost: {first_line(error)}; an unfinished run in {job.out} is continued with --resume"
+        ) from error
+    if fitting.error is not None and not errors:
+        raise _unexpected(fitting.error, job)
+    return errors
 
 
 def _resources(options: RayOptions, *, gpus: bool) -> dict[str, float]:

@@ -55,6 +55,7 @@ def test_equal_limits_are_a_fixed_number_of_replicas() -> None:
         ({"repository": "models", "port": 1, "host": "::"}, "unknown arguments host, port; known ones: cuda_graphs,"),
         ({"repository": "models", "max_batch": "many"}, "max_batch must be a valid integer, .* got 'many'"),
         ({"repository": "models", "device": "tpu"}, "--device must be one of cpu, .* got 'tpu'"),
+        ({"repository": "models", "device": "cuda"}, "--device cuda needs num_gpus"),
         ({"repository": "models", "max_batch": 5000}, "--max-batch must be between 0 and 4,096, got 5000"),
         ({"repository": "models", "min_replicas": 5}, "--min-replicas 5 is greater than --max-replicas 4"),
         ({"repository": "models", "max_queued_requests": 0}, "--max-queued-requests must be at least 1, or -1"),

@@ -26,6 +26,7 @@ IMAGE = encode(draw_image((200, 30, 30), 1))
 ANSWER = pb.PredictResponse(
     model="m", predictions=[pb.Prediction(labels=[pb.ScoredLabel(label="red", score=1.0, index=0)])]
 ).SerializeToString()
+SLOW = b"slow"
 Answer = Callable[[bytes, Any], bytes]
 
 
@@ -35,6 +36,12 @@ def _proxy(answer: Answer) -> Iterator[str]:
 
     def handler_of(*, streaming_type: str, **_: object) -> Callable[..., Any]:
         async def unary(request: bytes, context: Any) -> bytes:
+            if request == SLOW:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    context.set_code(grpc.StatusCode.CANCELLED)
+                    return b""
             return answer(request, context)
 
         async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
@@ -183,3 +190,13 @@ def test_a_method_that_ray_serve_does_not_forward_is_unimplemented(method: str) 
         return grpc.StatusCode.OK
 
     assert asyncio.run(call()) == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_cancelled_call_leaves_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Ray Serve sets a status for a caller that is gone; nothing can be sent any more, and nothing is logged."""
+    with _proxy(lambda *_: ANSWER) as target, grpc.insecure_channel(target) as channel:
+        with pytest.raises(grpc.RpcError) as raised:
+            channel.unary_unary("/unfreeze.v1.Classifier/Predict")(SLOW, timeout=0.1)
+        assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert _predict(target).model == "m"
+    assert caplog.records == []
