@@ -19,7 +19,8 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.serve.client.channel import ClientOptions
 from unfreeze.serve.status import STATUS
 
-_ERRORS = {code: kind for kind, code in STATUS.items() if issubclass(kind, ServingError)}
+# Of several errors with the same status, the first one is the most common.
+_ERRORS = {code: kind for kind, code in reversed(STATUS.items()) if issubclass(kind, ServingError)}
 _TOO_LARGE = re.compile(r"message larger than max")
 
 

@@ -96,7 +96,7 @@ def _received_unary(method: str, function: Method, receiver: Receiver) -> Method
     """Handle a unary call that gRPC handles as a client stream."""
 
     async def handle(_requests: object, context: grpc.aio.ServicerContext) -> Any:
-        started = time.monotonic()
+        started, status = time.monotonic(), None
         has_id = assign_id(context)
         request = None
         try:
@@ -110,7 +110,7 @@ def _received_unary(method: str, function: Method, receiver: Receiver) -> Method
             status = status_of(error)
         finally:
             del request  # gRPC keeps the exception that ends the call, which refers to this frame
-            log_request(method, context, started)
+            log_request(method, context, started, status)
         return await abort(context, status)
 
     return handle
@@ -118,7 +118,7 @@ def _received_unary(method: str, function: Method, receiver: Receiver) -> Method
 
 def _unary(method: str, function: Method) -> Method:
     async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        started = time.monotonic()
+        started, status = time.monotonic(), None
         assign_id(context, request)
         try:
             return await function(_checked(request), context)
@@ -128,7 +128,7 @@ def _unary(method: str, function: Method) -> Method:
             status = status_of(error)
         finally:
             del request  # as above
-            log_request(method, context, started)
+            log_request(method, context, started, status)
         return await abort(context, status)
 
     return handle
@@ -136,7 +136,7 @@ def _unary(method: str, function: Method) -> Method:
 
 def _unary_stream(method: str, function: Method) -> Method:
     async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        started = time.monotonic()
+        started, status = time.monotonic(), None
         assign_id(context, request)
         try:
             async for response in function(_checked(request), context):
@@ -148,7 +148,7 @@ def _unary_stream(method: str, function: Method) -> Method:
         else:
             return
         finally:
-            log_request(method, context, started)
+            log_request(method, context, started, status)
         await abort(context, status)
 
     return handle
@@ -156,7 +156,7 @@ def _unary_stream(method: str, function: Method) -> Method:
 
 def _stream_stream(method: str, function: Method) -> Method:
     async def handle(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        started = time.monotonic()
+        started, status = time.monotonic(), None
         assign_id(context)
         try:
             async for response in function(_checked_stream(with_message_ids(requests)), context):
@@ -168,7 +168,7 @@ def _stream_stream(method: str, function: Method) -> Method:
         else:
             return
         finally:
-            log_request(method, context, started)
+            log_request(method, context, started, status)
         await abort(context, status)
 
     return handle

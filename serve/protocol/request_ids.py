@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from unfreeze.serve.protocol.deserializing import SplitMessage
+from unfreeze.serve.status import RpcStatus
 
 HEADER = "x-request-id"
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -72,23 +73,25 @@ def _sanitize(text: str) -> str:
     return _DISALLOWED.sub("_", text[:_MAX_LENGTH])
 
 
-def log_request(method_name: str, context: grpc.aio.ServicerContext, started: float) -> None:
+def log_request(method_name: str, context: grpc.aio.ServicerContext, started: float, status: RpcStatus | None) -> None:
     """Log a call at level debug when it ends.
 
     Args:
         method_name: full name of the method.
         context: the call.
         started: when it began, on the clock of `time.monotonic`.
+        status: that it will be ended with; None if it did not fail.
     """
     if not _log.isEnabledFor(logging.DEBUG):
         return
     code = grpc.StatusCode.CANCELLED if context.cancelled() else context.code()
-    status = code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.OK.name
+    code = code if status is None else status.code
+    name = code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.OK.name
     duration_ms = round(1000 * (time.monotonic() - started), 3)
     _log.debug(
         "%s: %s in %.1f ms",
         method_name,
-        status,
+        name,
         duration_ms,
-        extra={"method": method_name, "status": status, "duration_ms": duration_ms},
+        extra={"method": method_name, "status": name, "duration_ms": duration_ms},
     )

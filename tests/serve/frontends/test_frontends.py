@@ -75,10 +75,16 @@ def _channels(target: str) -> Iterator[list[grpc.Channel]]:
 
 
 def _children(server: RunningServer) -> tuple[psutil.Process, list[psutil.Process]]:
-    """Return the process of the models, and those of the front ends."""
-    models, *fronts = psutil.Process(server.process.pid).children()
-    by_ports = sorted([models, *fronts], key=lambda process: bool(process.net_connections("tcp")))
-    return by_ports[0], by_ports[1:]
+    """Return the process of the models, which has the port of the metrics, and those of the front ends."""
+    found = psutil.Process(server.process.pid).children()
+    ports = {process: _ports(process) for process in found}
+    grpc_port = int(server.target.rpartition(":")[2])
+    (models,) = [process for process, listening in ports.items() if listening - {grpc_port}]
+    return models, [process for process, listening in ports.items() if grpc_port in listening]
+
+
+def _ports(process: psutil.Process) -> set[int]:
+    return {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
 
 
 def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -89,10 +95,9 @@ def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 def _metrics(server: RunningServer) -> str:
-    """Read the metrics; the process of the models listens on the only port that no front end has."""
     models, _ = _children(server)
-    (listening,) = [one for one in models.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-    with urllib.request.urlopen(f"http://127.0.0.1:{listening.laddr.port}/metrics") as response:
+    (port,) = _ports(models)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
         return str(response.read().decode())
 
 
@@ -192,6 +197,7 @@ def test_a_killed_front_end_loses_its_own_calls_only(server: RunningServer, imag
                 ClassifierStub(channel).Predict(request, timeout=20)
             except grpc.RpcError as error:
                 codes.append(error.code())
+    _until(lambda: len(_children(server)[1]) == FRONTENDS)
     assert len(codes) < CHANNELS
     assert set(codes) <= {grpc.StatusCode.UNAVAILABLE}
     _until(lambda: f"unfreeze_frontends {float(FRONTENDS)}" in _metrics(server))
@@ -204,7 +210,7 @@ def test_without_the_models_health_is_not_serving(server: RunningServer, images:
     request = pb.PredictRequest(images=images)
     with grpc.insecure_channel(server.target, OWN_CONNECTION) as channel:
         stub, health = ClassifierStub(channel), HealthStub(channel)
-        watch = health.Watch(health_pb2.HealthCheckRequest())
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         models.kill()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
