@@ -121,6 +121,28 @@ def observe(server: ServedProcess, load: Load) -> Usage:
     )
 
 
+def measure_bridge(server: ServedProcess, requests: list[bytes], costs: Costs, seconds: float) -> float:
+    """Measure what a request costs more in a server with front ends, in each of the two event loops.
+
+    Args:
+        server: runs the model behind front-end processes.
+        requests: serialized requests of one image.
+        costs: costs in a single process.
+        seconds: duration of the load.
+    """
+    asyncio.run(callers(server.target, requests, 8, 1))
+    before, batches = _processes_s(server), _batches(server.target)
+    count = sum(call.status == OK for call in asyncio.run(callers(server.target, requests, 8, seconds)))
+    spent_s, batches = _processes_s(server) - before, _batches(server.target) - batches
+    infer_s = sum(number * costs.batch_s(size) for size, number in batches.items())
+    other_s = (spent_s - infer_s) / count - costs.mean_decode_s - costs.transport_s - costs.loop_s
+    return max(0.0, other_s / 2)
+
+
+def _processes_s(server: ServedProcess) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in server.processes)
+
+
 def _threads_s(server: ServedProcess) -> tuple[float, float]:
     """Return the CPU seconds of the event loop, which is the main thread, and of all threads."""
     threads = {thread.id: thread.user_time + thread.system_time for thread in server.seen.threads()}

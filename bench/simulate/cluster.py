@@ -48,6 +48,7 @@ class Cluster:
         wanted: number of replicas that serve or start.
         crashes: number of failures.
         retried: number of repeated requests.
+        attempts: number of requests that the replicas got, repeated ones included.
     """
 
     def __init__(self, env: simpy.Environment, costs: Costs, options: ClusterOptions, seed: int = 0) -> None:
@@ -55,7 +56,8 @@ class Cluster:
         self._rng = np.random.default_rng(seed)
         self._turn = 0
         self.serving: list[Server] = []
-        self.wanted, self.crashes, self.retried = options.replicas, 0, 0
+        self.wanted = options.replicas
+        self.crashes = self.retried = self.attempts = 0
         self.ended: list[Server] = []
         for _ in range(options.replicas):
             self._add()
@@ -103,6 +105,7 @@ class Cluster:
         if not self.serving:
             return LOST
         self._turn += 1
+        self.attempts += 1
         status = yield from self.serving[self._turn % len(self.serving)].handle(decode_s, deadline)
         return status
 
