@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import cyclopts
 from rich.table import Table
 
+from bench.load import percentile_ms
 from bench.simulate.autoscaler import AutoscalerOptions
 from bench.simulate.cluster import ClusterOptions
 from bench.simulate.costs import MEASURED, read_costs, write_costs
 from bench.simulate.sizing import SizingOptions, frontends_for, magnitudes, replicas_for, size_batch, size_online
 from bench.simulate.steps import StepOptions, busiest, cell, replica_of, rise
-from bench.load import percentile_ms
 from unfreeze.console import REMARKS, RESULTS, print_json
 from unfreeze.contract.cores import usable_cores
 
@@ -155,9 +155,7 @@ def replicas(
             server = replica_of(count, frontends=frontends)
             per_s, p99_ms = busiest(measured, server, limit_ms, seconds, replicas=1)
             loop = per_s * measured.loop_s / frontends
-            rows.append(
-                {"cores": count, "frontends": frontends, "per_s": per_s, "p99_ms": p99_ms, "loop_busy": loop}
-            )
+            rows.append({"cores": count, "frontends": frontends, "per_s": per_s, "p99_ms": p99_ms, "loop_busy": loop})
             REMARKS.print(rows[-1], markup=False)
     if json:
         print_json(rows)
@@ -257,12 +255,25 @@ def failures(
         options = ClusterOptions(server=replica_of(2), replicas=count, mean_life_s=mean_life_s, retries=number)
         calls = cell(measured, options, rate, seconds)
         lost = sum(call.status != "OK" for call in calls)
-        table.add_row(str(number), str(len(calls)), f"{100 * lost / len(calls):.2f} %", f"{percentile_ms(calls, 99):.0f}")
+        table.add_row(
+            str(number), str(len(calls)), f"{100 * lost / len(calls):.2f} %", f"{percentile_ms(calls, 99):.0f}"
+        )
     RESULTS.print(table)
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Table:
-    table = Table("load", "answers /s", "", "p50 ms", "", "p99 ms", "", "refused", title="measured, simulated")
+    table = Table(
+        "load",
+        "answers /s",
+        "",
+        "p50 ms",
+        "",
+        "p99 ms",
+        "",
+        "refused",
+        "cores used by others",
+        title="measured, simulated",
+    )
     for row in rows:
         real, simulated = row["measured"], row["simulated"]
         cells: list[str] = []
@@ -270,7 +281,7 @@ def _comparison(rows: list[dict[str, Any]]) -> Table:
             difference = simulated[what] / real[what] - 1
             cells += [f"{real[what]:{form}}, {simulated[what]:{form}}", f"{100 * difference:+.0f} %"]
         refused = f"{100 * real['refused']:.1f} %, {100 * simulated['refused']:.1f} %"
-        table.add_row(row["load"], *cells, refused)
+        table.add_row(row["load"], *cells, refused, f"{row['other_cores']:.2f}")
     return table
 
 

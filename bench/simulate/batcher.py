@@ -120,9 +120,7 @@ class Batcher:
     def enqueue(self, request: Request) -> None:
         """Add a request to the queue."""
         step = 1 if request.encoded else self.plan.max_batch
-        slices = [
-            (request, first, min(step, request.images - first)) for first in range(0, request.images, step)
-        ]
+        slices = [(request, first, min(step, request.images - first)) for first in range(0, request.images, step)]
         self._queue.extend(slices)
         self.queued_images += request.images
         self._notify(len(slices))

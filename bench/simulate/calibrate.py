@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 
 from bench.endure import ServedProcess
 from bench.load import Call, at_a_rate, callers
@@ -40,6 +41,7 @@ class Usage:
         loop_s: of the server's event loop.
         other_s: of the server's other threads.
         client_s: of this process, the load generator.
+        others_s: of all other processes of the machine, which should be idle.
         batches: number of batches by size.
     """
 
@@ -47,6 +49,7 @@ class Usage:
     loop_s: float
     other_s: float
     client_s: float
+    others_s: float
     batches: Counter[int]
 
     @property
@@ -108,8 +111,9 @@ def read_plan(target: str) -> Plan:
 def observe(server: ServedProcess, load: Load) -> Usage:
     """Run a load, and measure who used the CPU."""
     before, client, batches = _threads_s(server), time.process_time(), _batches(server.target)
+    machine_s = _machine_s()
     calls = load()
-    client_s = time.process_time() - client
+    client_s, machine_s = time.process_time() - client, _machine_s() - machine_s
     after = _threads_s(server)
     loop_s, all_s = (end - begin for begin, end in zip(before, after, strict=True))
     return Usage(
@@ -117,6 +121,7 @@ def observe(server: ServedProcess, load: Load) -> Usage:
         loop_s=loop_s,
         other_s=all_s - loop_s,
         client_s=client_s,
+        others_s=max(0.0, machine_s - all_s - client_s),
         batches=_batches(server.target) - batches,
     )
 
@@ -147,6 +152,12 @@ def _threads_s(server: ServedProcess) -> tuple[float, float]:
     """Return the CPU seconds of the event loop, which is the main thread, and of all threads."""
     threads = {thread.id: thread.user_time + thread.system_time for thread in server.seen.threads()}
     return threads[server.process.pid], sum(threads.values())
+
+
+def _machine_s() -> float:
+    """Return the CPU seconds of all processes of the machine."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def _batches(target: str) -> Counter[int]:

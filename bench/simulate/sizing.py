@@ -22,7 +22,7 @@ class SizingOptions:
         replica_cores: cores of a replica.
         machine_cores: cores of a machine.
         batch_utilization: share of the cores that batch jobs keep busy.
-        result_bytes: bytes of a row of a batch job's Parquet file.
+        result_bytes: bytes of a row of a batch job's Parquet file: name, label, score and version (`parquet.py`).
         core_hour: price of a core-hour, in any currency.
         device_hour: price of an accelerator-hour.
     """
@@ -32,7 +32,7 @@ class SizingOptions:
     replica_cores: int = 4
     machine_cores: int = 32
     batch_utilization: float = 0.9
-    result_bytes: float = 40.0
+    result_bytes: float = 26.0
     core_hour: float = 0.04
     device_hour: float = 0.0
 

@@ -87,6 +87,7 @@ def compare(images: Path, seconds: float) -> tuple[Costs, Plan, list[dict[str, A
                 peak = max(peak, measured["per_s"]) if case.callers else peak
                 rows.append({"load": case.name, "rate": case.of_peak * peak, "measured": measured})
                 rows[-1]["server_cpu_ms"] = 1000 * (usage.loop_s + usage.other_s) / max(1, usage.answered)
+                rows[-1]["other_cores"] = usage.others_s / seconds
                 REMARKS.print(rows[-1], markup=False)
         with served(repository, *frontend_arguments(2)) as server:
             costs = replace(costs, bridge_s=measure_bridge(server, requests, costs, seconds / 2))
