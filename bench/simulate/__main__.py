@@ -103,9 +103,8 @@ def scale(
         print_json({**facts, "online": online, "batch": batch})
         return
     RESULTS.print(_rows("online", online), _rows("batch", batch))
-    RESULTS.print(
-        f"a replica of {sizing.replica_cores} cores: {per_replica:.0f} requests a second, p99 {p99_ms:.0f} ms (simulated)"
-    )
+    simulated = f"{per_replica:.0f} requests a second, p99 {p99_ms:.0f} ms (simulated)"
+    RESULTS.print(f"a replica of {sizing.replica_cores} cores: {simulated}")
 
 
 def _devices(row: dict[str, Any], per_device: float, sizing: SizingOptions) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import simpy
 
@@ -64,7 +64,7 @@ class Autoscaler:
         env.process(self._sample())
         env.process(self._decide())
 
-    def _sample(self) -> Iterator[simpy.Event]:
+    def _sample(self) -> Generator[simpy.Event, Any, None]:
         """Record the metric of all replicas together, once a second."""
         used_s, attempts = 0.0, 0
         while True:
@@ -78,7 +78,7 @@ class Autoscaler:
             }[self._options.metric]
             self._samples.append((self._env.now, value))
 
-    def _decide(self) -> Iterator[simpy.Event]:
+    def _decide(self) -> Generator[simpy.Event, Any, None]:
         while True:
             yield self._env.timeout(self._options.period_s)
             self.history.append((self._env.now, len(self._cluster.serving)))

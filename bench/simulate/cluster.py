@@ -1,7 +1,8 @@
 """Replicas behind a load balancer: start-up, failures, and retries."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simpy
@@ -79,7 +80,7 @@ class Cluster:
             self.ended.append(self.serving.pop())
         self.wanted = replicas
 
-    def handle(self, decode_s: tuple[float, ...], deadline: float | None = None) -> Iterator[simpy.Event]:
+    def handle(self, decode_s: tuple[float, ...], deadline: float | None = None) -> Generator[simpy.Event, Any, str]:
         """Serve a request, and repeat it as often as the options allow; use it with `yield from`.
 
         Args:
@@ -101,7 +102,7 @@ class Cluster:
             status = yield from self._attempt(decode_s, deadline)
         return status
 
-    def _attempt(self, decode_s: tuple[float, ...], deadline: float | None) -> Iterator[simpy.Event]:
+    def _attempt(self, decode_s: tuple[float, ...], deadline: float | None) -> Generator[simpy.Event, Any, str]:
         if not self.serving:
             return LOST
         self._turn += 1
@@ -109,7 +110,7 @@ class Cluster:
         status = yield from self.serving[self._turn % len(self.serving)].handle(decode_s, deadline)
         return status
 
-    def _start(self) -> Iterator[simpy.Event]:
+    def _start(self) -> Generator[simpy.Event, Any, None]:
         yield self._env.timeout(self.options.startup_s)
         if len(self.serving) < self.wanted:  # it may have been cancelled meanwhile
             self._add()
@@ -120,7 +121,7 @@ class Cluster:
         if self.options.mean_life_s:
             self._env.process(self._fail(server))
 
-    def _fail(self, server: Server) -> Iterator[simpy.Event]:
+    def _fail(self, server: Server) -> Generator[simpy.Event, Any, None]:
         yield self._env.timeout(self._rng.exponential(self.options.mean_life_s))
         if server not in self.serving:
             return

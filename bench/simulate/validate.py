@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,7 @@ def simulate(costs: Costs, plan: Plan, case: LoadCase, rate: float, seconds: flo
     options = ServerOptions(cores=usable_cores(), plan=plan, max_queue=_MAX_QUEUE)
     server = Server(env, costs, options, cores)
     load = LoadGenerator(env, costs, server.handle, cores=cores)
-    processes: list[Callable[[], Iterator[simpy.Event]]]
+    processes: list[Callable[[], Generator[simpy.Event, Any, None]]]
     if case.callers:
         processes = [partial(load.closed_loop, seconds)] * case.callers
     else:

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -124,13 +124,15 @@ def test_systemd_waits_for_the_server_to_drain() -> None:
 
 
 @pytest.fixture(scope="module")
-def samples(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Set[str]]:
+def samples(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, AbstractSet[str]]:
     """The labels of every sample in /metrics."""
     with logged_server(repository, tmp_path_factory.mktemp("logs") / "log") as logged:
         url = logged.metrics_url()
         with urlopen(url, timeout=10) as response:  # noqa: S310 - our own server
             families = list(text_string_to_metric_families(response.read().decode()))
-    found: dict[str, Set[str]] = {sample.name: sample.labels.keys() for family in families for sample in family.samples}
+    found: dict[str, AbstractSet[str]] = {
+        sample.name: sample.labels.keys() for family in families for sample in family.samples
+    }
     # No request has failed yet; tests/serve/observability/test_metrics.py checks the labels.
     assert {"nv_inference_request_failure", "unfreeze_request_errors"} <= {family.name for family in families}
     return found | {
@@ -139,7 +141,7 @@ def samples(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     }
 
 
-def test_the_dashboard_uses_existing_metrics(samples: dict[str, Set[str]]) -> None:
+def test_the_dashboard_uses_existing_metrics(samples: dict[str, AbstractSet[str]]) -> None:
     """Every metric and label in its queries is in /metrics; it shows every stage and the failures."""
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
@@ -166,7 +168,7 @@ def _autoscaling(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["keda.yaml", "prometheus-adapter.yaml"])
-def test_autoscaling_uses_existing_metrics(name: str, samples: dict[str, Set[str]]) -> None:
+def test_autoscaling_uses_existing_metrics(name: str, samples: dict[str, AbstractSet[str]]) -> None:
     """Every metric in the queries is in /metrics, and labels that the server sets have values that it uses."""
     text = _without_lines((DEPLOY / name).read_text(), "^ *#", "as: ")
     used = set(re.findall(r"\b(?:nv|unfreeze)_\w+", text))
@@ -178,7 +180,7 @@ def test_autoscaling_uses_existing_metrics(name: str, samples: dict[str, Set[str
 
 
 def test_autoscalers_scale_the_deployment_in_the_same_way() -> None:
-    """KEDA and the autoscaler of Kubernetes name the Deployment, its least replicas, the rule's metric, and equal limits."""
+    """KEDA's and Kubernetes' autoscaler name the Deployment, its least replicas, the rule's metric, and equal limits."""
     keda, hpa = _autoscaling("keda.yaml")["spec"], _autoscaling("hpa.yaml")["spec"]
     deployment = _manifests()["Deployment"]
     assert keda["scaleTargetRef"]["name"] == hpa["scaleTargetRef"]["name"] == deployment["metadata"]["name"]

@@ -40,7 +40,7 @@ def test_requests_go_to_the_replicas_in_turn() -> None:
 
 
 def test_lost_requests_are_repeated() -> None:
-    """Without retries a crash costs requests; with them almost none. Every request is answered once, and replicas return."""
+    """Without retries a crash costs requests; with them almost none. Each is answered once, and replicas return."""
     lost = {}
     for retries in (0, 4):
         options = ClusterOptions(
@@ -149,7 +149,7 @@ def test_costs_are_files(tmp_path: Path) -> None:
     assert document["machine"] == "2 cores"
     for text in ("[]", "{}", '{"costs": {"decode": 1}}', '{"costs": [1]}', "no JSON"):
         path.write_text(text)
-        with pytest.raises(OptionsError, match="expected a file of `python -m bench.simulate validate"):
+        with pytest.raises(OptionsError, match=r"expected a file of `python -m bench.simulate validate"):
             read_costs(path)
     with pytest.raises(OptionsError, match="holds no costs"):
         read_costs(tmp_path / "none")
