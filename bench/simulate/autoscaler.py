@@ -2,9 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import simpy
 
@@ -16,19 +16,21 @@ class AutoscalerOptions:
     """What is watched, and how fast the answer comes. Defaults are those of Kubernetes' HorizontalPodAutoscaler.
 
     Args:
-        metric: "pending" is the number of images in a replica; "cpu" is the share of its cores in use.
+        metric: "pending" is the number of images in a replica; "cpu" is the share of its cores in use; "rate" is the
+            number of requests a second that a replica gets, refused ones included.
         target: mean value for each replica.
         largest: upper bound of replicas.
         period_s: time between two decisions.
         metric_age_s: age of the metric when a decision is made: scrape, rule and adapter.
         window_s: the metric is its mean over this time.
         tolerance: relative deviation that changes nothing.
-        growth: replicas may grow to this multiple in a period, or by `least_growth` if that is more.
-        least_growth: replicas that may always be added in a period.
+        growth: replicas may grow to this multiple in `growth_s`, or by `least_growth` if that is more.
+        least_growth: replicas that may always be added in `growth_s`.
+        growth_s: time that limits growth.
         stabilization_s: replicas shrink to the highest number wanted during this time.
     """
 
-    metric: Literal["pending", "cpu"]
+    metric: Literal["pending", "cpu", "rate"]
     target: float
     largest: int
     period_s: float = 15.0
@@ -37,6 +39,7 @@ class AutoscalerOptions:
     tolerance: float = 0.1
     growth: float = 2.0
     least_growth: int = 4
+    growth_s: float = 15.0
     stabilization_s: float = 300.0
 
 
@@ -55,25 +58,27 @@ class Autoscaler:
     def __init__(self, env: simpy.Environment, cluster: Cluster, options: AutoscalerOptions) -> None:
         self._env, self._cluster, self._options = env, cluster, options
         self._samples: deque[tuple[float, float]] = deque()
+        self._recommended = deque([(env.now, cluster.wanted)])
         self._wanted: deque[tuple[float, int]] = deque()
         self.history: list[tuple[float, int]] = []
         env.process(self._sample())
         env.process(self._decide())
 
-    def _sample(self) -> Iterator[simpy.Event]:
-        """Record the metric once a second."""
-        used_s = self._cluster.used_s()
+    def _sample(self) -> Generator[simpy.Event, Any, None]:
+        """Record the metric of all replicas together, once a second."""
+        used_s, attempts = 0.0, 0
         while True:
             yield self._env.timeout(1.0)
-            serving = max(1, len(self._cluster.serving))
-            if self._options.metric == "pending":
-                value = self._cluster.pending / serving
-            else:
-                before, used_s = used_s, self._cluster.used_s()
-                value = (used_s - before) / (serving * self._cluster.options.server.cores)
+            cluster, before_s, before = self._cluster, used_s, attempts
+            used_s, attempts = cluster.used_s(), cluster.attempts
+            value = {
+                "pending": float(cluster.pending),
+                "cpu": (used_s - before_s) / cluster.options.server.cores,
+                "rate": float(attempts - before),
+            }[self._options.metric]
             self._samples.append((self._env.now, value))
 
-    def _decide(self) -> Iterator[simpy.Event]:
+    def _decide(self) -> Generator[simpy.Event, Any, None]:
         while True:
             yield self._env.timeout(self._options.period_s)
             self.history.append((self._env.now, len(self._cluster.serving)))
@@ -88,19 +93,19 @@ class Autoscaler:
         return sum(values) / len(values) if values else None
 
     def _desired(self, value: float) -> int:
-        """Apply the documented formula and limits.
-
-        As in Kubernetes, the ratio applies to the replicas that serve, so that those still starting are not counted
-        twice; a decision never takes back what is starting before the stabilization window has passed.
-        """
+        """Apply the documented formula and limits: the sum of the metric by the target for one replica."""
         options, now, wanted = self._options, self._env.now, self._cluster.wanted
-        ratio = value / options.target
-        serving = len(self._cluster.serving)
-        raw = wanted if abs(ratio - 1) <= options.tolerance else math.ceil(serving * ratio)
-        most = max(math.floor(options.growth * wanted), wanted + options.least_growth)
-        raw = min(max(1, raw), options.largest, most)
-        self._wanted.append((now, raw))
-        while self._wanted[0][0] < now - options.stabilization_s:
-            self._wanted.popleft()
-        stable = max(number for _, number in self._wanted)
-        return raw if raw >= wanted else min(wanted, stable)
+        ratio = value / options.target / max(1, len(self._cluster.serving))
+        raw = wanted if abs(ratio - 1) <= options.tolerance else math.ceil(value / options.target)
+        self._wanted.append((now, wanted))
+        _forget(self._wanted, now - options.growth_s)
+        before = min(number for _, number in self._wanted)
+        raw = min(max(1, raw), options.largest, max(math.floor(options.growth * before), before + options.least_growth))
+        self._recommended.append((now, raw))
+        _forget(self._recommended, now - options.stabilization_s)
+        return raw if raw >= wanted else min(wanted, max(number for _, number in self._recommended))
+
+
+def _forget(entries: deque[tuple[float, int]], before: float) -> None:
+    while entries[0][0] <= before:
+        entries.popleft()

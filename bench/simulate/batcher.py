@@ -1,8 +1,9 @@
 """Dynamic batching as `serve/scheduling/batcher.py` does it, in simulated time."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import simpy
 
@@ -120,14 +121,12 @@ class Batcher:
     def enqueue(self, request: Request) -> None:
         """Add a request to the queue."""
         step = 1 if request.encoded else self.plan.max_batch
-        slices = [
-            (request, first, min(step, request.images - first)) for first in range(0, request.images, step)
-        ]
+        slices = [(request, first, min(step, request.images - first)) for first in range(0, request.images, step)]
         self._queue.extend(slices)
         self.queued_images += request.images
         self._notify(len(slices))
 
-    def _serve(self) -> Iterator[simpy.Event]:
+    def _serve(self) -> Generator[simpy.Event, Any, None]:
         while True:
             with self._forming.request() as turn:
                 yield turn
@@ -138,7 +137,7 @@ class Batcher:
             if not self.plan.fused:
                 self._notify(len(self._waiting))
 
-    def _form_batch(self) -> Iterator[simpy.Event]:
+    def _form_batch(self) -> Generator[simpy.Event, Any, Batch]:
         batch = Batch()
         while True:
             self._fill(batch)
@@ -179,13 +178,13 @@ class Batcher:
                 return taken
         return None
 
-    def _decode(self, request: Request, image: int) -> Iterator[simpy.Event]:
+    def _decode(self, request: Request, image: int) -> Generator[simpy.Event, Any, None]:
         with self._decoders.request() as thread:
             yield thread
             if request.is_pending(self._env.now):
                 yield self._cores.run(request.decode_s[image])
 
-    def _execute(self, batch: Batch) -> Iterator[simpy.Event]:
+    def _execute(self, batch: Batch) -> Generator[simpy.Event, Any, None]:
         started = self._env.now
         if batch.decodes:
             yield self._env.all_of(batch.decodes)
@@ -205,7 +204,7 @@ class Batcher:
         image_s = (self._env.now - started) / batch.rows / self.plan.instances
         self._image_s += _SMOOTHING * (min(image_s, _MAX_OUTLIER * self._image_s or image_s) - self._image_s)
 
-    def _run(self, images: int) -> Iterator[simpy.Event]:
+    def _run(self, images: int) -> Generator[simpy.Event, Any, None]:
         """Run the model: on the accelerator if there is one, else on the plan's threads."""
         if self._costs.device_s:
             with self._device.request() as turn:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 
 from bench.endure import ServedProcess
 from bench.load import Call, at_a_rate, callers
@@ -40,6 +41,7 @@ class Usage:
         loop_s: of the server's event loop.
         other_s: of the server's other threads.
         client_s: of this process, the load generator.
+        others_s: of all other processes of the machine, which should be idle.
         batches: number of batches by size.
     """
 
@@ -47,6 +49,7 @@ class Usage:
     loop_s: float
     other_s: float
     client_s: float
+    others_s: float
     batches: Counter[int]
 
     @property
@@ -108,8 +111,9 @@ def read_plan(target: str) -> Plan:
 def observe(server: ServedProcess, load: Load) -> Usage:
     """Run a load, and measure who used the CPU."""
     before, client, batches = _threads_s(server), time.process_time(), _batches(server.target)
+    machine_s = _machine_s()
     calls = load()
-    client_s = time.process_time() - client
+    client_s, machine_s = time.process_time() - client, _machine_s() - machine_s
     after = _threads_s(server)
     loop_s, all_s = (end - begin for begin, end in zip(before, after, strict=True))
     return Usage(
@@ -117,14 +121,43 @@ def observe(server: ServedProcess, load: Load) -> Usage:
         loop_s=loop_s,
         other_s=all_s - loop_s,
         client_s=client_s,
+        others_s=max(0.0, machine_s - all_s - client_s),
         batches=_batches(server.target) - batches,
     )
+
+
+def measure_bridge(server: ServedProcess, requests: list[bytes], costs: Costs, seconds: float) -> float:
+    """Measure what a request costs more in a server with front ends, in each of the two event loops.
+
+    Args:
+        server: runs the model behind front-end processes.
+        requests: serialized requests of one image.
+        costs: costs in a single process.
+        seconds: duration of the load.
+    """
+    asyncio.run(callers(server.target, requests, 8, 1))
+    before, batches = _processes_s(server), _batches(server.target)
+    count = sum(call.status == OK for call in asyncio.run(callers(server.target, requests, 8, seconds)))
+    spent_s, batches = _processes_s(server) - before, _batches(server.target) - batches
+    infer_s = sum(number * costs.batch_s(size) for size, number in batches.items())
+    other_s = (spent_s - infer_s) / count - costs.mean_decode_s - costs.transport_s - costs.loop_s
+    return max(0.0, other_s / 2)
+
+
+def _processes_s(server: ServedProcess) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in server.processes)
 
 
 def _threads_s(server: ServedProcess) -> tuple[float, float]:
     """Return the CPU seconds of the event loop, which is the main thread, and of all threads."""
     threads = {thread.id: thread.user_time + thread.system_time for thread in server.seen.threads()}
     return threads[server.process.pid], sum(threads.values())
+
+
+def _machine_s() -> float:
+    """Return the CPU seconds of all processes of the machine."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def _batches(target: str) -> Counter[int]:

@@ -1,7 +1,8 @@
 """Replicas behind a load balancer: start-up, failures, and retries."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simpy
@@ -48,6 +49,7 @@ class Cluster:
         wanted: number of replicas that serve or start.
         crashes: number of failures.
         retried: number of repeated requests.
+        attempts: number of requests that the replicas got, repeated ones included.
     """
 
     def __init__(self, env: simpy.Environment, costs: Costs, options: ClusterOptions, seed: int = 0) -> None:
@@ -55,7 +57,8 @@ class Cluster:
         self._rng = np.random.default_rng(seed)
         self._turn = 0
         self.serving: list[Server] = []
-        self.wanted, self.crashes, self.retried = options.replicas, 0, 0
+        self.wanted = options.replicas
+        self.crashes = self.retried = self.attempts = 0
         self.ended: list[Server] = []
         for _ in range(options.replicas):
             self._add()
@@ -77,7 +80,7 @@ class Cluster:
             self.ended.append(self.serving.pop())
         self.wanted = replicas
 
-    def handle(self, decode_s: tuple[float, ...], deadline: float | None = None) -> Iterator[simpy.Event]:
+    def handle(self, decode_s: tuple[float, ...], deadline: float | None = None) -> Generator[simpy.Event, Any, str]:
         """Serve a request, and repeat it as often as the options allow; use it with `yield from`.
 
         Args:
@@ -99,14 +102,15 @@ class Cluster:
             status = yield from self._attempt(decode_s, deadline)
         return status
 
-    def _attempt(self, decode_s: tuple[float, ...], deadline: float | None) -> Iterator[simpy.Event]:
+    def _attempt(self, decode_s: tuple[float, ...], deadline: float | None) -> Generator[simpy.Event, Any, str]:
         if not self.serving:
             return LOST
         self._turn += 1
+        self.attempts += 1
         status = yield from self.serving[self._turn % len(self.serving)].handle(decode_s, deadline)
         return status
 
-    def _start(self) -> Iterator[simpy.Event]:
+    def _start(self) -> Generator[simpy.Event, Any, None]:
         yield self._env.timeout(self.options.startup_s)
         if len(self.serving) < self.wanted:  # it may have been cancelled meanwhile
             self._add()
@@ -117,7 +121,7 @@ class Cluster:
         if self.options.mean_life_s:
             self._env.process(self._fail(server))
 
-    def _fail(self, server: Server) -> Iterator[simpy.Event]:
+    def _fail(self, server: Server) -> Generator[simpy.Event, Any, None]:
         yield self._env.timeout(self._rng.exponential(self.options.mean_life_s))
         if server not in self.serving:
             return

@@ -2,7 +2,8 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import simpy
 
@@ -94,7 +95,7 @@ class Thread:
     def __init__(self, env: simpy.Environment, cores: Cores) -> None:
         self._cores, self._turn = cores, simpy.Resource(env)
 
-    def run(self, seconds: float) -> Iterator[simpy.Event]:
+    def run(self, seconds: float) -> Generator[simpy.Event, Any, None]:
         """Wait for the thread, then compute; use it with `yield from`.
 
         Args:

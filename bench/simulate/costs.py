@@ -107,4 +107,4 @@ def write_costs(path: Path, costs: Costs, facts: dict[str, Any]) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    return [_rounded(one) for one in value] if isinstance(value, tuple) else float(f"{value:.4g}")
+    return [_rounded(one) for one in value] if isinstance(value, tuple) else float(f"{value:.6g}")

@@ -1,7 +1,8 @@
 """Simulated load: what `bench/load.py` does, in simulated time."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
 
 import simpy
 
@@ -9,7 +10,7 @@ from bench.load import Call
 from bench.simulate.cores import Cores, Thread
 from bench.simulate.costs import Costs
 
-Handle = Callable[[tuple[float, ...], float | None], Iterator[simpy.Event]]
+Handle = Callable[[tuple[float, ...], float | None], Generator[simpy.Event, Any, str]]
 
 
 class LoadGenerator:
@@ -40,19 +41,19 @@ class LoadGenerator:
         self._images = itertools.cycle(costs.decode_s)
         self.calls: list[Call] = []
 
-    def open_loop(self, times: Iterable[float]) -> Iterator[simpy.Event]:
+    def open_loop(self, times: Iterable[float]) -> Generator[simpy.Event, Any, None]:
         """Send requests at given times; a process."""
         for time in times:
             if (pause := time - self._env.now) > 0:
                 yield self._env.timeout(pause)
             self._env.process(self._call())
 
-    def closed_loop(self, seconds: float) -> Iterator[simpy.Event]:
+    def closed_loop(self, seconds: float) -> Generator[simpy.Event, Any, None]:
         """Send one request after the other; a process."""
         while self._env.now < seconds:
             yield from self._call()
 
-    def _call(self) -> Iterator[simpy.Event]:
+    def _call(self) -> Generator[simpy.Event, Any, None]:
         images = tuple(itertools.islice(self._images, self._each))
         began = self._env.now
         deadline = None if self._timeout_s is None else began + self._timeout_s

@@ -1,7 +1,8 @@
 """A simulated server: event loops, admission, front ends, and the batcher."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import simpy
 
@@ -58,7 +59,7 @@ class Server:
         self._decoders = [simpy.Resource(env, threads) for _ in self._fronts]
         self._next_front = 0
 
-    def handle(self, decode_s: tuple[float, ...], deadline: float | None = None) -> Iterator[simpy.Event]:
+    def handle(self, decode_s: tuple[float, ...], deadline: float | None = None) -> Generator[simpy.Event, Any, str]:
         """Serve a request; use it with `yield from`.
 
         Args:
@@ -101,7 +102,7 @@ class Server:
             return QUEUE_FULL
         return LATE if self.batcher.is_late(images, deadline) else ""
 
-    def _classify(self, request: Request, front: int) -> Iterator[simpy.Event]:
+    def _classify(self, request: Request, front: int) -> Generator[simpy.Event, Any, None]:
         if request.encoded:
             self.batcher.enqueue(request)
             yield request.done
@@ -116,7 +117,7 @@ class Server:
         yield from self._models.run(self._costs.bridge_s / 2)
         yield from self._fronts[front].run(self._costs.bridge_s)
 
-    def _decode(self, request: Request, seconds: float, front: int) -> Iterator[simpy.Event]:
+    def _decode(self, request: Request, seconds: float, front: int) -> Generator[simpy.Event, Any, None]:
         with self._decoders[front].request() as thread:
             yield thread
             if request.is_pending(self._env.now):

@@ -2,19 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import simpy
 
-from bench.endure import ServedProcess, random_repository, read_requests, served
+from bench.endure import ServedProcess, frontend_arguments, random_repository, read_requests, served
 from bench.load import Call, at_a_rate, callers, percentile_ms
 from bench.simulate.arrivals import constant, poisson
 from bench.simulate.batcher import OK, Plan
-from bench.simulate.calibrate import calibrate, measure_stages, observe, read_plan
+from bench.simulate.calibrate import calibrate, measure_bridge, measure_stages, observe, read_plan
 from bench.simulate.cores import Cores
 from bench.simulate.costs import Costs
 from bench.simulate.load import LoadGenerator
@@ -26,7 +26,6 @@ from unfreeze.contract.model.onnx_metadata import read_manifest
 from unfreeze.contract.model.repository import ModelRepository
 
 _MODEL, _MAX_QUEUE, _LARGEST = "random", 64, 8
-_FIGURES = ("per_s", "p50_ms", "p99_ms", "refused")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,10 @@ def compare(images: Path, seconds: float) -> tuple[Costs, Plan, list[dict[str, A
                 peak = max(peak, measured["per_s"]) if case.callers else peak
                 rows.append({"load": case.name, "rate": case.of_peak * peak, "measured": measured})
                 rows[-1]["server_cpu_ms"] = 1000 * (usage.loop_s + usage.other_s) / max(1, usage.answered)
+                rows[-1]["other_cores"] = usage.others_s / seconds
                 REMARKS.print(rows[-1], markup=False)
+        with served(repository, *frontend_arguments(2)) as server:
+            costs = replace(costs, bridge_s=measure_bridge(server, requests, costs, seconds / 2))
     for case, row in zip(CASES, rows, strict=True):
         row["simulated"] = _figures(simulate(costs, plan, case, row["rate"], seconds), seconds)
     return costs, plan, rows
@@ -115,7 +117,7 @@ def simulate(costs: Costs, plan: Plan, case: LoadCase, rate: float, seconds: flo
     options = ServerOptions(cores=usable_cores(), plan=plan, max_queue=_MAX_QUEUE)
     server = Server(env, costs, options, cores)
     load = LoadGenerator(env, costs, server.handle, cores=cores)
-    processes: list[Callable[[], Iterator[simpy.Event]]]
+    processes: list[Callable[[], Generator[simpy.Event, Any, None]]]
     if case.callers:
         processes = [partial(load.closed_loop, seconds)] * case.callers
     else:

@@ -2,7 +2,8 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_cores_are_shared_equally() -> None:
     env = simpy.Environment()
     cores, ends = Cores(env, 2), []
 
-    def work(seconds: float) -> Iterator[simpy.Event]:
+    def work(seconds: float) -> Generator[simpy.Event, Any, None]:
         yield cores.run(seconds)
         ends.append(env.now)
 
