@@ -5,7 +5,6 @@ a server. Calls that fail are ended by `abort`: Ray Serve returns an empty messa
 do not retry a call after a message.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -102,10 +101,7 @@ async def _end(context: grpc.aio.ServicerContext) -> None:
         return
     if (error := _own_error(context, code)) is not None:
         await abort(context, error)
-    try:
-        await context.abort(code, context.details(), context.trailing_metadata())
-    except grpc.aio.InternalError:  # the caller is gone
-        raise asyncio.CancelledError from None
+    await context.abort(code, context.details(), context.trailing_metadata())
 
 
 def _own_error(context: grpc.aio.ServicerContext, code: int) -> ServingError | None:

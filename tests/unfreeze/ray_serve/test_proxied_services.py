@@ -135,7 +135,7 @@ def test_a_client_retries_a_lost_replica() -> None:
     def answer(request: bytes, context: Any) -> bytes:
         calls.append(request)
         lost = len(calls) <= 2
-        return _fails(grpc.StatusCode.INTERNAL, "The actor died")(request, context) if lost else ANSWER
+        return _fails(code, "The actor died")(request, context) if lost else ANSWER
 
     with _proxy(answer) as target, Client(target) as client:
         assert client.predict([IMAGE])[0][0].label == "red"
