@@ -5,7 +5,6 @@ a server. Calls that fail are ended by `abort`: Ray Serve returns an empty messa
 do not retry a call after a message.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 

@@ -128,14 +128,15 @@ def test_statuses_of_ray_serve_become_ours(answer: Answer, code: str, details: s
     assert dict(raised.value.trailing_metadata()).get("grpc-retry-pushback-ms") == hint
 
 
-def test_a_client_retries_a_lost_replica() -> None:
-    """GRPC retries only calls that end without any message, which Ray Serve's own answer has."""
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE])
+def test_a_client_retries_when_no_replica_answered(code: grpc.StatusCode) -> None:
+    """A gRPC channel retries only calls that end without any message, which Ray Serve's own answer has."""
     calls: list[bytes] = []
 
     def answer(request: bytes, context: Any) -> bytes:
         calls.append(request)
         lost = len(calls) <= 2
-        return _fails(grpc.StatusCode.INTERNAL, "The actor died")(request, context) if lost else ANSWER
+        return _fails(code, "The actor died")(request, context) if lost else ANSWER
 
     with _proxy(answer) as target, Client(target) as client:
         assert client.predict([IMAGE])[0][0].label == "red"
