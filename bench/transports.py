@@ -2,9 +2,10 @@
 
 python -m bench.transports --perf-analyzer path/to/perf_analyzer
 
-One server of mobilenet_v3_small at 224 px with random weights listens on both; an image has 150,528 bytes. The ways are
-measured in turn, for several rounds. perf_analyzer writes its input into shared memory once, before it begins, and
-shares the cores with the server, whose CPU time an image is the figure that other programs disturb least.
+One server listens on both, of a model of 224 px that computes next to nothing: an image has 150,528 bytes, and its time
+is the server's. The ways are measured in turn, for several rounds. perf_analyzer writes its input into shared memory
+once, before it begins, and shares the cores with the server, whose CPU time an image is the figure that other programs
+disturb least.
 """
 
 import json as jsons
@@ -18,7 +19,8 @@ import grpc
 import psutil
 from rich.table import Table
 
-from bench.models import publish_random
+from bench.hostile.messages import MODEL
+from bench.hostile.model import publish_colors
 from bench.perf_analyzer import drive
 from unfreeze.console import REMARKS, RESULTS, print_json
 from unfreeze.contract.cores import usable_cores
@@ -26,6 +28,7 @@ from unfreeze.demo.serving import serving
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
+_IMAGE_SIZE = 224
 _MEMORIES = {"none": "", "system": ", shared memory"}  # values of perf_analyzer's --shared-memory
 
 
@@ -33,7 +36,7 @@ def main(
     *,
     perf_analyzer: str = "perf_analyzer",
     repository: Path | None = None,
-    model: str = "random",
+    model: str = MODEL,
     concurrency: tuple[int, ...] = (1, 8),
     batch: int = 1,
     rounds: int = 5,
@@ -44,7 +47,7 @@ def main(
 
     Args:
         perf_analyzer: path of the program.
-        repository: model repository; by default one with the model above.
+        repository: model repository; by default one with the model described above.
         model: name of a model in it.
         concurrency: requests in flight.
         batch: images in a request.
@@ -55,7 +58,7 @@ def main(
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="uds") as folder:
         path = f"{folder}/grpc.sock"
-        repository = repository or publish_random("mobilenet_v3_small", Path(folder), model)
+        repository = repository or publish_colors(Path(folder) / "models", _IMAGE_SIZE)
         with serving(repository, "--poll-s", "0", "--uds", path, "--shared-memory", "/") as port:
             server = _Server(port, model)
             ways = [(target, memory) for target in (port, f"unix://{path}") for memory in _MEMORIES]
