@@ -180,7 +180,7 @@ def test_autoscaling_uses_existing_metrics(name: str, samples: dict[str, Abstrac
 
 
 def test_autoscalers_scale_the_deployment_in_the_same_way() -> None:
-    """KEDA's and Kubernetes' autoscaler name the Deployment, its least replicas, the rule's metric, and equal limits."""
+    """KEDA's and Kubernetes' autoscaler name the Deployment, its least replicas and the metric, with equal limits."""
     keda, hpa = _autoscaling("keda.yaml")["spec"], _autoscaling("hpa.yaml")["spec"]
     deployment = _manifests()["Deployment"]
     assert keda["scaleTargetRef"]["name"] == hpa["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
