@@ -85,9 +85,8 @@ def read_costs(path: Path) -> tuple[Costs, dict[str, Any]]:
     """
     try:
         document = json.loads(path.read_text())
-        costs = document["costs"]
         values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in costs.items()
+            key: tuple(value) if isinstance(value, list) else value for key, value in document["costs"].items()
         }
         return Costs(**values), document
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
