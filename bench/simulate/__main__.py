@@ -22,6 +22,7 @@ from bench.simulate.cluster import ClusterOptions
 from bench.simulate.costs import MEASURED, read_costs, write_costs
 from bench.simulate.sizing import SizingOptions, frontends_for, magnitudes, replicas_for, size_batch, size_online
 from bench.simulate.steps import StepOptions, busiest, cell, replica_of, rise
+from bench.simulate.tables import comparison_table, costs_table, rows_table
 from unfreeze.console import REMARKS, RESULTS, print_json
 from unfreeze.contract.cores import usable_cores
 
@@ -48,25 +49,11 @@ def validate(*, images: Path, seconds: float = 12, save: Path | None = None, jso
     if json:
         print_json(facts)
         return
-    stages = {
-        "decode": costs.mean_decode_s,
-        "runtime, batch of 1": costs.batch_s(1),
-        "transport": costs.transport_s,
-        "event loop": costs.loop_s,
-        "refusal": costs.refuse_s,
-        "generator": costs.client_s,
-        "between a front end and the models": 2 * costs.bridge_s,
-    }
-    table = Table("stage", "CPU ms a request", title=str(plan))
-    for name, seconds_each in stages.items():
-        table.add_row(name, f"{1000 * seconds_each:.2f}")
-    RESULTS.print(table)
-    RESULTS.print(_comparison(rows))
+    RESULTS.print(costs_table(costs, str(plan)), comparison_table(rows))
 
 
 _SIZING = SizingOptions()
 _STEP = StepOptions()
-_NO_GPU = "not measured"
 
 
 @app.command
@@ -102,7 +89,7 @@ def scale(
     if json:
         print_json({**facts, "online": online, "batch": batch})
         return
-    RESULTS.print(_rows("online", online), _rows("batch", batch))
+    RESULTS.print(rows_table("online", online), rows_table("batch", batch))
     simulated = f"{per_replica:.0f} requests a second, p99 {p99_ms:.0f} ms (simulated)"
     RESULTS.print(f"a replica of {sizing.replica_cores} cores: {simulated}")
 
@@ -112,21 +99,6 @@ def _devices(row: dict[str, Any], per_device: float, sizing: SizingOptions) -> d
     count = replicas_for(row["peak_per_s"], per_device, sizing)
     cores = count * sizing.replica_cores
     return {"count": count, "cost_a_day": 24 * (count * sizing.device_hour + cores * sizing.core_hour)}
-
-
-def _rows(title: str, rows: list[dict[str, Any]]) -> Table:
-    names = [name for name in rows[0] if name != "images_a_day"]
-    table = Table("images a day", *names, title=title)
-    for row in rows:
-        cells = [_NO_GPU if row[name] is None else _number(row[name]) for name in names]
-        table.add_row(f"{row['images_a_day']:.0e}", *cells)
-    return table
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_number(one)}" for name, one in value.items())
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"  # noqa: PLR2004
 
 
 @app.command
@@ -258,30 +230,6 @@ def failures(
             str(number), str(len(calls)), f"{100 * lost / len(calls):.2f} %", f"{percentile_ms(calls, 99):.0f}"
         )
     RESULTS.print(table)
-
-
-def _comparison(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        "load",
-        "answers /s",
-        "",
-        "p50 ms",
-        "",
-        "p99 ms",
-        "",
-        "refused",
-        "cores used by others",
-        title="measured, simulated",
-    )
-    for row in rows:
-        real, simulated = row["measured"], row["simulated"]
-        cells: list[str] = []
-        for what, form in (("per_s", ".0f"), ("p50_ms", ".1f"), ("p99_ms", ".1f")):
-            difference = simulated[what] / real[what] - 1
-            cells += [f"{real[what]:{form}}, {simulated[what]:{form}}", f"{100 * difference:+.0f} %"]
-        refused = f"{100 * real['refused']:.1f} %, {100 * simulated['refused']:.1f} %"
-        table.add_row(row["load"], *cells, refused, f"{row['other_cores']:.2f}")
-    return table
 
 
 def _machine() -> str:

@@ -85,9 +85,10 @@ def read_costs(path: Path) -> tuple[Costs, dict[str, Any]]:
     """
     try:
         document = json.loads(path.read_text())
-        costs = document["costs"]
-        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in costs.items()}
-        return Costs(**tuples), document
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in document["costs"].items()
+        }
+        return Costs(**values), document
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionsError(
             f"{path} holds no costs ({error!r}); expected a file of `python -m bench.simulate validate --save FILE`"

@@ -89,7 +89,7 @@ class Server:
         finally:
             self._requests.discard(request)
             self._change(-request.images)
-        return request.done.value
+        return str(request.done.value)
 
     def crash(self) -> None:
         """End the process: requests in it are lost."""

@@ -101,10 +101,7 @@ async def _end(context: grpc.aio.ServicerContext) -> None:
         return
     if (error := _own_error(context, code)) is not None:
         await abort(context, status_of(error))
-    try:
-        await context.abort(code, context.details(), context.trailing_metadata())
-    except grpc.aio.InternalError:  # the caller is gone
-        raise asyncio.CancelledError from None
+    await context.abort(code, context.details(), context.trailing_metadata())
 
 
 def _own_error(context: grpc.aio.ServicerContext, code: int) -> ServingError | None:
