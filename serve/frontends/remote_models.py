@@ -32,7 +32,7 @@ from unfreeze.serve.scheduling.statistics import Statistics, counted, statistics
 from unfreeze.serve.status import ERRORS_BY_STATUS
 
 _RETRY_S, _COUNTS_S = 0.05, 1.0
-_LARGE_BYTES = 2**20
+_MIN_REGION_BYTES = 2**28  # an empty queue accepts a request of any size
 _RESTARTING = "the process of the models ended and is being restarted; retry"
 
 
@@ -57,8 +57,8 @@ class RemoteModels:
     ) -> None:
         self._loaded = LoadedVersions[RemoteModel]()
         self.options, self.board, self.pool = options, board, DecodePool(decoders)
-        # As much as may wait, and as much again for answers and for what is not used between two requests.
-        self.region = Region(2 * options.max_queue_mib * 2**20)
+        # As much as may wait, and as much again for answers, other models and what lies unused between two requests.
+        self.region = Region(max(_MIN_REGION_BYTES, 2 * options.max_queue_mib * 2**20))
         self._address, self._on_change = address, on_change
         self._link: Link | None = None
         self._numbers = itertools.count(1)

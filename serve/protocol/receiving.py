@@ -89,6 +89,8 @@ class Receiver:
             return await context.read()
         except asyncio.CancelledError:
             if reading.expired:
+                if reading.task is not None:
+                    reading.task.uncancel()
                 raise QueueFullError(_TOO_SLOW, _RETRY_S) from None
             raise
         finally:
