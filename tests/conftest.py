@@ -1,4 +1,7 @@
-"""Skips tests marked `gpu` on machines without one, lets Ctrl-C reach child processes, and hides the user's cache."""
+"""Skips tests marked `gpu` on machines without one, keeps groups of tests in one process, and hides the user's cache.
+
+It also lets Ctrl-C reach child processes.
+"""
 
 import os
 import signal
@@ -25,7 +28,26 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what cannot run here, and tell the scheduler which tests share a process."""
+    _skip_gpu_tests(items)
+    if getattr(config.option, "loadgroup", False):
+        _name_groups(items)
+
+
+def _name_groups(items: list[pytest.Item]) -> None:
+    """Append `@GROUP` to the ids of tests marked `xdist_group`.
+
+    pytest-xdist 3.8 means to do so itself, but pytest 9.2 ignores how: every process then gets tests of every group,
+    and makes all their shared fixtures anew.
+    """
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group and not item.nodeid.endswith(f"@{group.args[0]}"):
+            item._id = type(item.id).parse(f"{item.nodeid}@{group.args[0]}")
+
+
+def _skip_gpu_tests(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu`, with the reason, if no NVIDIA GPU is found."""
     gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_tests:
