@@ -10,12 +10,14 @@ from cyclopts import Parameter, validators
 from rich.table import Column, Table
 from rich.text import Text
 
+from unfreeze.commands.predict_job import JobParameters, run_job
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.errors import ImageError, OptionsError, UnfreezeError
 from unfreeze.contract.folders import LeftOut, list_files, summarize_ignored
 from unfreeze.contract.prediction import MOST_LABELS, is_unsure
 from unfreeze.contract.reporting import Silent
 from unfreeze.prediction_csv import PredictionResult, write_csv
+from unfreeze.serve.runtimes.registry import RuntimeName, runtime_summaries
 
 if TYPE_CHECKING:
     from unfreeze.serve.client.local import LocalClassifier
@@ -27,6 +29,8 @@ EXAMPLES = """Examples:
     unfreeze predict photographs/ --server models.example.org:8001 --tls --token-file token.txt --csv labels.csv
     unfreeze predict ant.jpg --server unix:///run/unfreeze/grpc.sock
     unfreeze predict ant.jpg --file models/insects/1/model.onnx --top-k 1 --json
+    unfreeze predict photographs/ --file models/insects --out predictions.parquet
+    unfreeze predict "s3://bucket/shards/{000..127}.tar" --file models/insects --out predictions.parquet --ray auto
 """
 _BATCH_SIZE = 32  # for local models; a progress bar is shown for more images than this
 _MAX_ATTEMPTS = 100  # several minutes, so that an overloaded server does not abort a long run
@@ -58,10 +62,11 @@ class ServerOptions:
 
 
 _DEFAULTS = ServerOptions()
+_JOB = JobParameters()
 
 
 def predict(
-    images: Annotated[list[Path], Parameter(negative="")],
+    images: Annotated[list[str], Parameter(negative="")],
     *,
     server: str | None = None,
     file: Path | None = None,
@@ -69,6 +74,10 @@ def predict(
     top_k: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST_LABELS))] = 5,
     json: Annotated[bool, Parameter(negative="")] = False,
     csv: Path | None = None,
+    device: Annotated[
+        RuntimeName, Parameter(help=f"with --file, what executes the model: {runtime_summaries()}.")
+    ] = "cpu",
+    job: Annotated[JobParameters, Parameter(name="*")] = _JOB,
 ) -> None:
     """Classify images with a server or with a local model file.
 
@@ -76,8 +85,11 @@ def predict(
     classified. Results below the confidence threshold of a model that was tuned with --abstain-precision are marked as
     unsure.
 
+    With --out, very many images are classified: see the section Many images.
+
     Args:
-        images: image files, or folders of images.
+        images: image files, or folders of images. With --out, also lists, Parquet files and tar files, as paths, URLs
+            or patterns.
         server: HOST:PORT of a server, or unix:///PATH of its Unix socket.
         file: path of a `model.onnx`, instead of a server.
         options: connection to the server.
@@ -85,12 +97,36 @@ def predict(
         json: print a JSON list to standard output; "unsure" is null if the model has no threshold.
         csv: write path, label, score, further labels and scores, unsure and error to this file; the file is written
             completely or not at all.
+        device: what executes the model of --file.
+        job: options of a job.
     """
+    if server is not None and device != "cpu":
+        raise OptionsError("--device is for --file; a server has its own device")
+    if job.is_given:
+        if server is not None or file is None or csv is not None or json:
+            raise OptionsError("--out needs --file model.onnx, and neither --server, --csv nor --json")
+        run_job(images, file, device, top_k, job)
+    else:
+        _predict([Path(image) for image in images], server, file, options, device, top_k, csv, json=json)
+
+
+def _predict(
+    images: list[Path],
+    server: str | None,
+    file: Path | None,
+    options: ServerOptions,
+    device: RuntimeName,
+    top_k: int,
+    csv: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """Classify images that are listed in memory."""
     paths = [path for path in _expand_folders(images) if path != csv]
     if server is not None and file is None:
         results = _with_server(paths, server, options, top_k)
     elif file is not None and server is None:
-        results = _with_file(paths, file, top_k)
+        results = _with_file(paths, file, device, top_k)
     else:
         raise OptionsError("give either --server HOST:PORT (or unix:///PATH) or --file model.onnx")
     to_print, failed = [], 0
@@ -162,10 +198,12 @@ def _with_server(
             yield PredictionResult(result.name, result.predictions, result.unsure, result.error)
 
 
-def _with_file(paths: list[Path | LeftOut], file: Path, top_k: int) -> Generator[PredictionResult, None, None]:
+def _with_file(
+    paths: list[Path | LeftOut], file: Path, device: RuntimeName, top_k: int
+) -> Generator[PredictionResult, None, None]:
     from unfreeze.serve.client.local import LocalClassifier
 
-    with LocalClassifier(file) as classifier:
+    with LocalClassifier(file, device=device) as classifier:
         threshold = classifier.manifest.abstain_below
         for start in range(0, len(paths), _BATCH_SIZE):
             batch = paths[start : start + _BATCH_SIZE]
