@@ -35,7 +35,7 @@ class ArrowUrls:
     def read_bytes(self, url: str) -> bytes:
         """Read a whole file."""
         with self.open_stream(url) as stream:
-            return cast("bytes", stream.read())
+            return stream.read()
 
     def open_stream(self, url: str) -> OpenFile:
         """Open a file for reading from its beginning to its end."""

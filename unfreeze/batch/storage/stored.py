@@ -1,6 +1,7 @@
 """What is stored at a path or URL, and the interface of file systems."""
 
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 
@@ -11,7 +12,9 @@ class OpenFile(Protocol):
     def __enter__(self) -> Self:
         """Use the file in a `with` statement."""
 
-    def __exit__(self, *error: object) -> object:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> object:
         """Close the file."""
 
     def read(self, size: int = -1, /) -> bytes:
