@@ -26,7 +26,7 @@ from bench.simulate.tables import comparison_table, costs_table, rows_table
 from unfreeze.console import REMARKS, RESULTS, print_json
 from unfreeze.contract.cores import usable_cores
 
-app = cyclopts.App(help=__doc__)
+app = cyclopts.App(help=__doc__, default_parameter=cyclopts.Parameter(consume_multiple=True))
 Json = Annotated[bool, cyclopts.Parameter(negative="")]
 
 

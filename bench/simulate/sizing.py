@@ -56,7 +56,7 @@ def size_online(costs: Costs, per_replica: float, images_a_day: float, options: 
         "peak_per_s": peak,
         "replicas": replicas,
         "cores": cores,
-        "machines": math.ceil(cores / options.machine_cores),
+        "machines": options.zones * math.ceil(cores / options.zones / options.machine_cores),
         "jpeg_gbit_s": peak * costs.image_bytes / _GIGABIT_BYTES,
         "pixels_gbit_s": peak * costs.pixels_bytes / _GIGABIT_BYTES,
         "cost_a_day": 24 * cores * options.core_hour,

@@ -125,7 +125,7 @@ def test_sizes_follow_from_the_assumptions() -> None:
     options = SizingOptions(peak_to_mean=2, zones=3, replica_cores=2, machine_cores=8, core_hour=0.5)
     online = size_online(COSTS, 5.0, 86_400 * 10, options)
     assert (online["mean_per_s"], online["peak_per_s"]) == (10, 20)
-    assert (online["replicas"], online["cores"], online["machines"]) == (6, 12, 2)  # 4 at the peak, 2 in each zone
+    assert (online["replicas"], online["cores"], online["machines"]) == (6, 12, 3)  # 4 at the peak, 2 in each zone
     assert online["jpeg_gbit_s"] == pytest.approx(20 * 1e5 * 8 / 1e9)
     assert online["cost_a_day"] == 24 * 12 * 0.5
     assert replicas_for(20, 5, replace(options, zones=1)) == 4
