@@ -66,20 +66,7 @@ class Admission:
         Raises:
             QueueFullError: a limit would be exceeded.
         """
-        more_images, more_bytes = self._accepted_elsewhere()
-        accepted_images, accepted_bytes = self._images + more_images, self._bytes + more_bytes
-        if accepted_images + images > self._max_images:
-            raise QueueFullError(
-                f"the queue of model {self._name} is full: {accepted_images} of at most {self._max_images} images are "
-                "waiting; retry later",
-                self._retry_s(),
-            )
-        if accepted_images and accepted_bytes + size > self._max_bytes:
-            raise QueueFullError(
-                f"the queue of model {self._name} is full: {accepted_bytes / 2**20:.0f} of at most "
-                f"{self._max_bytes / 2**20:.0f} MiB of images are waiting; retry later",
-                self._retry_s(),
-            )
+        self._check(images, size, self._images, self._bytes)
 
     @contextmanager
     def admit(self, images: int, size: int) -> Iterator[None]:
@@ -96,12 +83,30 @@ class Admission:
         if images == 0:
             raise InvalidRequestError("the request has no images")
         self.check_size(images)
-        self.check_capacity(images, size)
+        own_images, own_bytes = self._images, self._bytes
+        # Counted before the check, so that of two processes that accept at the same time, neither misses the other.
         self._change(images, size)
         try:
+            self._check(images, size, own_images, own_bytes)
             yield
         finally:
             self._change(-images, -size)
+
+    def _check(self, images: int, size: int, own_images: int, own_bytes: int) -> None:
+        more_images, more_bytes = self._accepted_elsewhere()
+        accepted_images, accepted_bytes = own_images + more_images, own_bytes + more_bytes
+        if accepted_images + images > self._max_images:
+            raise QueueFullError(
+                f"the queue of model {self._name} is full: {accepted_images} of at most {self._max_images} images are "
+                "waiting; retry later",
+                self._retry_s(),
+            )
+        if accepted_images and accepted_bytes + size > self._max_bytes:
+            raise QueueFullError(
+                f"the queue of model {self._name} is full: {accepted_bytes / 2**20:.0f} of at most "
+                f"{self._max_bytes / 2**20:.0f} MiB of images are waiting; retry later",
+                self._retry_s(),
+            )
 
     def _change(self, images: int, size: int) -> None:
         self._images += images

@@ -135,7 +135,9 @@ def test_one_admission_for_all_processes(channels: list[grpc.Channel]) -> None:
     for call in calls:
         call.add_done_callback(lambda _: accepted.release())
     errors = [error for call in calls if (error := call.exception(timeout=60)) is not None]
-    assert len(errors) == CHANNELS - QUEUE_SIZE // 4
+    accepted_images = 4 * (CHANNELS - len(errors))
+    # Of requests that reach the last places at the same time, all may be refused.
+    assert QUEUE_SIZE - 4 * FRONTENDS < accepted_images <= QUEUE_SIZE
     assert {error.code() for error in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert all("is full" in error.details() for error in errors)
 
