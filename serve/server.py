@@ -85,7 +85,7 @@ class Server:
         tokens = None if options.token_file is None else Tokens(read_tokens(options.token_file))
         self._dispatcher = Dispatcher(self._receiver, None if tokens is None else Authentication(tokens))
         self._tracing = Tracing(self._dispatcher.accepts) if options.tracing else None
-        self._regions = SharedMemoryRegions(options.shared_memory_prefix, options.max_message_mib * 2**20)
+        self._regions = SharedMemoryRegions(options.shared_memory_prefix, options.max_message_mib * 2**20, self._budget)
         self.http = None
         if options.http is not None:
             common = options, self._models, self._regions, tokens, self._budget

@@ -19,6 +19,7 @@ from unfreeze.serve.protocol.parameters import nonnegative_integer
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.shared_tensors import SharedTensor, move_outputs, shared_input, shared_outputs
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
+from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
 ENCODED_INPUT = "image"
@@ -61,7 +62,10 @@ async def infer(
         # Pixels of the message are not copied, however many there are.
         size = shared.size if shared else len(raw[0]) if raw and encoded else len(raw)
         read = partial(_read, request, raw, shared, encoded=encoded, model=model)
-        images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
+        if shared and size >= _LARGE_BYTES:
+            images = await _copy_within(regions.budget, size, deadline(timeout_us), read)
+        else:
+            images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
         probabilities = await model.classify(images, deadline(timeout_us), priority)
         response = _response(request, model, probabilities, outputs)
         if wanted:
@@ -102,6 +106,15 @@ def _read(
     if encoded:
         return read_encoded(request, contents, ENCODED_INPUT)
     return read_pixels(request, contents, INPUT, model.manifest.preprocess.shape)
+
+
+async def _copy_within(budget: ReceiveBudget, size: int, deadline: float | None, read: Callable[[], _T]) -> _T:
+    """Copy from shared memory in a thread, within the memory of what is being received: small requests name much."""
+    await budget.reserve(size, deadline)
+    try:
+        return await asyncio.to_thread(read)
+    finally:
+        budget.give(size)
 
 
 async def _in_thread_unless(is_small: bool, work: Callable[[], _T]) -> _T:  # noqa: FBT001

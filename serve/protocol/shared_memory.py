@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unfreeze.contract.errors import ForbiddenError, InvalidRequestError, RegionExistsError, UnknownRegionError
+from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 
 _FOLDER = "/dev/shm/"  # noqa: S108 - where shm_open(3) keeps its objects on Linux
 # No links to other folders, and no waiting for the other end of a pipe.
@@ -102,10 +103,11 @@ class SharedMemoryRegions:
         prefix: what the names of objects must begin with, without a slash; empty for any name, None if no object may be
             registered.
         most_tensor_bytes: the largest contents of a tensor in a region.
+        budget: memory of large contents while they are copied, as of messages that are received.
     """
 
-    def __init__(self, prefix: str | None, most_tensor_bytes: int) -> None:
-        self._prefix, self.most_tensor_bytes = prefix, most_tensor_bytes
+    def __init__(self, prefix: str | None, most_tensor_bytes: int, budget: ReceiveBudget) -> None:
+        self._prefix, self.most_tensor_bytes, self.budget = prefix, most_tensor_bytes, budget
         self._regions: dict[str, Region] = {}
 
     @property

@@ -12,6 +12,7 @@ from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.dispatch import Dispatcher
 from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 
 Handlers: TypeAlias = Mapping[str, grpc.RpcMethodHandler]
 
@@ -25,6 +26,6 @@ def wrapped_handlers(models: ModelRegistry) -> Handlers:
     dispatcher = Dispatcher()
     add_ClassifierServicer_to_server(ClassifierService(models), dispatcher)
     add_GRPCInferenceServiceServicer_to_server(
-        InferenceService(models, SharedMemoryRegions(None, 0), admin=False), dispatcher
+        InferenceService(models, SharedMemoryRegions(None, 0, ReceiveBudget(0)), admin=False), dispatcher
     )
     return dispatcher.handlers

@@ -114,6 +114,27 @@ def test_tensors_that_are_not_in_their_region(
         assert (answer.status, message in answer.json["error"]) == (status, True), answer.json
 
 
+def test_large_tensors_wait_for_the_memory_of_what_is_received(sharing: Server) -> None:
+    """A request of some bytes could otherwise take as much as the largest message, any number of times at once."""
+    most, many = sharing._options.max_queue_mib * 2**20, 1024
+    with segment(bytes(many * IMAGE)) as made:
+        assert _register(sharing, "in", {"key": made.name, "byte_size": many * IMAGE}).status == 200
+        tensor = {"name": "pixels", "shape": [many, 32, 32, 3], "datatype": "UINT8"} | _place("in", many * IMAGE)
+        request = json.dumps({"inputs": [tensor], "parameters": {"timeout": 300_000}}).encode()
+        taken = most - many * IMAGE + 1
+        sharing._budget.take(taken)
+        try:
+            answer = call(sharing, "/v2/models/colors/infer", request)
+            assert (answer.status, "before the request could be received" in answer.json["error"]) == (504, True)
+            assert _infer(sharing, _place("in", IMAGE), []).status == 200
+        finally:
+            sharing._budget.give(taken)
+        without_timeout = json.dumps({"inputs": [tensor]}).encode()
+        assert call(sharing, "/v2/models/colors/infer", without_timeout).status == 200
+        sharing._budget.take(most)  # nothing is held
+        sharing._budget.give(most)
+
+
 def test_what_is_not_there_is_not_found(sharing: Server) -> None:
     """A region; CUDA's regions; and a path with a slash in the name."""
     assert call(sharing, f"{ROOT}/region/unknown/status").status == 404
