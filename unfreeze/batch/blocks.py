@@ -53,8 +53,8 @@ def images_per_block(images: int, batch: int) -> int:
 def split(entries: Iterable[Entry], size: int) -> Iterator[Block]:
     """Divide entries into blocks, always in the same way.
 
-    A block ends when it has `size` images. An entry is never divided; one whose number of images is not known is a block
-    of its own.
+    A block ends when it has `size` images. An entry is never divided; one whose number of images is not known is a
+    block of its own.
 
     Args:
         entries: of a listing.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from threading import Event
 
 from unfreeze.batch.blocks import Block
@@ -29,13 +30,15 @@ def predict_locally(model: JobModel, top_k: int, base: str, blocks: Iterable[Blo
         UnfreezeError: a file that holds many images can no longer be read, or the model failed.
     """
     threads, stopped = usable_cores() + (0 if model.device == CPU else _FOR_THE_DEVICE), Event()
-    predictor = Predictor(model, top_k, base)
 
     def predict(block: Block) -> tuple[int, bytes]:
         return block.number, encode_block(predictor.predict(block, stopped.is_set))
 
     running: set[Future[tuple[int, bytes]]] = set()
-    with ThreadPoolExecutor(threads, thread_name_prefix="predict") as pool:
+    with (
+        closing(Predictor(model, top_k, base)) as predictor,
+        ThreadPoolExecutor(threads, thread_name_prefix="predict") as pool,
+    ):
         try:
             for block in blocks:
                 running.add(pool.submit(predict, block))
@@ -47,7 +50,6 @@ def predict_locally(model: JobModel, top_k: int, base: str, blocks: Iterable[Blo
             stopped.set()
             for future in running:
                 future.cancel()
-    predictor.close()
 
 
 def _finished(running: set[Future[tuple[int, bytes]]]) -> Iterator[tuple[int, bytes]]:

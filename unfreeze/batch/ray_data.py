@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 _BLOCKS_OF_AN_OBJECT = 16
+_MOST_TASKS = 4096
 
 
 def predict_on_ray(
@@ -72,7 +73,9 @@ def predict_on_ray(
             top_k=top_k,
             base=base,
         )
-        numbers = ray.data.from_items(places, override_num_blocks=len(places))
+        if model.device != CPU and not ray.cluster_resources().get("GPU"):
+            raise UnfreezeError(f"--device {model.device}: no machine of the Ray cluster has a GPU; use --device cpu")
+        numbers = ray.data.from_items(places, override_num_blocks=min(len(places), _MOST_TASKS))
         computed = _whole_blocks(numbers, settings) if model.device == CPU else _joined(numbers, settings)
         try:
             for number, content in computed:

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 from unfreeze.batch.blocks import Block
 from unfreeze.batch.sources import read
 from unfreeze.batch.sources.entry import IMAGE, Entry, Item
 from unfreeze.batch.storage import is_url
 
-_REQUESTS = 16  # at the same time, for images behind URLs
+_REQUESTS = 32  # at the same time, for images behind URLs
 
 
 def read_block(block: Block, base: str) -> Iterator[Item]:
@@ -26,19 +27,24 @@ def read_block(block: Block, base: str) -> Iterator[Item]:
         for entry in block.entries:
             yield from read(entry, base)
         return
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        waiting: deque[Entry | Future[list[Item]]] = deque()
-        try:
-            for entry in block.entries:
-                waiting.append(pool.submit(_read_all, entry, base) if _is_request(entry) else entry)
-                if len(waiting) >= 2 * _REQUESTS:
-                    yield from _results(waiting.popleft(), base)
-            while waiting:
+    waiting: deque[Entry | Future[list[Item]]] = deque()
+    try:
+        for entry in block.entries:
+            waiting.append(_pool().submit(_read_all, entry, base) if _is_request(entry) else entry)
+            if len(waiting) >= _REQUESTS:
                 yield from _results(waiting.popleft(), base)
-        finally:
-            for future in waiting:
-                if isinstance(future, Future):
-                    future.cancel()
+        while waiting:
+            yield from _results(waiting.popleft(), base)
+    finally:
+        for future in waiting:
+            if isinstance(future, Future):
+                future.cancel()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads of all blocks: drivers keep connections for each thread."""
+    return ThreadPoolExecutor(_REQUESTS, thread_name_prefix="requests")
 
 
 def _is_request(entry: Entry) -> bool:

@@ -1,7 +1,6 @@
 """Find what is listed more than once, in bounded memory."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -11,8 +10,8 @@ import numpy as np
 from unfreeze.contract.arrays import Int64
 
 _DIGEST_BYTES = 16
-_SORTED_AT_A_TIME = 1 << 22
-_READ_AT_A_TIME = 1 << 20
+_SORTED_AT_A_TIME = 1 << 19
+_READ_AT_A_TIME = 1 << 18
 
 
 class Repeats:
@@ -39,12 +38,20 @@ class Repeats:
             at_a_time: largest number of digests to sort in memory, about.
         """
         self._file.flush()
-        if not self._count:
-            return np.empty(0, np.int64)
-        digests = np.memmap(self._path, np.uint64, "r").reshape(self._count, 2)
         parts = -(-self._count // at_a_time)
-        found = [_repeated(*_part(digests, part, parts)) for part in range(parts)]
-        return np.sort(np.concatenate(found))
+        found = [_repeated(*self._part(part, parts)) for part in range(parts)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+
+    def _part(self, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read the digests of a part, and their numbers; equal digests belong to the same part."""
+        digests, numbers = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
+        with self._path.open("rb") as file:
+            for start in range(0, self._count, _READ_AT_A_TIME):
+                read = np.fromfile(file, np.uint64, 2 * _READ_AT_A_TIME).reshape(-1, 2)
+                chosen = np.flatnonzero(read[:, 0] % np.uint64(parts) == part)
+                digests.append(read[chosen])
+                numbers.append(chosen + start)
+        return np.concatenate(digests), np.concatenate(numbers)
 
     def __enter__(self) -> Self:
         return self
@@ -56,23 +63,8 @@ class Repeats:
         self._path.unlink(missing_ok=True)
 
 
-def _part(digests: np.ndarray, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Select the digests that belong to a part, and their numbers; equal ones belong to the same part."""
-    chosen = [_chosen(digests[start : start + _READ_AT_A_TIME], part, parts) + start for start in _starts(len(digests))]
-    numbers = np.concatenate(chosen)
-    return digests[numbers], numbers
-
-
-def _starts(count: int) -> Iterator[int]:
-    yield from range(0, count, _READ_AT_A_TIME)
-
-
-def _chosen(digests: np.ndarray, part: int, parts: int) -> np.ndarray:
-    return np.flatnonzero(digests[:, 0] % np.uint64(parts) == part)
-
-
 def _repeated(digests: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     order = np.lexsort((numbers, digests[:, 1], digests[:, 0]))
     same = (digests[order[1:]] == digests[order[:-1]]).all(1)
-    repeated: np.ndarray = numbers[order[1:][same]].astype(np.int64)
+    repeated: np.ndarray = numbers[order[1:][same]]
     return repeated

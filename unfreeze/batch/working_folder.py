@@ -57,7 +57,6 @@ class WorkingFolder:
             OSError: it cannot be written.
         """
         path = self.block(number)
-        path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
             file.write(content)
         return int(pq.read_metadata(io.BytesIO(content)).num_rows)
@@ -72,7 +71,9 @@ class WorkingFolder:
 
     def begin(self, fingerprint: Mapping[str, Any]) -> None:
         """Record what the blocks are computed from, before the first of them."""
-        shutil.rmtree(self.path / _BLOCKS, ignore_errors=True)
+        blocks = self.path / _BLOCKS
+        shutil.rmtree(blocks, ignore_errors=True)
+        blocks.mkdir()
         with replacing(self.path / JOB_FILE) as file:
             file.write(json.dumps(dict(fingerprint), indent=1).encode())
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import closing
+from typing import BinaryIO, cast
 
 from unfreeze.batch.sources.columns import PATHS, choose_column
 from unfreeze.batch.sources.entry import IMAGE, Entry, SourceOptions
@@ -27,7 +28,10 @@ def list_csv(file: Stored, options: SourceOptions) -> Iterator[Entry]:
         UnfreezeError: it cannot be read, is not UTF-8, lacks the column, or has a row without a path.
     """
     try:
-        with closing(open_stream(file.path)) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as text:
+        with (
+            closing(open_stream(file.path)) as raw,
+            io.TextIOWrapper(cast("BinaryIO", raw), "utf-8-sig", newline="") as text,
+        ):
             yield from _rows(file.path, text, options)
     except UnicodeDecodeError:
         raise UnfreezeError(f"{file.path} is not UTF-8; save it as CSV in UTF-8") from None

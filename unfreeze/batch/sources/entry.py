@@ -1,7 +1,7 @@
 """What a listing consists of, and what is read from it."""
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 
 IMAGE, TAR, PARQUET, UNUSABLE = "image", "tar", "parquet", "unusable"
 
@@ -34,7 +34,7 @@ class Entry:
 
     def to_json(self) -> str:
         """Write the entry in one line; the result of the same images is the same, byte for byte."""
-        values = list(astuple(self))
+        values: list[str | int] = [getattr(self, name) for name in _NAMES]
         while values[-1] in ("", 0):
             values.pop()
         return json.dumps(values)
@@ -42,8 +42,10 @@ class Entry:
     @classmethod
     def from_json(cls, line: str | bytes) -> "Entry":
         """Read what `to_json` wrote."""
-        names = ("kind", "path", "version", "count", "start", "stop", "first", "column", "error")
-        return cls(**dict(zip(names, json.loads(line), strict=False)))
+        return cls(**dict(zip(_NAMES, json.loads(line), strict=False)))
+
+
+_NAMES = tuple(field.name for field in fields(Entry))
 
 
 @dataclass(frozen=True, kw_only=True)

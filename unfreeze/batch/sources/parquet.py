@@ -58,15 +58,32 @@ def read_rows(entry: Entry, base: str) -> Iterator[Item]:
     Raises:
         UnfreezeError: the file can no longer be opened, or has changed since it was listed.
     """
-    raw, done = open_unchanged(entry, base, open_file), 0
+    done = 0
     try:
-        with closing(raw), _open(raw) as table:
-            for row in _rows(table, entry):
-                yield _item(f"{entry.path}#{entry.first + done}", row, entry, base)
-                done += 1
+        with closing(open_unchanged(entry, base, open_file)) as raw, _open(raw) as table:
+            for group in range(entry.start, entry.stop):
+                for item in _read_group(table, group, entry, entry.first + done, base):
+                    yield item
+                    done += 1
+    except (pa.ArrowException, OSError, ValueError) as error:  # the end of the file, which is read first
+        yield from _damaged(entry, entry.first + done, entry.count - done, error)
+
+
+def _read_group(table: pq.ParquetFile, group: int, entry: Entry, first: int, base: str) -> Iterator[Item]:
+    """Read a row group; damage in it does not affect the others."""
+    done = 0
+    try:
+        for row in _rows(table, group, entry.column):
+            yield _item(f"{entry.path}#{first + done}", row, entry, base)
+            done += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        for number in range(entry.first + done, entry.first + entry.count):
-            yield Item(path=f"{entry.path}#{number}", error=f"the Parquet file is damaged: {_why(error)}")
+        count = table.metadata.row_group(group).num_rows
+        yield from _damaged(entry, first + done, count - done, error)
+
+
+def _damaged(entry: Entry, first: int, count: int, error: BaseException) -> Iterator[Item]:
+    for number in range(first, first + count):
+        yield Item(path=f"{entry.path}#{number}", error=f"the Parquet file is damaged: {_why(error)}")
 
 
 def _open(raw: Any) -> pq.ParquetFile:
@@ -131,13 +148,12 @@ def _paths(file: Stored, table: pq.ParquetFile, column: str) -> Iterator[Entry]:
             line += 1
 
 
-def _rows(table: pq.ParquetFile, entry: Entry) -> Iterator[dict[str, Any]]:
+def _rows(table: pq.ParquetFile, group: int, column: str) -> Iterator[dict[str, Any]]:
     names = table.schema_arrow.names
-    key = next((name for name in _KEYS if name in names and name != entry.column), None)
-    columns = [entry.column, *([key] if key else [])]
-    groups = list(range(entry.start, entry.stop))
-    for batch in table.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=columns, use_threads=False):
-        for image, name in zip(batch[entry.column], batch[key] if key else [None] * len(batch), strict=True):
+    key = next((name for name in _KEYS if name in names and name != column), None)
+    columns = [column, *([key] if key else [])]
+    for batch in table.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=columns, use_threads=False):
+        for image, name in zip(batch[column], batch[key] if key else [None] * len(batch), strict=True):
             row = image.as_py()
             fields = row if isinstance(row, dict) else {"bytes": row}
             yield {"key": None if name is None else name.as_py(), **fields}

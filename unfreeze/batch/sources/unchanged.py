@@ -1,15 +1,14 @@
 """Open a file that holds many images, if it is still the one that was listed."""
 
 from collections.abc import Callable
-from typing import BinaryIO
 
 from unfreeze.batch.sources.entry import Entry
 from unfreeze.batch.sources.images import describe
-from unfreeze.batch.storage import located, look_up
+from unfreeze.batch.storage import OpenFile, located, look_up
 from unfreeze.contract.errors import UnfreezeError
 
 
-def open_unchanged(entry: Entry, base: str, opener: Callable[[str], BinaryIO]) -> BinaryIO:
+def open_unchanged(entry: Entry, base: str, opener: Callable[[str], OpenFile]) -> OpenFile:
     """Open the file of an entry.
 
     Args:

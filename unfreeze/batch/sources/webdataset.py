@@ -3,18 +3,18 @@
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
-from typing import BinaryIO
 
 from unfreeze.batch.sources.entry import TAR, UNUSABLE, Entry, Item, SourceOptions
 from unfreeze.batch.sources.images import describe
 from unfreeze.batch.sources.unchanged import open_unchanged
-from unfreeze.batch.storage import Stored, is_url, open_file, open_stream
+from unfreeze.batch.storage import OpenFile, Stored, is_url, open_file, open_stream
 from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import first_line
 from unfreeze.contract.images.suffixes import has_image_suffix
 
 _IMAGES_OF_AN_ENTRY = 32  # entries that follow each other are joined into blocks
 _BUFFER_BYTES = 1 << 20
+_TRUNCATED = "it is truncated"
 _NO_IMAGE = "the tar file has no member with the suffix of an image"
 
 
@@ -28,7 +28,7 @@ class _CheckedMember(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_CheckedMember":
         if len(buf) < tarfile.BLOCKSIZE:
-            raise DamagedTarError("it is truncated")
+            raise DamagedTarError(_TRUNCATED)
         if buf.count(0) == tarfile.BLOCKSIZE:
             return super().frombuf(buf, encoding, errors)  # raises the error that means the end
         try:
@@ -96,7 +96,7 @@ def read_members(entry: Entry, base: str) -> Iterator[Item]:
         yield Item(path=entry.path, error=_NO_IMAGE)
 
 
-def _read(raw: BinaryIO, entry: Entry) -> Iterator[Item]:
+def _read(raw: OpenFile, entry: Entry) -> Iterator[Item]:
     with _open(raw, "r|") as tar:
         for member in _members(tar):
             if _is_image(member):
@@ -115,11 +115,11 @@ def _item(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Item:
     content = tar.extractfile(member)
     data = content.read() if content else b""
     if len(data) < member.size:
-        raise DamagedTarError("it is truncated")
+        raise DamagedTarError(_TRUNCATED)
     return Item(path=path, key=_key(member.name), data=data)
 
 
-def _open(raw: BinaryIO, mode: str) -> tarfile.TarFile:
+def _open(raw: OpenFile, mode: str) -> tarfile.TarFile:
     return tarfile.open(fileobj=raw, mode=mode, bufsize=_BUFFER_BYTES, tarinfo=_CheckedMember)  # type: ignore[call-overload, no-any-return]
 
 
@@ -132,7 +132,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def _check_size(member: tarfile.TarInfo, file: Stored) -> None:
     if member.offset_data + member.size > file.size:
-        raise DamagedTarError("it is truncated")
+        raise DamagedTarError(_TRUNCATED)
 
 
 def _entry(file: Stored, count: int, start: int, stop: int) -> Entry:
@@ -146,4 +146,6 @@ def _key(name: str) -> str:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, tarfile.ReadError):
+        return _TRUNCATED
     return describe(error) if isinstance(error, OSError) else first_line(error)
