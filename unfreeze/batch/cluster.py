@@ -60,6 +60,16 @@ def _connect(ray: "ModuleType", address: str) -> None:
         ) from error
 
 
+def check_gpu(ray: "ModuleType", device: str, cpu: str) -> None:
+    """Check that a cluster has a GPU if the device needs one; Ray itself would wait for one.
+
+    Raises:
+        UnfreezeError: it has none.
+    """
+    if device != cpu and not ray.cluster_resources().get("GPU"):
+        raise UnfreezeError(f"--device {device}: no machine of the Ray cluster has a GPU; use --device {cpu}")
+
+
 def own_error(error: BaseException) -> UnfreezeError:
     """Return the error of ours that Ray's error was caused by, or one that says what happened."""
     seen: list[BaseException] = []
