@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfreeze.batch.blocks import Block
-from unfreeze.batch.cluster import check_gpu, connected, own_error
+from unfreeze.batch.cluster import check_gpu, connected, own_error, raise_behind
 from unfreeze.batch.model import CPU, JobModel
 from unfreeze.batch.ray_map import Places, dataset_of, map_blocks, rows_of, store_blocks, with_workers
 from unfreeze.batch.rows import SCHEMA, encode_block
@@ -65,12 +65,14 @@ def predict_on_ray(
             top_k=top_k,
             base=base,
         )
+        failure: UnfreezeError | None = None
         try:
             for number, content in _computed(ray, places, settings, model.device):
                 _check_visible(content, base)
                 yield number, content
         except ray.exceptions.RayError as error:
-            raise own_error(error) from error
+            failure = own_error(error)
+        raise_behind(failure)
 
 
 def _computed(ray: Any, places: Places, settings: WorkerSettings, device: str) -> Iterator[tuple[int, bytes]]:

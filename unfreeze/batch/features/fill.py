@@ -1,5 +1,6 @@
 """Fill the store: what `unfreeze features` does."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,22 +57,18 @@ def fill_features(data: Path, options: TuneOptions, reporter: Reporter, ray: str
         store = FeatureStore(round(options.store_gb * 1e9), reporter=reporter)
         stack.enter_context(store)
         context = prepare_run(data, Path(), options, reporter, precision, SINGLE_WORKER, store)
-        computed, skipped = list[LabeledImage](), list[Skipped]()
         passes = list(feature_passes(context))
-        for one in passes:
-            pending = one.pending()
-            computed += pending
-            try:
-                skipped += _compute(one, pending, options, ray, reporter)
-            except UnfreezeError as error:
-                raise UnfreezeError("; ".join([*store.problems, str(error)])) from error
+        pending = [(one, images) for one in passes if (images := one.pending())]
+        try:
+            skipped = _compute(pending, options, ray, reporter)
+        except UnfreezeError as error:
+            raise UnfreezeError("; ".join([*store.problems, str(error)])) from error
         stack.close()  # waits until all rows are written
         _check_complete(passes, skipped, store)
-        images = sum(len(one.run.images) for one in passes)
+        total = sum(len(one.run.images) for one in passes)
+    computed = sum(len(images) for _, images in pending) - len(skipped)
     undecodable = len(skipped) + len(context.inspection.undecodable)
-    return FilledFeatures(
-        images=images, computed=len(computed) - len(skipped), skipped=undecodable, folder=str(store.folder)
-    )
+    return FilledFeatures(images=total, computed=computed, skipped=undecodable, folder=str(store.folder))
 
 
 def _checked(options: TuneOptions) -> TuneOptions:
@@ -90,15 +87,14 @@ def _checked(options: TuneOptions) -> TuneOptions:
 
 
 def _compute(
-    one: FeaturePass, pending: list[LabeledImage], options: TuneOptions, ray: str | None, reporter: Reporter
-) -> tuple[Skipped, ...]:
-    if not pending:
-        return ()
-    if ray is None:
-        return one.compute(pending, reporter)
+    pending: Sequence[tuple[FeaturePass, list[LabeledImage]]], options: TuneOptions, ray: str | None, reporter: Reporter
+) -> list[Skipped]:
+    """Compute and store what is missing; return the files that do not decode."""
+    if ray is None or not pending:
+        return [skipped for one, images in pending for skipped in one.compute(images, reporter)]
     from unfreeze.batch.features.on_ray import compute_on_ray
 
-    return compute_on_ray(one, pending, options, ray, reporter)
+    return list(compute_on_ray(pending, options, ray, reporter))
 
 
 def _check_complete(passes: list[FeaturePass], skipped: list[Skipped], store: FeatureStore) -> None:

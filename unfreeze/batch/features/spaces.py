@@ -35,10 +35,10 @@ class PatientSpace(_WriteOnly):
     """
 
     space: Space
+    accepts_rows = True
 
-    @property
-    def accepts_rows(self) -> bool:
-        """Whether rows would be taken on; waits until they are.
+    def add(self, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
+        """Write rows as soon as the store takes them on.
 
         Raises:
             UnfreezeError: the store is full, or cannot be written.
@@ -47,10 +47,6 @@ class PatientSpace(_WriteOnly):
             if self.space.is_full:
                 raise UnfreezeError("the feature store takes no more rows")
             time.sleep(_WAIT_S)
-        return True
-
-    def add(self, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
-        """Write rows."""
         self.space.add(keys, columns)
 
 

@@ -15,7 +15,6 @@ from unfreeze.batch.features.spaces import CollectingSpace
 from unfreeze.batch.ray_map import OBJECT, PLACE
 from unfreeze.contract.cores import limit_cores
 from unfreeze.contract.errors import UnfreezeError
-from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.data.images import LabeledImage
@@ -29,7 +28,24 @@ from unfreeze.tune.store.columns import FEATURES
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-NUMBER, KEYS, VALUES, SKIPPED, IMAGES = "number", "keys", "values", "skipped", "images"
+KEYS, VALUES, SKIPPED, IMAGES, PASS = "keys", "values", "skipped", "images", "pass"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSettings:
+    """How the rows of one space are computed.
+
+    Args:
+        views: which views are made of each image.
+        precision: device and numeric type.
+        batch: images in a batch.
+        description: of the space.
+    """
+
+    views: Views
+    precision: Precision
+    batch: int
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +59,8 @@ class FeatureSettings:
         crop_pct: share of the resized image that it is; None for that of the weights.
         classes: number of classes of the head.
         pooling: how the head pools.
-        spec: how images are prepared.
-        views: which views are made of each image.
-        precision: device and numeric type.
-        batch: images in a batch.
+        passes: the spaces that rows are computed for.
         threads: of torch, which the bits of the values depend on.
-        description: of the space that the rows are for.
         blocks: lists of blocks as JSON, in the object store.
     """
 
@@ -58,12 +70,8 @@ class FeatureSettings:
     crop_pct: float | None
     classes: int
     pooling: Pooling
-    spec: PreprocessSpec
-    views: Views
-    precision: Precision
-    batch: int
+    passes: tuple[PassSettings, ...]
     threads: int
-    description: dict[str, Any]
     blocks: "tuple[ObjectRef[Any], ...]"
 
 
@@ -71,7 +79,7 @@ class FeatureWorker:
     """Runs a backbone over blocks of images.
 
     Args:
-        settings: of the pass.
+        settings: of the job.
 
     Raises:
         UnfreezeError: this machine would compute other bits than the one that uses the store.
@@ -82,9 +90,10 @@ class FeatureWorker:
         torch.set_num_threads(settings.threads)
         self._settings = settings
         self._network = _load(settings)
-        own = {"backbone": settings.backbone, "weights": weights_digest(self._network)}
-        own |= describe_pass(self._network, settings.spec, settings.precision, settings.batch)
-        check_description(own, settings.description)
+        identity = {"backbone": settings.backbone, "weights": weights_digest(self._network)}
+        for one in settings.passes:
+            own = describe_pass(self._network, one.views.spec, one.precision, one.batch)
+            check_description(identity | own, one.description)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Yield the rows of each block."""
@@ -95,24 +104,25 @@ class FeatureWorker:
             yield self._compute(number, [LabeledImage(path=Path(path), label=0) for path in paths])
 
     def _compute(self, number: int, images: list[LabeledImage]) -> pa.Table:
-        settings, space = self._settings, CollectingSpace()
+        """Compute the rows of a block for the pass of this number."""
+        one, space = self._settings.passes[number], CollectingSpace()
         run = FrozenPass(
             network=self._network,
-            precision=settings.precision,
+            precision=one.precision,
             images=images,
-            views=settings.views,
+            views=one.views,
             stored=StoredRows(space=space, digests={}),
-            batch=settings.batch,
+            batch=one.batch,
         )
-        with settings.precision.kernels():
+        with one.precision.kernels():
             skipped = run.collect(COLUMNS, lambda _column, _rows, _values: None, lambda _: None)
         values = np.concatenate(space.rows.get(FEATURES, [np.empty((0, 0), np.float32)]))
         return pa.table(
             {
-                NUMBER: [number],
+                PASS: [number],
                 KEYS: [json.dumps(space.keys)],
                 VALUES: pa.array([values.tobytes()], pa.large_binary()),
-                SKIPPED: [json.dumps([[str(one.path), one.reason] for one in skipped])],
+                SKIPPED: [json.dumps([[str(file.path), file.reason] for file in skipped])],
                 IMAGES: [len(images)],
             }
         )
@@ -122,7 +132,8 @@ def _load(settings: FeatureSettings) -> Network:
     import ray
 
     pretrained = load_pretrained(settings.backbone, "none", settings.image_size, settings.crop_pct)
-    network = pretrained.network(settings.backbone, settings.classes, settings.precision.device, settings.pooling)
+    device = settings.passes[0].precision.device
+    network = pretrained.network(settings.backbone, settings.classes, device, settings.pooling)
     network.model.load_state_dict(
         {name: torch.from_numpy(values.copy()) for name, values in ray.get(settings.state).items()}
     )
