@@ -20,13 +20,14 @@ from unfreeze.tune.backbones.weights import load_pretrained
 _LABELS = ("ant", "bee", "wasp")
 
 
-def publish_random(backbone: str, folder: Path, name: str = "random") -> Path:
-    """Export a network with random weights at its usual input size.
+def publish_random(backbone: str, folder: Path, name: str = "random", image_size: int | None = None) -> Path:
+    """Export a network with random weights.
 
     Args:
         backbone: torchvision's name of the network.
         folder: receives `models`, the repository; an existing one is reused.
         name: name of the model.
+        image_size: side of its input in pixels; None for the usual one.
 
     Returns:
         The repository.
@@ -35,7 +36,7 @@ def publish_random(backbone: str, folder: Path, name: str = "random") -> Path:
     if ModelRepository(repository).versions(name):
         return repository
     torch.manual_seed(0)
-    pretrained = load_pretrained(backbone, "none")
+    pretrained = load_pretrained(backbone, "none", image_size)
     network = pretrained.network(backbone, len(_LABELS), torch.device("cpu")).eval()
     facts = RunFacts(
         labels=_LABELS,

@@ -7,7 +7,21 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from unfreeze.commands import bench, cache, compare, demo, export, info, plan, predict, report, serve, tune, verify
+from unfreeze.commands import (
+    bench,
+    cache,
+    compare,
+    demo,
+    export,
+    features,
+    info,
+    plan,
+    predict,
+    report,
+    serve,
+    tune,
+    verify,
+)
 from unfreeze.console import REMARKS
 from unfreeze.contract.errors import OptionsError, UnfreezeError
 from unfreeze.pages.libraries import ADVICE
@@ -22,7 +36,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _order, _module in enumerate(
-    (plan, compare, tune, report, export, info, verify, bench, serve, predict, demo, cache)
+    (plan, compare, features, tune, report, export, info, verify, bench, serve, predict, demo, cache)
 ):
     _name = _module.__name__.rpartition(".")[2]
     _config = getattr(_module, "CONFIG", None)
@@ -68,6 +82,8 @@ def _extra_for(module: str) -> str:
         return "pip install 'unfreeze[cpu]', or 'unfreeze[gpu]' for an NVIDIA GPU"
     if module.partition(".")[0] in ("jinja2", "markupsafe", "plotly"):
         return ADVICE
+    if module.partition(".")[0] in ("fsspec", "pyarrow"):
+        return "pip install 'unfreeze[batch]'"
     return "pip install 'unfreeze[tune,cpu]'"
 
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import PIL
 import torch
 import torchvision
@@ -22,10 +23,32 @@ from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.features.columns import to_array
 from unfreeze.tune.store.segments import KEY_LENGTH
-from unfreeze.tune.store.space import Space
+from unfreeze.tune.store.space import Receive
 from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
 _FORMAT = 1  # of rows; raise it when a column changes its meaning
+
+
+@runtime_checkable
+class RowSpace(Protocol):
+    """Rows of one network, preprocessing and precision; `unfreeze.tune.store.space.Space` is one."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether rows are read."""
+
+    @property
+    def accepts_rows(self) -> bool:
+        """Whether new rows would be written."""
+
+    def find(self, keys: Sequence[str], columns: Collection[str]) -> np.ndarray:
+        """Return which keys have rows with all of some columns, bool."""
+
+    def read(self, keys: Sequence[str], columns: Collection[str], receive: Receive) -> np.ndarray:
+        """Read the rows that have all of some columns; return which rows were received."""
+
+    def add(self, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
+        """Write rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +60,7 @@ class StoredRows:
         digests: SHA-256 of the bytes of each image, by its path.
     """
 
-    space: Space
+    space: RowSpace
     digests: Mapping[Path, bytes]
 
     def keys(self, images: Sequence[LabeledImage], views: Views) -> list[str]:

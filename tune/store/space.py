@@ -38,6 +38,11 @@ class Space:
             mark_used(self.folder / DESCRIPTION_FILE)
 
     @property
+    def description(self) -> dict[str, Any]:
+        """Everything that the values depend on except the key."""
+        return dict(self._description)
+
+    @property
     def is_on(self) -> bool:
         """Whether rows are read and written."""
         return self._writer is not None
@@ -46,6 +51,11 @@ class Space:
     def accepts_rows(self) -> bool:
         """Whether new rows would be written: not if the store is full, or if the disk is too slow."""
         return self._writer is not None and self._writer.accepts_rows
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no row will be written any more: the store is full, or cannot be written."""
+        return self._writer is not None and self._writer.is_stopped
 
     def keys(self, columns: Collection[str]) -> frozenset[str]:
         """Return the keys of all rows that have all of some columns."""

@@ -34,6 +34,11 @@ class FeatureStore:
         """Whether rows are read and written."""
         return self._writer is not None
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong so far, one line each."""
+        return () if self._writer is None else self._writer.problems
+
     def space(self, description: Mapping[str, Any]) -> Space:
         """Return the rows that were computed in one way.
 

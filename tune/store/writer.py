@@ -81,6 +81,11 @@ class SegmentWriter:
         self._problems.setdefault(problem)
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether no row will be taken on any more."""
+        return self._stopped
+
+    @property
     def accepts_rows(self) -> bool:
         """Whether rows would be taken on now."""
         return not self._stopped and self._backlog_bytes < _BACKLOG_BYTES

@@ -1,5 +1,6 @@
 """A connection to a Ray cluster."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 AUTO = "auto"
+_ADDED = "\nFailed to apply UDF transform"  # by Ray Data, to the messages of errors
+_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # it also logs what is no error to standard error
+}
 
 
 @contextmanager
@@ -29,16 +35,18 @@ def connected(address: str) -> Iterator["ModuleType"]:
     Raises:
         UnfreezeError: Ray is not installed, or no cluster answers.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise UnfreezeError(f"--ray needs Ray: pip install 'unfreeze[ray]' ({first_line(error)})") from error
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is reported once, by us
+    ray.data.DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         yield ray
         return
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     _connect(ray, address)
     try:
         yield ray
@@ -60,16 +68,39 @@ def _connect(ray: "ModuleType", address: str) -> None:
         ) from error
 
 
+def check_gpu(ray: "ModuleType", device: str, cpu: str) -> None:
+    """Check that a cluster has a GPU if the device needs one; Ray itself would wait for one.
+
+    Raises:
+        UnfreezeError: it has none.
+    """
+    if device != cpu and not ray.cluster_resources().get("GPU"):
+        raise UnfreezeError(f"--device {device}: no machine of the Ray cluster has a GPU; use --device {cpu}")
+
+
 def own_error(error: BaseException) -> UnfreezeError:
-    """Return the error of ours that Ray's error was caused by, or one that says what happened."""
+    """Return the error of ours that Ray's error was caused by, or one that says what happened.
+
+    It does not refer to Ray's, and is to be raised behind the handler: otherwise the workers of the failed job would
+    live as long as the error.
+    """
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
         current = waiting.pop()
         if current is None or current in seen:
             continue
-        if isinstance(current, UnfreezeError):
-            return current
+        if isinstance(current, UnfreezeError) and type(current).__module__.startswith(
+            "unfreeze."
+        ):  # Ray derives others
+            return type(current)(str(current).partition(_ADDED)[0])
         seen.append(current)
-        waiting += [getattr(current, "cause", None), current.__cause__, current.__context__]
+        waiting += [current.__context__, current.__cause__, getattr(current, "cause", None)]
     return UnfreezeError(f"the Ray cluster failed: {first_line(error)}")
+
+
+def raise_behind(failure: UnfreezeError | None) -> None:
+    """Raise what `own_error` has returned, if anything, when the workers of the failed job are gone."""
+    if failure is not None:
+        gc.collect()  # Ray's executor, which holds them, is part of a cycle
+        raise failure

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from unfreeze.batch.blocks import Block
 from unfreeze.batch.predictor import DecodedBatch, Predictor, decode_block
+from unfreeze.batch.ray_map import OBJECT, PLACE
 from unfreeze.batch.rows import encode_block
 from unfreeze.batch.sources.entry import Item
 from unfreeze.contract.images.preprocess import PreprocessSpec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 NUMBER, PART, IS_LAST, ROWS = "number", "part", "is_last", "rows"
-OBJECT, PLACE = "object", "place"
 _ITEMS, _PIXELS = "items", "pixels"
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TypeVar
 
 from unfreeze.batch.storage.arrow_urls import SCHEMES, ArrowUrls
@@ -97,8 +98,8 @@ def read_bytes(path: str) -> bytes:
     """
     if is_url(path):
         return _on(path, lambda system: system.read_bytes(path))
-    with open_file(path) as file:
-        return bytes(file.read())
+    with closing(open_file(path)) as file:
+        return file.read()
 
 
 def open_stream(path: str) -> OpenFile:

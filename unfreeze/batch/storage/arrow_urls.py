@@ -1,6 +1,7 @@
 """URLs of pyarrow's own file systems: S3, Google Cloud Storage, Azure, HDFS."""
 
 import re
+from contextlib import closing
 from functools import lru_cache
 from typing import cast
 
@@ -34,7 +35,7 @@ class ArrowUrls:
 
     def read_bytes(self, url: str) -> bytes:
         """Read a whole file."""
-        with self.open_stream(url) as stream:
+        with closing(self.open_stream(url)) as stream:
             return stream.read()
 
     def open_stream(self, url: str) -> OpenFile:

@@ -1,21 +1,12 @@
 """What is stored at a path or URL, and the interface of file systems."""
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 
 @runtime_checkable
 class OpenFile(Protocol):
     """A file that is open for reading: Python's own, pyarrow's or fsspec's."""
-
-    def __enter__(self) -> Self:
-        """Use the file in a `with` statement."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> object:
-        """Close the file."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Read bytes."""
