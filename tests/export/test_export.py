@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,29 @@ def test_probabilities_are_those_of_torch_with_the_temperature(run: Path, publis
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_sigmoid_link_is_exported_and_recorded(tmp_path: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """A run, and its export into a repository that has a version."""
+
+    run: Path
+    published: Published
+
+
+@pytest.fixture(scope="module")
+def second(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Second:
+    """A run with sigmoids, of few images, which have moved, and of a package with a name as in the manifest."""
+    folder = tmp_path_factory.mktemp("second")
+    run = write_run(folder, per_class=2, link="sigmoid", abstain_below=0.75)
+    _versions(run)
+    (folder / "images").rename(folder / "elsewhere")
+    shutil.copytree(published.path.parents[2], folder / "models")
+    return Second(run=run, published=export_model(run, folder / "models", "colors", data=folder / "elsewhere"))
+
+
+def test_the_sigmoid_link_is_exported_and_recorded(second: Second) -> None:
     """The graph ends in sigmoids divided by their sum; link and abstention threshold are in the manifest."""
-    run = write_run(tmp_path, link="sigmoid", abstain_below=0.75)
-    published = export_model(run, tmp_path / "models", "colors")
-    network, facts = load_run(run)
+    published = second.published
+    network, facts = load_run(second.run)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
         own = torch.sigmoid(network(torch.from_numpy(pixels)) / facts.temperature)
@@ -109,12 +128,12 @@ def test_equal_runs_give_equal_bytes(run: Path, published: Published, tmp_path: 
     assert (tmp_path / "third/colors/1/model.onnx").read_bytes() == published.path.read_bytes()
 
 
-def test_versions_count_up(run: Path, published: Published, tmp_path: Path) -> None:
+def test_versions_count_up(published: Published, second: Second) -> None:
     """A second export is version 2, and version 1 is kept."""
-    shutil.copytree(published.path.parents[2], tmp_path / "models")
-    second = export_model(run, tmp_path / "models", "colors")
-    assert (published.version, second.version) == (1, 2)
-    assert (tmp_path / "models/colors/1/model.onnx").read_bytes() == published.path.read_bytes()
+    assert (published.version, second.published.version) == (1, 2)
+    assert second.published.path.parent.name == "2"
+    first = second.published.path.parents[1] / "1" / "model.onnx"
+    assert first.read_bytes() == published.path.read_bytes() != second.published.path.read_bytes()
 
 
 def _reference(network: CalibratedNetwork, facts: RunFacts) -> Reference:
@@ -211,11 +230,9 @@ def test_rejects_broken_runs(break_it, error, message, tmp_path: Path) -> None: 
     assert not (tmp_path / "models").exists()
 
 
-def test_a_package_may_have_the_name_of_the_seal(tmp_path: Path) -> None:
+def test_a_package_may_have_the_name_of_the_seal(second: Second) -> None:
     """Another field of the manifest that looks like the seal is left unchanged."""
-    run = write_run(tmp_path, per_class=2)
-    _versions(run)
-    published = export_model(run, tmp_path / "models", "colors")
+    published = second.published
     assert published.manifest.provenance.versions["sha256"] == "0" * 64
     assert verify(published.path).sha256 == published.manifest.sha256 != "0" * 64
 
@@ -246,12 +263,10 @@ def test_reference_does_not_depend_on_the_number_of_threads(run: Path) -> None:
     assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
-def test_finds_moved_images(tmp_path: Path) -> None:
+def test_finds_moved_images(second: Second) -> None:
     """The `data` option gives their new folder."""
-    run = write_run(tmp_path, per_class=2)
-    (tmp_path / "images").rename(tmp_path / "elsewhere")
-    published = export_model(run, tmp_path / "models", "colors", data=tmp_path / "elsewhere")
-    assert published.manifest.proof.images == 6
+    assert not (second.run.parent / "images").exists()
+    assert second.published.manifest.proof.images == 6
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "colors.encoded", "with space"])

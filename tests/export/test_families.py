@@ -14,6 +14,19 @@ from unfreeze.tune.backbones.families import FAMILIES, family_of
 from unfreeze.tune.backbones.network import Network
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
+# In `make test`; the others are exhaustive. Convolutions, concatenation, a shuffle of channels, squeeze and excitation,
+# layer norms, shifted windows, a grid of windows, and a class token.
+REPRESENTATIVES = (
+    "alexnet",
+    "resnet18",
+    "densenet121",
+    "shufflenet_v2_x0_5",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "swin_t",
+    "maxvit_t",
+    "vit_b_16",
+)
 
 
 def test_every_family_is_exported_by_the_exhaustive_tests() -> None:
@@ -22,7 +35,10 @@ def test_every_family_is_exported_by_the_exhaustive_tests() -> None:
     assert found == {id(family) for family in FAMILIES.values()}
 
 
-@pytest.mark.parametrize("key", SMALL_MODELS)
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=[] if key in REPRESENTATIVES else [pytest.mark.exhaustive]) for key in SMALL_MODELS],
+)
 def test_a_small_member_of_a_family_exports_with_a_dynamic_batch(key: str) -> None:
     """Three images at once and one at a time give torch's probabilities, which differ between images."""
     size = image_size(key)

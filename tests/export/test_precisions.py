@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, numpy_helper
 from support.runs import SPEC, write_run
+from support.tuning import small_network
 
 from unfreeze.contract.errors import OptionsError, ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
@@ -25,7 +26,6 @@ from unfreeze.export.prove import accuracy_drop, check_graph, check_proof
 from unfreeze.export.quantize import Quantizer
 from unfreeze.export.run import Published, export_model
 from unfreeze.tune.artifacts.checkpoint import load_run
-from unfreeze.tune.backbones.network import Network
 
 pytestmark = pytest.mark.xdist_group("export")
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -35,6 +35,19 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A resnet18 with random weights whose probabilities are far from 0 and 1."""
     return write_run(tmp_path_factory.mktemp("run"), backbone="resnet18", temperature=5.0)
+
+
+@pytest.fixture(scope="module")
+def exported_graph(run: Path) -> bytes:
+    """The run's graph in float32."""
+    network, facts = load_run(run)
+    return onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape).SerializeToString()
+
+
+@pytest.fixture
+def graph(exported_graph: bytes) -> onnx.ModelProto:
+    """A copy of it."""
+    return onnx.load_from_string(exported_graph)
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +121,10 @@ def _quantized_types(model: onnx.ModelProto) -> dict[str, set[tuple[int, bool]]]
 
 
 @pytest.mark.parametrize("target", ["cpu", "arm", "tensorrt"])
-def test_int8_types_depend_on_the_target(target: str, run: Path, calibration: PreparedImages, tmp_path: Path) -> None:
+def test_int8_types_depend_on_the_target(
+    target: str, graph: onnx.ModelProto, calibration: PreparedImages, tmp_path: Path
+) -> None:
     """Unsigned activations for x86, symmetric signed ones for the others; signed weights, per channel."""
-    network, facts = load_run(run)
-    graph = onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape)
     quantizer = Quantizer(graph, calibration.pixels, target, tmp_path)
     model = quantizer.graph()
     assert len(quantizer.layers) == 20
@@ -163,7 +176,8 @@ def test_calibration_does_not_use_validation_images(run: Path, quantized: Publis
     assert other.manifest.proof.images == 9
 
 
-@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.exhaustive), "int8"])
+@pytest.mark.exhaustive  # the quick tests compare a float32 file, and the graph in int8
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_exporting_twice_gives_equal_bytes(
     precision: str, run: Path, halved: Published, quantized: Published, tmp_path: Path
 ) -> None:
@@ -185,10 +199,10 @@ def test_int8_requires_calibration_images(run: Path, tmp_path: Path) -> None:
         _exported(copy, tmp_path / "models", "int8")
 
 
-def test_layers_are_ordered_by_quantization_noise(run: Path, calibration: PreparedImages, tmp_path: Path) -> None:
+def test_layers_are_ordered_by_quantization_noise(
+    graph: onnx.ModelProto, calibration: PreparedImages, tmp_path: Path
+) -> None:
     """The order is that of a ratio computed by hand; layers that are kept stay in float."""
-    network, facts = load_run(run)
-    graph = onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape)
     quantizer = Quantizer(graph, calibration.pixels, "cpu", tmp_path)
     ratios = _ratios(quantizer.graph(), calibration.pixels)
     layers = {node.name: node for node in onnx.load(tmp_path / "float.onnx").graph.node}
@@ -228,25 +242,27 @@ def _ratios(model: onnx.ModelProto, pixels: np.ndarray) -> dict[str, float]:
     return ratios
 
 
-def _built(network: Network, precision: str, accuracy: float = 0.9) -> CandidateGraph:
+def _built(graph: onnx.ModelProto, precision: str, accuracy: float = 0.9) -> CandidateGraph:
     return CandidateGraph(
-        graph=onnx_from_network(CalibratedNetwork(network, 1.0, "softmax"), SPEC.shape),
+        graph=graph,
         about=Candidate(precision=precision, bytes=1, kept_in_float=0, proof=_proof(accuracy=accuracy)),
     )
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
+def graphs() -> dict[str, onnx.ModelProto]:
     """A slow network and one several times as fast."""
-    names = {"slow": "vgg11", "fast": "squeezenet1_1"}
-    folders = {name: tmp_path_factory.mktemp(name) for name in names}
-    return {name: load_run(write_run(folders[name], backbone=backbone))[0] for name, backbone in names.items()}
+    networks = {"slow": small_network("vgg13"), "fast": small_network("squeezenet1_1")}
+    return {
+        name: onnx_from_network(CalibratedNetwork(network, 1.0, "softmax"), SPEC.shape)
+        for name, network in networks.items()
+    }
 
 
 OPTIONS = ExportOptions(precision="auto", serving_batch=4)
 
 
-def test_publishes_the_fastest_within_the_accepted_drop(graphs: dict[str, Network]) -> None:
+def test_publishes_the_fastest_within_the_accepted_drop(graphs: dict[str, onnx.ModelProto]) -> None:
     """Latency is measured at every batch size, and the slow candidate's verdict says so."""
     built = [_built(graphs["slow"], "fp32"), _built(graphs["fast"], "int8", 0.896)]
     first, second = choose(built, OPTIONS, SPEC.shape, Silent())
@@ -259,7 +275,7 @@ def test_publishes_the_fastest_within_the_accepted_drop(graphs: dict[str, Networ
         assert speed.images_per_second == pytest.approx(1000 * speed.batch / speed.p50_ms)
 
 
-def test_rejects_a_fast_candidate_with_too_large_a_drop(graphs: dict[str, Network]) -> None:
+def test_rejects_a_fast_candidate_with_too_large_a_drop(graphs: dict[str, onnx.ModelProto]) -> None:
     """A drop of 0.8 points exceeds the accepted 0.5."""
     built = [_built(graphs["slow"], "fp32"), _built(graphs["fast"], "int8", 0.892)]
     first, second = choose(built, OPTIONS, SPEC.shape, Silent())
@@ -267,7 +283,7 @@ def test_rejects_a_fast_candidate_with_too_large_a_drop(graphs: dict[str, Networ
     assert second.verdict == "loses 0.80 points"
 
 
-def test_rejects_a_candidate_slower_than_fp32(graphs: dict[str, Network]) -> None:
+def test_rejects_a_candidate_slower_than_fp32(graphs: dict[str, onnx.ModelProto]) -> None:
     """Even at equal accuracy."""
     built = [_built(graphs["fast"], "fp32"), _built(graphs["slow"], "int8")]
     first, second = choose(built, OPTIONS, SPEC.shape, Silent())
@@ -370,10 +386,8 @@ def test_rejects_invalid_options(options: dict[str, object], message: str) -> No
         ExportOptions(**options)
 
 
-def test_rejects_a_fixed_batch_size(run: Path) -> None:
+def test_rejects_a_fixed_batch_size(graph: onnx.ModelProto) -> None:
     """Exporters produce one where a network converts the batch size to a number."""
-    network, facts = load_run(run)
-    graph = onnx_from_network(CalibratedNetwork(network, facts.temperature, facts.link), SPEC.shape)
     check_graph(graph)
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     with pytest.raises(ProofError, match=r"has a fixed batch size of 2; nothing was published|is not valid ONNX"):

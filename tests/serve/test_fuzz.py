@@ -13,6 +13,8 @@ from bench.hostile.attack import leaks, save
 from bench.hostile.jobs import Job, image_jobs, message_jobs
 from bench.hostile.model import publish_colors
 
+pytestmark = pytest.mark.xdist_group("fuzz")
+
 SEED = 7
 MAX_GROWTH_MIB = 400  # an image of the maximum size takes 250 MiB, and the allocator keeps some of it
 

@@ -15,10 +15,10 @@ import onnx
 import pytest
 from support.cli import run_cli
 from support.images import draw_image, encode, write_images
-from support.runs import write_run
 from support.servers import RunningServer
 
 import unfreeze
+from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.export.graph import with_manifest
 
@@ -162,15 +162,15 @@ def test_info_shows_manifest_and_layers(folder: Path) -> None:
     assert 0.9 * document["bytes"] < size < document["bytes"]
 
 
-def test_labels_with_markup_are_printed_verbatim(tmp_path: Path) -> None:
+def test_labels_with_markup_are_printed_verbatim(folder: Path, tmp_path: Path) -> None:
     """Labels and folder names that look like the markup of the console library are printed verbatim."""
-    run = write_run(tmp_path)
-    document = json.loads((run / "run.json").read_text()) | {"labels": ["[/x]", "[red]", "green"]}
-    (run / "run.json").write_text(json.dumps(document))
-    folder = tmp_path / "[bold]"
-    assert run_cli("export", run, "--repository", folder, "--name", "odd").returncode == 0
+    sure, odd = folder / "models" / "colors" / "1" / "model.onnx", tmp_path / "[bold]"
+    with unfreeze.load_model(sure) as classifier:
+        labels = ("[/x]", "[red]", "green")
+        manifest = replace(classifier.manifest, sha256=UNSEALED, labels=labels, golden=())
+    ModelRepository(odd).publish("odd", with_manifest(onnx.load(sure), manifest), manifest)
     for command in ("info", "bench"):
-        shown = run_cli(command, folder / "odd", *(["--batch", "1"] if command == "bench" else []))
+        shown = run_cli(command, odd / "odd", *(["--batch", "1"] if command == "bench" else []))
         assert shown.returncode == 0, shown.stderr
         assert command == "info" or "[bold]" in "".join(shown.stdout.split())
         assert command == "bench" or "[/x], [red], green" in shown.stdout

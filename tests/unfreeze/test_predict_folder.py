@@ -8,20 +8,20 @@ import pytest
 from support.cli import run_cli
 from support.echoes import Echo, echoing
 from support.images import write_images
-from support.runs import write_run
 
 import unfreeze
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One small model file."""
-    folder = tmp_path_factory.mktemp("predict")
-    return unfreeze.export_model(write_run(folder), folder / "models", "colors").path
+pytestmark = pytest.mark.xdist_group("commands")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def model(folder: Path) -> Path:
+    """One small model file."""
+    return folder / "models" / "colors" / "1" / "model.onnx"
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
     """Six images, two of them behind a link; a dangling link, a pipe, a loop, and what macOS leaves behind."""
     folder = tmp_path / "images"
     write_images(folder, 1)
@@ -53,27 +53,27 @@ def _check(folder: Path, rows: list[tuple[str, str | None]]) -> None:
     ]
 
 
-def test_every_entry_of_a_folder_is_classified_or_named(model: Path, folder: Path) -> None:
+def test_every_entry_of_a_folder_is_classified_or_named(model: Path, mixed: Path) -> None:
     """By a model file: links are followed, what is no file is an error of its own, leftovers are counted."""
-    done = run_cli("predict", folder, "--file", model, "--json")
+    done = run_cli("predict", mixed, "--file", model, "--json")
     assert done.returncode == 1
-    _check(folder, [(row["image"], row["error"]) for row in json.loads(done.stdout)])
+    _check(mixed, [(row["image"], row["error"]) for row in json.loads(done.stdout)])
     errors = " ".join(done.stderr.split())
     assert "ignored 3 files: 1 .DS_Store (macOS), 1 ._* (macOS), 1 link to a folder that is listed already" in errors
     assert "2 of 8 images could not be classified" in errors
 
 
-def test_every_entry_of_a_folder_is_sent_to_a_server_or_named(folder: Path) -> None:
+def test_every_entry_of_a_folder_is_sent_to_a_server_or_named(mixed: Path) -> None:
     """The command and the client treat a folder alike; a pipe does not block them."""
-    for path in (*folder.rglob("*.jpg"), *folder.parent.joinpath("more").rglob("*.jpg")):
+    for path in (*mixed.rglob("*.jpg"), *mixed.parent.joinpath("more").rglob("*.jpg")):
         if path.is_file():
             path.write_bytes(b"image")
     with echoing(Echo()) as target:
-        done = run_cli("predict", folder, "--server", target, "--json")
+        done = run_cli("predict", mixed, "--server", target, "--json")
         with unfreeze.Client(target) as client:
-            answers = list(client.classify(folder))
-    _check(folder, [(row["image"], row["error"]) for row in json.loads(done.stdout)])
-    _check(folder, [(answer.name, answer.error) for answer in answers])
+            answers = list(client.classify(mixed))
+    _check(mixed, [(row["image"], row["error"]) for row in json.loads(done.stdout)])
+    _check(mixed, [(answer.name, answer.error) for answer in answers])
     assert {answer.predictions[0].label for answer in answers if answer.error is None} == {"image"}
 
 

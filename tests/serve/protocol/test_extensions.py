@@ -90,7 +90,10 @@ def test_statistics_count_requests_images_and_batches(results: dict) -> None:
     assert rows in (6, 7), "the image that cannot be decoded may occupy a row of a batch"
     assert int(statistics["execution_count"]) == sum(batches.values())
     stages = [int(stats[stage]["ns"]) for stage in ("queue", "compute_input", "compute_infer")]
-    assert all(0 < stage <= int(stats["success"]["ns"]) for stage in stages)
+    # Images of a request may be decoded and classified at the same time, and the times of all of them are summed.
+    assert all(
+        0 < stage <= images * int(stats["success"]["ns"]) for stage, images in zip(stages, (1, 4, 4), strict=True)
+    )
 
 
 def test_clients_can_unload_and_load_models(results: dict) -> None:

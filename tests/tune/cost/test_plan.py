@@ -19,6 +19,8 @@ from unfreeze.tune.cost.plan import plan
 from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.options import TuneOptions
 
+pytestmark = pytest.mark.xdist_group("plan")
+
 OPTIONS = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", views=3)
 
 

@@ -4,12 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 from support.images import write_images
+from support.tuning import FLOAT32
 
+from unfreeze.contract.errors import CheckpointError
+from unfreeze.contract.reporting import Silent
+from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.pipeline.prepare import prepare_run
 from unfreeze.tune.run import fine_tune
 
 
@@ -88,8 +94,28 @@ def test_two_processes_train_like_one(recipe: str, cut: str, backbone: str, data
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_several_processes_require_explicit_options(data: Path, tmp_path: Path) -> None:
-    """Without a recipe the error lists the required options."""
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "distributed training needs explicit options: --recipe, --learning-rate, and --cut for last-blocks"),
+        ({"recipe": "all"}, "distributed training needs explicit options"),
+        ({"recipe": "all", "learning_rate": 1e-3, "patience": 1}, "does not support --patience and --mixup"),
+        ({"recipe": "all", "learning_rate": 1e-3, "mixup": 0.2}, "does not support --patience and --mixup"),
+    ],
+)
+def test_several_processes_require_explicit_options(
+    options: dict[str, Any], message: str, data: Path, tmp_path: Path
+) -> None:
+    """Without a recipe or a learning rate, or with what cannot be shared, nothing starts."""
+    requested = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", **options)
+    with pytest.raises(CheckpointError, match=message):
+        prepare_run(data, tmp_path / "run", requested, Silent(), FLOAT32, Workers(rank=0, count=2))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.exhaustive
+def test_refused_options_end_all_processes(data: Path, tmp_path: Path) -> None:
+    """With torchrun too, the error lists the required options."""
     done = _torchrun(data, tmp_path / "run")
     assert done.returncode != 0
     assert "distributed training needs explicit options: --recipe, --learning-rate, and --cut" in done.stderr

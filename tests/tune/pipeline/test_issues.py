@@ -15,6 +15,8 @@ from bench.images import write_textures
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
+pytestmark = pytest.mark.xdist_group("issues")
+
 OPTIONS = TuneOptions(
     backbone="mobilenet_v3_small", weights="builtin", image_size=96, recipe="probe", device="cpu", store_gb=0.0
 )

@@ -12,6 +12,8 @@ from unfreeze.demo.digits import DIGITS, write_digits
 from unfreeze.demo.options import DemoOptions
 from unfreeze.tune.data.dataset import read_dataset
 
+pytestmark = pytest.mark.xdist_group("digits")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.deep_images import in_8_bits, in_12_of_16_bits, write_deep_images
 from support.images import write_images
-from support.servers import running_server
+from support.servers import server_thread
 
 from unfreeze import Client, LocalClassifier, export_model, fine_tune
 from unfreeze.contract.errors import OptionsError
@@ -147,7 +147,7 @@ def test_deep_images_are_classified_alike_in_tuning_on_a_device_and_by_a_server(
     with LocalClassifier(exported.path) as classifier:
         assert classifier.manifest.preprocess.deep_range == (0, 4095)
         inside = [found[0] for found in classifier.predict(images, top_k=1)]
-    with running_server(repository, "--instances", "1") as server, Client(server.target) as client:
+    with server_thread(repository, instances=1) as target, Client(target) as client:
         served = [answer.predictions[0] for answer in client.classify(images, top_k=1)]
     assert [one.label for one in served] == [one.label for one in inside]
     assert [one.score for one in served] == pytest.approx([one.score for one in inside], abs=1e-4)

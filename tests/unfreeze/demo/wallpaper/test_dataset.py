@@ -13,6 +13,8 @@ from unfreeze.demo.wallpaper.dataset import WallpaperSet, write_wallpaper_groups
 from unfreeze.demo.wallpaper.groups import GROUPS
 from unfreeze.tune.data.dataset import read_dataset
 
+pytestmark = pytest.mark.xdist_group("wallpaper")
+
 SMALL = WallpaperSet(train_per_class=6, val_per_class=1, size=48)
 
 
