@@ -2,10 +2,8 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from support.cli import run_cli
-from support.images import draw_image, encode, write_images
+from support.images import draw_image, encode
 from support.servers import RunningServer
 
 import unfreeze
@@ -256,26 +254,3 @@ def test_predict_names_the_image_that_does_not_decode(folder: Path, tmp_path: Pa
     done = run_cli("predict", tmp_path / "good.png", tmp_path / "bad.jpg", "--file", model)
     assert done.returncode == 1
     assert "bad.jpg: " in _words(done.stderr)
-
-
-@pytest.mark.slow
-def test_interrupted_tuning_leaves_only_a_resumable_run(tmp_path: Path) -> None:
-    """Ctrl-C while tuning exits with 130, names --resume, and leaves nothing that could be exported."""
-    data = write_images(tmp_path / "data", 30)
-    command = ["tune", data, "--backbone", "mobilenet_v3_small", "--weights", "builtin", "--out", tmp_path / "run"]
-    command += ["--cut", "all", "--epochs", "500"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "unfreeze.command", *map(str, command)], stderr=subprocess.PIPE, text=True
-    ) as process:
-        until = time.monotonic() + 60
-        while not (tmp_path / "run").exists():
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in stderr
-    assert "Traceback" not in stderr
-    assert "--resume to continue" in stderr
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".unfinished", "findings.json"]
