@@ -20,6 +20,7 @@ from bench.hostile.images import COLORS, draw, encode
 from bench.hostile.jobs import Job, image_jobs, message_jobs
 from bench.hostile.messages import MODEL
 from bench.hostile.model import publish_colors
+from bench.hostile.shared import OPTIONS, shared_object
 from unfreeze.console import RESULTS, TerminalReporter
 from unfreeze.serve.client.blocking import Client
 
@@ -72,7 +73,8 @@ def fuzz(
         advance: called with 1 after each job.
     """
     secrets = str(repository), str(Path.cwd()), sys.prefix
-    return asyncio.run(attack(target, server, secrets, jobs, advance))
+    with shared_object():
+        return asyncio.run(attack(target, server, secrets, jobs, advance))
 
 
 def answers_correctly(target: str) -> bool:
@@ -94,7 +96,9 @@ def _server(repository: Path, log: Path) -> Iterator[tuple["subprocess.Popen[str
     command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
     with (
         log.open("w") as errors,
-        subprocess.Popen([*command, "--no-metrics"], stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            [*command, "--no-metrics", *OPTIONS], stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         line = process.stdout.readline() if process.stdout else ""
         if not line.startswith("serving "):

@@ -1,13 +1,17 @@
 """A published model with random weights, for benchmarks of speed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from unfreeze.contract.model.manifest import Provenance
+from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Provenance
+from unfreeze.contract.model.onnx_metadata import read_manifest
 from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.model.seal import UNSEALED, sealed
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.tune.artifacts.checkpoint import LabeledFile, RunFacts, save_run
@@ -51,3 +55,32 @@ def publish_random(backbone: str, folder: Path, name: str = "random") -> Path:
     save_run(folder / "run", network, facts, {})
     export_model(folder / "run", repository, name, ExportOptions(max_batch=32))
     return repository
+
+
+def publish_linear(folder: Path, name: str = "linear") -> Path:
+    """Publish a model that takes almost no time: it averages a few rows of pixels.
+
+    Args:
+        folder: receives `models`, the repository.
+        name: name of the model.
+
+    Returns:
+        The repository.
+    """
+    path = ModelRepository(publish_random("mobilenet_v3_small", folder / "manifest", name)).path(name, 1)
+    manifest = replace(read_manifest(path.read_bytes()), golden=(), sha256=UNSEALED)
+    nodes = [
+        helper.make_node("Slice", [INPUT, "first", "last", "axis"], ["rows"]),
+        helper.make_node("Cast", ["rows"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["values", "axes"], ["means"], keepdims=0),
+        helper.make_node("Softmax", ["means"], [OUTPUT], axis=-1),
+    ]
+    constants = {"first": [0], "last": [8], "axis": [1], "axes": [1, 2]}
+    initializers = [numpy_helper.from_array(np.array(value, np.int64), key) for key, value in constants.items()]
+    pixels = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *manifest.preprocess.shape])
+    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", len(_LABELS)])
+    graph = helper.make_graph(nodes, name, [pixels], [output], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    ModelRepository(folder / "models").publish(name, sealed(model.SerializeToString()), manifest)
+    return folder / "models"

@@ -6,18 +6,29 @@ from pathlib import Path, PurePosixPath
 
 SYSTEM_ROOT = Path("/")  # tests set another one
 _MOUNT = "sys/fs/cgroup"
+_assigned: list[float] = []
+
+
+def limit_cores(cores: float) -> None:
+    """Let this process use at most a number of cores, for schedulers that assign cores without enforcing it.
+
+    Args:
+        cores: the assigned cores; replaces an earlier limit.
+    """
+    _assigned[:] = [cores]
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use: its CPU affinity, capped by the CPU quotas of its control groups.
+    """Count the cores that this process may use: its CPU affinity, capped by quotas and by `limit_cores`.
 
-    A quota is rounded down to whole cores: more threads than that would take turns.
+    Quotas are those of its control groups. They are rounded down to whole cores: more threads than that would take
+    turns.
 
     Returns:
         At least 1, and never more than the affinity.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([affinity, *_quotas()])))
+    return max(1, int(min([affinity, *_quotas(), *_assigned])))
 
 
 def _quotas() -> Iterator[float]:

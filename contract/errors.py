@@ -19,6 +19,9 @@
     └── ServingError                a request was refused
         ├── InvalidRequestError       the request is not valid
         ├── UnknownModelError         there is no such model, or no such version of it
+        ├── UnknownRegionError        there is no such region of shared memory
+        ├── RegionExistsError         there is a region of shared memory of this name
+        ├── UnsupportedRequestError   this server does not support the call
         ├── ModelUnavailableError     the model is in the repository, but cannot be loaded
         ├── QueueFullError            too many requests are waiting
         ├── DeadlineError             the response would be too late
@@ -105,6 +108,18 @@ class UnknownModelError(ServingError):
     """There is no such model, or no such version of it."""
 
 
+class UnknownRegionError(ServingError):
+    """There is no such region of shared memory."""
+
+
+class RegionExistsError(ServingError):
+    """There is a region of shared memory of this name."""
+
+
+class UnsupportedRequestError(ServingError):
+    """This server does not support the call."""
+
+
 class ModelUnavailableError(ServingError):
     """The model is in the repository, but cannot be loaded."""
 
@@ -132,6 +147,10 @@ class ForbiddenError(ServingError):
 
 class DrainingError(ServingError):
     """The server is shutting down and accepts no new requests."""
+
+
+class RestartingError(ServingError):
+    """A process of the server has ended and is being restarted."""
 
 
 def first_line(error: BaseException) -> str:

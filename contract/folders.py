@@ -135,7 +135,7 @@ def scan_folder(folder: Path) -> FolderEntries:
     return FolderEntries(folders=tuple(folders), files=tuple(files), unusable=tuple(unusable), ignored=tuple(ignored))
 
 
-def file_problem(path: Path) -> str | None:
+def file_problem(path: str | Path) -> str | None:
     """Describe why a path cannot be read as a file, without opening it.
 
     Args:

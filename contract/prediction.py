@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unfreeze.contract.arrays import Float32
+from unfreeze.contract.arrays import Bool, Float32
 
 MOST_LABELS = 1_000_000  # that may be requested
 
@@ -25,14 +25,29 @@ class Prediction:
     index: int
 
 
-def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) -> bool:
+def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) -> bool | None:
     """Return whether the top-1 probability is below the threshold, so that the prediction should not be used.
 
     Args:
         predictions: of one image, the most probable first.
-        abstain_below: the manifest's threshold; without one, no prediction is unsure.
+        abstain_below: the manifest's threshold; None without one.
+
+    Returns:
+        None without a threshold, because nothing is known then.
     """
-    return abstain_below is not None and predictions[0].score < abstain_below
+    return None if abstain_below is None else predictions[0].score < abstain_below
+
+
+def are_unsure(probabilities: Float32[np.ndarray, "n c"], abstain_below: float) -> Bool[np.ndarray, " n"]:
+    """Return for each image what `is_unsure` returns.
+
+    Args:
+        probabilities: of each image, one per label.
+        abstain_below: the manifest's threshold.
+    """
+    # In float64, as `is_unsure` compares: numpy would round the threshold to float32.
+    top_scores: np.ndarray = probabilities.max(axis=1).astype(np.float64)
+    return top_scores < abstain_below
 
 
 def top_predictions(

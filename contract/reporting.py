@@ -15,6 +15,14 @@ class Reporter(Protocol):
         """Begin a task of `total` steps; call the result with the number of steps done since the last call."""
 
 
+@runtime_checkable
+class CountingReporter(Reporter, Protocol):
+    """A reporter that also shows work whose size may become known only on the way."""
+
+    def count(self, what: str) -> Callable[[int, int], None]:
+        """Begin a task; call the result with the number of steps done so far and of all steps, as far as known."""
+
+
 class Silent:
     """Shows nothing."""
 
@@ -24,3 +32,7 @@ class Silent:
     def track(self, what: str, total: int) -> Callable[[int], None]:  # noqa: ARG002
         """Ignore the progress of a task."""
         return lambda _: None
+
+    def count(self, what: str) -> Callable[[int, int], None]:  # noqa: ARG002
+        """Ignore the progress of a task."""
+        return lambda _done, _total: None

@@ -1,21 +1,26 @@
 """Server options, validated at construction."""
 
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.images.opening import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.contract.options import check_ranges
 from unfreeze.serve.runtimes.registry import RuntimeName, find_runtime, runtime_summaries, specific_options
-from unfreeze.serve.security.binding import is_loopback
+from unfreeze.serve.security.binding import is_loopback, is_unix_target
 from unfreeze.serve.security.tls import TlsFiles
+from unfreeze.serve.security.unix_socket import UnixSocket
 
 _RANGES = {
     "port": (0, 65_535),
     "http": (0, 65_535),
+    "frontends": (1, 256),
     "metrics_port": (0, 65_535),
     "versions": (0, 1000),
     "poll_s": (0, 86_400),
@@ -30,6 +35,8 @@ _RANGES = {
     "max_pixels": (1, LARGEST_MAX_PIXELS),
     "drain_s": (0, 86_400),
 }
+_CORES_PER_FRONTEND_CPU, _CORES_PER_FRONTEND, _MAX_AUTO_FRONTENDS = 8, 4, 8
+_PREFIX = re.compile(r"/|/?[^/\0]{1,200}")
 # The sections of `unfreeze serve --help`, in this order.
 _MODELS = Parameter(group=Group.create_ordered("Models"))
 _NETWORK = Parameter(group=Group.create_ordered("Network"))
@@ -50,8 +57,15 @@ class ServeOptions:
         admin: let clients load and unload models.
         host: address to listen on; 127.0.0.1 accepts connections from this machine only.
         port: gRPC port; 0 for any free port.
+        uds: also listen on a Unix socket with this path, for programs of this machine; without TLS.
+        uds_mode: permissions of the socket's file in octal; clients must be allowed to write to it.
+        uds_only: do not listen on --host and --port.
         http: also serve HTTP on this port, with a page to try the models at /; 0 for any free port, which is logged;
             needs unfreeze[http].
+        frontends: processes that accept requests and decode images, in front of the one that executes the models;
+            "auto" for a number that fits the machine; only on Linux.
+        shared_memory: let clients register shared memory objects whose names begin with this prefix, for the contents
+            of requests and responses; / for all names; off by default.
         drain_s: seconds that accepted requests may take to finish after SIGTERM.
         device: runtime that executes the models.
         instances: batches of a model executed at the same time; 0 to measure the fastest number.
@@ -87,7 +101,12 @@ class ServeOptions:
     admin: Annotated[bool, _MODELS] = True
     host: Annotated[str, _NETWORK] = "127.0.0.1"
     port: Annotated[int, _NETWORK] = 8001
+    uds: Annotated[Path | None, _NETWORK] = None
+    uds_mode: Annotated[str, _NETWORK] = "600"
+    uds_only: Annotated[bool, _NETWORK] = False
     http: Annotated[int | None, _NETWORK] = None
+    frontends: Annotated[int | Literal["auto"], _NETWORK] = 1
+    shared_memory: Annotated[str | None, _NETWORK] = None
     drain_s: Annotated[float, _NETWORK] = 30.0
     device: Annotated[
         RuntimeName, _EXECUTION, Parameter(help=f"runtime that executes the models: {runtime_summaries()}.")
@@ -114,18 +133,51 @@ class ServeOptions:
     tracing: Annotated[bool, _MONITORING] = False
 
     @property
+    def frontends_used(self) -> int:
+        """Number of front-end processes."""
+        if self.frontends != "auto":
+            return self.frontends
+        cores = usable_cores() // (
+            _CORES_PER_FRONTEND_CPU if find_runtime(self.device).uses_cpu else _CORES_PER_FRONTEND
+        )
+        return min(max(1, cores), _MAX_AUTO_FRONTENDS) if sys.platform == "linux" else 1
+
+    @property
     def tls_files(self) -> TlsFiles | None:
         """The files of TLS; None without TLS."""
         if self.tls_cert is None or self.tls_key is None:
             return None
         return TlsFiles(cert=self.tls_cert, key=self.tls_key, client_ca=self.tls_client_ca)
 
+    @property
+    def unix_socket(self) -> UnixSocket | None:
+        """The Unix socket to listen on; None without one."""
+        return None if self.uds is None else UnixSocket(self.uds, self.uds_mode)
+
+    @property
+    def shared_memory_prefix(self) -> str | None:
+        """What the names of shared memory objects must begin with, without the slash; None if there are to be none."""
+        return None if self.shared_memory is None else self.shared_memory.removeprefix("/")
+
     def __post_init__(self) -> None:
         """Validate the options."""
-        check_ranges(vars(self), _RANGES)
-        if not self.host or self.host.startswith("unix:"):
-            raise OptionsError(f"--host must be a host name or an IP address, got {self.host!r}")
+        check_ranges({name: value for name, value in vars(self).items() if value != "auto"}, _RANGES)
+        if self.frontends_used > 1 and sys.platform != "linux":
+            raise OptionsError("--frontends needs Linux: the processes share memory that has no name")
+        if self.frontends_used > 1 and (self.uds_only or self.shared_memory is not None):
+            option = "--uds-only" if self.uds_only else "--shared-memory"
+            raise OptionsError(
+                f"{option} works with one process: leave --frontends out; a Unix socket, and the regions that a client "
+                "registers over a connection, belong to one process"
+            )
+        if not self.host or is_unix_target(self.host):
+            raise OptionsError(
+                f"--host must be a host name or an IP address, got {self.host!r}; --uds listens on a Unix socket"
+            )
+        if self.unix_socket is None and self.uds_only:
+            raise OptionsError("--uds-only also needs --uds")
         _check_exposure(self)
+        _check_shared_memory(self)
         _check_device(self)
 
 
@@ -144,6 +196,20 @@ def _check_device(options: ServeOptions) -> None:
         )
 
 
+def _check_shared_memory(options: ServeOptions) -> None:
+    if options.shared_memory is None:
+        return
+    if sys.platform != "linux":
+        raise OptionsError("--shared-memory needs Linux")
+    if not _PREFIX.fullmatch(options.shared_memory):
+        raise OptionsError(
+            "--shared-memory must be the beginning of names of shared memory objects, such as unfreeze_, or / to allow "
+            f"all, got {options.shared_memory!r}"
+        )
+    if not options.admin:
+        raise OptionsError("--shared-memory lets clients register objects, which --no-admin forbids: give one of them")
+
+
 def _check_exposure(options: ServeOptions) -> None:
     if (options.tls_cert is None) != (options.tls_key is None):
         given, missing = ("--tls-cert", "--tls-key") if options.tls_key is None else ("--tls-key", "--tls-cert")
@@ -152,12 +218,15 @@ def _check_exposure(options: ServeOptions) -> None:
         raise OptionsError("--tls-client-ca also needs --tls-cert and --tls-key")
     if options.tls_cert is not None or options.insecure:
         return
-    if options.token_file is not None:
+    uses_network = options.http is not None or not options.uds_only
+    if options.token_file is not None and uses_network:
         raise OptionsError(
-            "--token-file without TLS sends tokens in plain text: add --tls-cert and --tls-key, or --insecure if a "
-            "proxy or a mesh encrypts"
+            "--token-file without TLS sends tokens in plain text: add --tls-cert and --tls-key, --uds-only if all "
+            "clients use the Unix socket of --uds, or --insecure if a proxy or a mesh encrypts"
         )
-    for option, host in {"--host": options.host, "--metrics-host": options.metrics_host}.items():
+    hosts = {"--host": options.host} if uses_network else {}
+    hosts |= {"--metrics-host": options.metrics_host}
+    for option, host in hosts.items():
         if not is_loopback(host):
             raise OptionsError(
                 f"{option} {host} is reachable from other machines and TLS is not configured: add --tls-cert and "

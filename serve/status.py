@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -20,23 +21,31 @@ from unfreeze.contract.errors import (
     InvalidRequestError,
     ModelUnavailableError,
     QueueFullError,
+    RegionExistsError,
+    RestartingError,
     UnfreezeError,
     UnknownModelError,
+    UnknownRegionError,
+    UnsupportedRequestError,
 )
 
 STATUS: dict[type[UnfreezeError], grpc.StatusCode] = {
     ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnknownRegionError: grpc.StatusCode.NOT_FOUND,
+    RegionExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    UnsupportedRequestError: grpc.StatusCode.UNIMPLEMENTED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
+    RestartingError: grpc.StatusCode.UNAVAILABLE,
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     ModelUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 _RETRY_S = 0.1
 _RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
-_INTERNAL = "internal error; see the server's log"
+INTERNAL_MESSAGE = "internal error; see the server's log"
 _log = logging.getLogger(__name__)
 # Failed requests of this process, by the name of their status.
 ERRORS_BY_STATUS = Counter({code.name: 0 for code in (*STATUS.values(), grpc.StatusCode.INTERNAL)})
@@ -69,8 +78,9 @@ class RpcStatus:
         """
         if self.retry_s is None:
             return ()
-        detail = Any()
-        detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(1e9 * self.retry_s))))
+        delay, detail = Duration(), Any()
+        delay.FromNanoseconds(int(1e9 * self.retry_s))
+        detail.Pack(RetryInfo(retry_delay=delay))
         status = Status(code=self.number, message=self.message, details=[detail])
         return (
             ("grpc-retry-pushback-ms", str(int(1000 * self.retry_s))),
@@ -87,22 +97,25 @@ def status_of(error: BaseException) -> RpcStatus:
     ERRORS_BY_STATUS[(code or grpc.StatusCode.INTERNAL).name] += 1
     if code is None:
         _log.error("unexpected error in a request", exc_info=error)
-        return RpcStatus(code=grpc.StatusCode.INTERNAL, message=_INTERNAL)
+        return RpcStatus(code=grpc.StatusCode.INTERNAL, message=INTERNAL_MESSAGE)
     _log.debug("request failed with %s: %s", code.name, error)
     retry_s = error.retry_s if isinstance(error, QueueFullError) else _RETRY_S if code in _RETRYABLE else None
     return RpcStatus(code=code, message=str(error), retry_s=retry_s)
 
 
-async def abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
+async def abort(context: grpc.aio.ServicerContext, status: RpcStatus) -> NoReturn:
     """End a call with the status of an error; never returns.
+
+    Call it after the error was handled: gRPC keeps the exception that ends the call, and with it an error that is still
+    being handled, and everything that its frames refer to.
 
     Args:
         context: the call.
-        error: the reason.
+        status: of the error.
     """
-    status = status_of(error)
     try:
         await context.abort(status.code, status.message, (*context.trailing_metadata(), *status.trailing_metadata))
+        raise AssertionError("a call was not ended")
     except grpc.aio.InternalError:  # gRPC has already ended the call, for example because its message is too large
         raise asyncio.CancelledError from None
 

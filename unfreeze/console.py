@@ -6,10 +6,36 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 RESULTS = Console(highlight=False, soft_wrap=True, emoji=False)
 REMARKS = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second and the time left, for tasks that ask for it."""
+
+    def render(self, task: Task) -> Text:
+        """Write both as far as they are known."""
+        if not task.fields.get("rate") or not task.speed:
+            return Text()
+        left = "" if task.finished or task.time_remaining is None else f", {_duration(task.time_remaining)} left"
+        return Text(f"{task.speed:,.0f}/s{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class TerminalReporter:
@@ -22,6 +48,7 @@ class TerminalReporter:
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            _RateColumn(),
             console=REMARKS,
         )
 
@@ -41,6 +68,18 @@ class TerminalReporter:
         """
         task = self._progress.add_task(what, total=total)
         return lambda steps: self._progress.advance(task, steps)
+
+    def count(self, what: str) -> Callable[[int, int], None]:
+        """Show a progress bar with the steps a second and the time left.
+
+        Args:
+            what: Description of the work.
+
+        Returns:
+            A function that takes the number of steps done so far, and of all steps.
+        """
+        task = self._progress.add_task(what, total=None, rate=True)
+        return lambda done, total: self._progress.update(task, completed=done, total=total)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -16,7 +16,8 @@ class PredictionResult(NamedTuple):
     Args:
         name: path of the image.
         predictions: ordered by score, the highest first; empty if there is an error.
-        unsure: whether the top score is below the model's confidence threshold; None if unknown.
+        unsure: whether the top score is below the model's confidence threshold; None if the model has none, or
+            there is an error.
         error: why the image cannot be classified; None if it was classified.
     """
 
@@ -29,8 +30,8 @@ class PredictionResult(NamedTuple):
 def write_csv(path: Path, results: Iterable[PredictionResult]) -> Generator[PredictionResult, None, None]:
     """Write results to a CSV file while passing them on.
 
-    The columns are path, label, score, label2, score2 and so on, error. The file appears under its name once it is
-    complete; if the iteration is interrupted, an existing file remains unchanged.
+    The columns are path, label, score, label2, score2 and so on, unsure (true, false or empty), error. The file appears
+    under its name once it is complete; if the iteration is interrupted, an existing file remains unchanged.
 
     Args:
         path: path of the file.
@@ -62,9 +63,10 @@ def write_csv(path: Path, results: Iterable[PredictionResult]) -> Generator[Pred
 
 def _header(label_count: int) -> list[str]:
     numbers = ["", *map(str, range(2, label_count + 1))]
-    return ["path", *(f"{column}{number}" for number in numbers for column in ("label", "score")), "error"]
+    return ["path", *(f"{column}{number}" for number in numbers for column in ("label", "score")), "unsure", "error"]
 
 
 def _row(result: PredictionResult, label_count: int) -> list[str]:
     cells = [text for one in result.predictions for text in (one.label, f"{one.score:.6f}")]
-    return [result.name, *cells, *[""] * (2 * label_count - len(cells)), result.error or ""]
+    unsure = "" if result.unsure is None else str(result.unsure).lower()
+    return [result.name, *cells, *[""] * (2 * label_count - len(cells)), unsure, result.error or ""]

@@ -98,7 +98,11 @@ def _may(method: Method, messages: list[bytes]) -> frozenset[str]:
     """List the additional statuses that a call may get."""
     parsed = [_parsed(method.takes, message) for message in messages]
     limited = any("timeout" in getattr(message, "parameters", ()) for message in parsed)
-    return frozenset(["DEADLINE_EXCEEDED"] * limited + ["PERMISSION_DENIED"] * method.administers)
+    of_method = {
+        "SystemSharedMemoryRegister": ["ALREADY_EXISTS", "PERMISSION_DENIED"],
+        "CudaSharedMemoryRegister": ["UNIMPLEMENTED"],
+    }.get(method.path.rpartition("/")[2], ["PERMISSION_DENIED"] * method.administers)
+    return frozenset(["DEADLINE_EXCEEDED"] * limited + of_method)
 
 
 def _parsed(takes: type[Message], data: bytes) -> Message | None:

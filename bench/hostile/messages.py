@@ -17,9 +17,18 @@ from unfreeze.protos import open_inference_pb2 as inference
 from unfreeze.protos import unfreeze_pb2 as classifier
 
 MODEL = "colors"
+OBJECT, _REGION, OBJECT_BYTES = "unfreeze-fuzz", "region", 2 * 32 * 32 * 3  # a shared memory object
 _FILES = (inference, classifier, health_pb2, reflection_pb2)
 _ENDLESS = ("Watch",)
 _STRINGS = ("", MODEL, "unknown", "../../etc/passwd", "\0", "é" * 300, "a" * 5000, "1", "-1", "[red]%s{0}\n")
+_PARAMETERS = (
+    "timeout",
+    "priority",
+    "classification",
+    "shared_memory_region",
+    "shared_memory_byte_size",
+    "shared_memory_offset",
+)
 _BYTES = (b"", b"\0", b"\xff" * 9, bytes(5000))
 _REALS = (0.0, -1.0, 1e308, float("inf"), float("nan"))
 _WHOLE = (0, 1, 2, -1, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, -(2**31), -(2**63))
@@ -81,6 +90,9 @@ def seed_messages(images: Sequence[bytes]) -> dict[type[Message], tuple[Message,
     return seeds | {
         classifier.PredictRequest: (*single, several),
         inference.ModelInferRequest: tuple(_infer_requests(images)),
+        inference.SystemSharedMemoryRegisterRequest: (
+            inference.SystemSharedMemoryRegisterRequest(name=_REGION, key=OBJECT, byte_size=OBJECT_BYTES),
+        ),
         reflected: (
             reflected(list_services=""),
             reflected(file_containing_symbol="unfreeze.v1.Classifier"),
@@ -107,6 +119,18 @@ def _infer_requests(images: Sequence[bytes]) -> Iterator[inference.ModelInferReq
     limited.parameters["timeout"].int64_param = 10_000_000
     limited.parameters["priority"].uint64_param = 1
     yield limited
+    yield _shared_request()
+
+
+def _shared_request() -> inference.ModelInferRequest:
+    """Build a request whose input and output are in shared memory."""
+    request = inference.ModelInferRequest(model_name=MODEL)
+    tensor = request.inputs.add(name="pixels", datatype="UINT8", shape=[1, 32, 32, 3])
+    for one, size in ((tensor, OBJECT_BYTES // 2), (request.outputs.add(name="probabilities"), 12)):
+        one.parameters["shared_memory_region"].string_param = _REGION
+        one.parameters["shared_memory_byte_size"].int64_param = size
+        one.parameters["shared_memory_offset"].int64_param = OBJECT_BYTES // 4
+    return request
 
 
 def encoded_request(images: Sequence[bytes], *, typed: bool = False) -> inference.ModelInferRequest:
@@ -144,7 +168,7 @@ def _change_field(message: Any, rng: random.Random) -> None:
     field = rng.choice(message.DESCRIPTOR.fields)
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        _change_field(value[rng.choice((*_STRINGS, "timeout", "priority", "classification"))], rng)
+        _change_field(value[rng.choice((*_STRINGS, *_PARAMETERS))], rng)
     elif field.is_repeated:
         _change_repeated(value, field, rng)
     elif field.message_type is not None:

@@ -13,38 +13,39 @@ from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT, Manife
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import sealed
 
-_SPEC = PreprocessSpec(resize=(32,), crop=(32, 32))
 _PROVENANCE = Provenance(backbone="none", weights="none", weights_sha256="", cut="head", seed=0, images=0, versions={})
 _PROOF = Proof(
     images=0, batch_sizes=(1,), largest_difference=0, tolerance=0, same_top1=1, accuracy=1, trained_accuracy=1
 )
 
 
-def publish_colors(repository: Path) -> Path:
+def publish_colors(repository: Path, image_size: int = 32) -> Path:
     """Publish the model.
 
     Args:
         repository: folder of the repository.
+        image_size: height and width of its input.
 
     Returns:
         The repository.
     """
+    spec = PreprocessSpec(resize=(image_size,), crop=(image_size, image_size))
     manifest = Manifest(
         labels=tuple(COLORS),
-        preprocess=_SPEC,
+        preprocess=spec,
         precision="fp32",
         max_batch=32,
         metrics={},
         provenance=_PROVENANCE,
         proof=_PROOF,
     )
-    graph = _graph()
+    graph = _graph(spec)
     graph.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     ModelRepository(repository).publish(MODEL, sealed(graph.SerializeToString()), manifest)
     return repository
 
 
-def _graph() -> onnx.ModelProto:
+def _graph(spec: PreprocessSpec) -> onnx.ModelProto:
     """Compare an image's mean color with each label's."""
     colors = np.array(list(COLORS.values()), np.float32).T / 255
     bias = -0.5 * (colors**2).sum(0)
@@ -59,7 +60,7 @@ def _graph() -> onnx.ModelProto:
         numpy_helper.from_array(colors * 20 / 255, "weight"),
         numpy_helper.from_array((bias * 20).astype(np.float32), "bias"),
     ]
-    taken = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", *_SPEC.shape])
+    taken = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", *spec.shape])
     given = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(COLORS)])
     graph = helper.make_graph(nodes, "colors", [taken], [given], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -33,7 +33,7 @@ class AsyncClient:
     Unreachable servers are handled as by `Client`.
 
     Args:
-        target: address of the server, "host:port".
+        target: address of the server, "host:port" or "unix:///path".
         options: keyword arguments of `ClientOptions`: `timeout_s`, `max_attempts`, `max_in_flight`, `tls`, `tls_ca`,
             `token` and others.
 

@@ -42,7 +42,7 @@ class Client(Closing):
     unreachable server until their deadline, for example while it restarts.
 
     Args:
-        target: address of the server, "host:port".
+        target: address of the server, "host:port" or "unix:///path".
         options: keyword arguments of `ClientOptions`: `timeout_s`, `max_attempts`, `max_in_flight`, `tls`, `tls_ca`,
             `token` and others.
 
@@ -68,7 +68,8 @@ class Client(Closing):
             top_k: number of labels to return for each image, at least 1.
 
         Returns:
-            The labels of each image, ordered by score, the highest first.
+            The labels of each image, ordered by score, the highest first. `classify` also returns whether an image's
+            top score is below the model's confidence threshold.
 
         Raises:
             ImageError: a file cannot be read.

@@ -13,7 +13,7 @@ import grpc
 
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.options import check_ranges
-from unfreeze.serve.security.binding import is_loopback
+from unfreeze.serve.security.binding import is_loopback, is_unix_target
 
 _SERVICE = "unfreeze.v1.Classifier"
 _GRPC_MAX_ATTEMPTS = 5  # gRPC's own limit for retry policies
@@ -41,7 +41,7 @@ class ClientOptions:
     """Options of a client.
 
     Args:
-        target: address of the server, "host:port".
+        target: address of the server, "host:port" or "unix:///path".
         timeout_s: deadline of each call including its retries by gRPC, in seconds.
         max_attempts: maximum number of attempts of a call while the server is overloaded or unavailable; 1 disables
             retries.
@@ -88,7 +88,7 @@ class ClientOptions:
             raise OptionsError(
                 "invalid token: it must not be empty and must consist of ASCII characters without spaces"
             )
-        if not (self.uses_tls or self.insecure or is_loopback(_host(self.target))):
+        if not (self.uses_tls or self.insecure or is_unix_target(self.target) or is_loopback(_host(self.target))):
             raise OptionsError(
                 f"the token would be sent to {self.target} unencrypted: use TLS (--tls, --tls-ca), or give --insecure "
                 "if the network is encrypted otherwise"

@@ -85,8 +85,11 @@ class LocalClassifier(Closing):
 
         Args:
             predictions: predictions of one image, as returned by `predict`.
+
+        Returns:
+            False also if the model has no threshold: then `manifest.abstain_below` is None.
         """
-        return is_unsure(predictions, self.manifest.abstain_below)
+        return bool(is_unsure(predictions, self.manifest.abstain_below))
 
     def close(self) -> None:
         """Release the model; may be called repeatedly."""

@@ -19,7 +19,8 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.serve.client.channel import ClientOptions
 from unfreeze.serve.status import STATUS
 
-_ERRORS = {code: kind for kind, code in STATUS.items() if issubclass(kind, ServingError)}
+# Of several errors with the same status, the first one is the most common.
+_ERRORS = {code: kind for kind, code in reversed(STATUS.items()) if issubclass(kind, ServingError)}
 _TOO_LARGE = re.compile(r"message larger than max")
 
 
@@ -30,11 +31,14 @@ class Classification:
     Args:
         name: path of the file; "image 3" for the third of encoded images.
         predictions: ordered by score, the highest first; empty if there is an error.
+        unsure: whether the top score is below the model's confidence threshold; None if the model has none, there is
+            an error, or the server is too old to say so.
         error: name of the image and why it cannot be classified; None if it was classified.
     """
 
     name: str
     predictions: tuple[Prediction, ...] = ()
+    unsure: bool | None = None
     error: str | None = None
 
 
@@ -113,9 +117,13 @@ class PredictParameters:
         return pb.PredictRequest(model=self.model, version=self.version, images=images, top_k=self.top_k)
 
 
-def parse_prediction(prediction: pb.Prediction) -> tuple[Prediction, ...]:
-    """Convert the labels of one image."""
-    return tuple(Prediction(label=one.label, score=one.score, index=one.index) for one in prediction.labels)
+def parse_prediction(name: str, prediction: pb.Prediction) -> Classification:
+    """Convert the prediction of one image, which has a name."""
+    return Classification(
+        name=name,
+        predictions=tuple(Prediction(label=one.label, score=one.score, index=one.index) for one in prediction.labels),
+        unsure=prediction.unsure if prediction.HasField("unsure") else None,
+    )
 
 
 def parse_models(response: pb.ListModelsResponse) -> tuple[ModelVersion, ...]:

@@ -115,8 +115,7 @@ class _BatchResults:
         """Record the outcome of a slice; returns the slices that have to be sent again."""
         if isinstance(outcome, pb.PredictResponse):
             for index, prediction in zip(indices, outcome.predictions, strict=True):
-                name = self._batch[index].name
-                self._results[index] = Classification(name=name, predictions=parse_prediction(prediction))
+                self._results[index] = parse_prediction(self._batch[index].name, prediction)
             return []
         if isinstance(outcome, QueueFullError):
             return [indices]

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from unfreeze.serve.http.gate import Gate
 from unfreeze.serve.http.handlers import Handler, Handlers, handled
 from unfreeze.serve.http.openapi import openapi_document
+from unfreeze.serve.http.shared_memory import SharedMemoryHandlers
 from unfreeze.serve.security.auth import Tokens
 
 _PAGE = {
@@ -55,6 +56,7 @@ def http_application(handlers: Handlers, tokens: Tokens | None, *, only_local: b
         _post("/v2/repository/models/{name}/load", handlers.load),
         _post("/v2/repository/models/{name}/unload", handlers.unload),
         _get("/v1/models", handlers.models),
+        *_shared_memory_routes(handlers.shared_memory),
     ]
     for middle in _VERSIONED:
         model, described = f"/v2/models/{{name}}{middle}", f"/v1/models/{{name}}{middle}"
@@ -69,6 +71,22 @@ def http_application(handlers: Handlers, tokens: Tokens | None, *, only_local: b
         ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _not_found})
     return Gate(app, tokens, frozenset(_PAGE), only_local=only_local)
+
+
+def _shared_memory_routes(handlers: SharedMemoryHandlers) -> list[Route]:
+    system, cuda = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
+    routes = [
+        _post(f"{system}/region/{{name}}/register", handlers.register),
+        _post(f"{cuda}/region/{{name}}/register", handlers.cuda_register),
+    ]
+    for middle in ("", "/region/{name}"):
+        routes += [
+            _get(f"{system}{middle}/status", handlers.status),
+            _post(f"{system}{middle}/unregister", handlers.unregister),
+            _get(f"{cuda}{middle}/status", handlers.cuda_status),
+            _post(f"{cuda}{middle}/unregister", handlers.cuda_unregister),
+        ]
+    return routes
 
 
 def _get(path: str, handler: Handler) -> Route:

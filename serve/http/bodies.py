@@ -1,41 +1,33 @@
 """Read the body of a request: no larger and no slower than allowed, and not too many at a time."""
 
 import asyncio
-from typing import Self
+import json
+from dataclasses import dataclass
+from typing import Any, Self
 
 from starlette.requests import Request
 
-from unfreeze.contract.errors import InvalidRequestError, QueueFullError
+from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.serve.http.errors import RefusedError
 from unfreeze.serve.http.numbers import parse_number
+from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 
 _RECEIVE_S = 60.0
-_RETRY_S = 0.5
 _MOST_DIGITS = 12
+_DOCUMENT_BYTES = 2**20
 
 
+@dataclass(frozen=True, kw_only=True)
 class BodyLimits:
     """Limits of bodies.
 
     Args:
         most_bytes: of one body.
-        most_held_bytes: of all bodies that are being received or worked on.
+        budget: of all requests that are being received, also over gRPC; a body counts until it has been worked on.
     """
 
-    def __init__(self, most_bytes: int, most_held_bytes: int) -> None:
-        self.most_bytes, self._most_held, self._held = most_bytes, most_held_bytes, 0
-
-    def change(self, count: int) -> None:
-        """Count bytes that are received, or released if negative.
-
-        Raises:
-            QueueFullError: there are too many.
-        """
-        self._held += count
-        if count > 0 and self._held > self._most_held:
-            raise QueueFullError(
-                f"the requests that are being received have more than {self._most_held:,} bytes; retry later", _RETRY_S
-            )
+    most_bytes: int
+    budget: ReceiveBudget
 
 
 class Body:
@@ -55,7 +47,7 @@ class Body:
 
     def __exit__(self, *_: object) -> None:
         """Release."""
-        self._limits.change(-self._held)
+        self._limits.budget.give(self._held)
 
     async def read(self, most_bytes: int | None = None) -> bytes:
         """Read it.
@@ -90,5 +82,28 @@ class Body:
         if size > most_bytes:
             raise RefusedError(413, f"the request is larger than the {most_bytes:,} bytes allowed (--max-message-mib)")
         more = max(0, size - self._held)
+        self._limits.budget.take(more)
         self._held += more
-        self._limits.change(more)
+
+
+async def read_document(request: Request, limits: BodyLimits) -> dict[str, Any]:
+    """Read a small body: an object in JSON; without a body, an empty one.
+
+    Args:
+        request: whose body has not been read.
+        limits: of the server.
+
+    Raises:
+        RefusedError: as for `Body.read`.
+        InvalidRequestError: it is not an object in JSON.
+        QueueFullError: too many bodies are held.
+    """
+    with Body(request, limits) as receiving:
+        body = await receiving.read(_DOCUMENT_BYTES)
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise InvalidRequestError("the request must be an object in JSON")
+    return document

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unfreeze.contract.errors import DrainingError
 from unfreeze.serve.http.errors import RefusedError, error_response
-from unfreeze.serve.observability.request_ids import HEADER, id_from_metadata, request_id
+from unfreeze.serve.protocol.request_ids import HEADER, id_from_metadata, request_id
 from unfreeze.serve.security.auth import Tokens
 
 _PUBLIC = ("/v2/health/live", "/v2/health/ready", "/openapi.json")  # probes have no token, as over gRPC

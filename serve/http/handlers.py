@@ -18,21 +18,22 @@ from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.prediction import is_unsure, top_predictions
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos import unfreeze_pb2
-from unfreeze.serve.http.bodies import Body, BodyLimits
+from unfreeze.serve.http.bodies import Body, BodyLimits, read_document
 from unfreeze.serve.http.errors import CLIENT_CLOSED, RefusedError, error_response
 from unfreeze.serve.http.forms import MULTIPART, form_files
-from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json, wants_binary
+from unfreeze.serve.http.json_messages import LENGTH_HEADER, parse_request, render_response, to_json
 from unfreeze.serve.http.numbers import parse_number
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.http.shared_memory import SharedMemoryHandlers
+from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.model_infer import infer
 from unfreeze.serve.protocol.open_inference import InferenceService
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 
 Handler = Callable[[Request], Awaitable[Response]]
 _DEFAULT_TOP_K = 5
 _LARGE_BYTES = 2**16  # parsed or rendered in a thread, so that the event loop is not blocked
 _MANY_LABELS = 1000
-_ADMIN_BYTES = 2**20
 _MOST_DIGITS = 9
 _Result = TypeVar("_Result")
 
@@ -56,17 +57,29 @@ class Handlers:
 
     Args:
         models: the served models.
+        regions: of shared memory.
         admin: whether clients may load and unload models.
         limits: of the bodies of requests.
         grpc_port: returns the port of the gRPC server, for the page.
         tls: whether the server uses TLS.
+
+    Attributes:
+        shared_memory: the handlers of shared memory.
     """
 
     def __init__(
-        self, models: ModelRegistry, *, admin: bool, limits: BodyLimits, grpc_port: Callable[[], int], tls: bool
+        self,
+        models: ServedModels,
+        regions: SharedMemoryRegions,
+        *,
+        admin: bool,
+        limits: BodyLimits,
+        grpc_port: Callable[[], int],
+        tls: bool,
     ) -> None:
-        self._models, self._limits, self._grpc_port, self._tls = models, limits, grpc_port, tls
-        self._inference = InferenceService(models, admin=admin)
+        self._models, self._regions, self._limits, self._grpc_port, self._tls = models, regions, limits, grpc_port, tls
+        self._inference = InferenceService(models, regions, admin=admin)
+        self.shared_memory = SharedMemoryHandlers(self._inference, limits)
         self._classifier = ClassifierService(models)
         self.draining = False
 
@@ -117,16 +130,16 @@ class Handlers:
             body = await receiving.read()
             arguments = *_model(request), body, request.headers.get(LENGTH_HEADER)
             message = await _in_thread_if(len(body) > _LARGE_BYTES, partial(parse_request, *arguments))
-            answer = await _unless_disconnected(request, infer(self._models, message, deadline))
-        render = partial(render_response, answer, binary=wants_binary(message))
-        content, json_length = await _in_thread_if(len(answer.raw_output_contents[0]) > _LARGE_BYTES, render)
+            answer = await _unless_disconnected(request, infer(self._models, message, deadline, self._regions))
+        size = sum(map(len, answer.raw_output_contents))
+        content, json_length = await _in_thread_if(size > _LARGE_BYTES, partial(render_response, message, answer))
         if json_length is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")
 
     async def repository_index(self, request: Request) -> Response:
         """List the versions of all models."""
-        options = await self._document(request)
+        options = await read_document(request, self._limits)
         message = await self._inference.RepositoryIndex(
             pb.RepositoryIndexRequest(ready=options.get("ready") is True), None
         )
@@ -134,7 +147,7 @@ class Handlers:
 
     async def load(self, request: Request) -> Response:
         """Load the newest version of a model."""
-        parameters = _admin_parameters(await self._document(request))
+        parameters = _admin_parameters(await read_document(request, self._limits))
         name, _ = _model(request)
         await self._inference.RepositoryModelLoad(
             pb.RepositoryModelLoadRequest(model_name=name, parameters=parameters), None
@@ -143,7 +156,7 @@ class Handlers:
 
     async def unload(self, request: Request) -> Response:
         """Unload a model."""
-        parameters = _admin_parameters(await self._document(request))
+        parameters = _admin_parameters(await read_document(request, self._limits))
         name, _ = _model(request)
         await self._inference.RepositoryModelUnload(
             pb.RepositoryModelUnloadRequest(model_name=name, parameters=parameters), None
@@ -193,17 +206,6 @@ class Handlers:
         if self._models.are_busy():
             await asyncio.sleep(0)
             self._models.check_capacity(deadline)
-
-    async def _document(self, request: Request) -> dict[str, Any]:
-        with Body(request, self._limits) as receiving:
-            body = await receiving.read(_ADMIN_BYTES)
-        try:
-            document = json.loads(body or b"{}")
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            raise InvalidRequestError("the request must be an object in JSON")
-        return document
 
 
 def _predictions(

@@ -13,8 +13,10 @@ from unfreeze.serve.http.app import http_application
 from unfreeze.serve.http.bodies import BodyLimits
 from unfreeze.serve.http.connection import LimitedConnection
 from unfreeze.serve.http.handlers import Handlers
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.security.auth import Tokens
 from unfreeze.serve.security.binding import bracketed, is_loopback
 from unfreeze.serve.security.tls import tls_context
@@ -30,20 +32,32 @@ class HttpServer:
     Args:
         options: address, limits and security, which are those of gRPC.
         models: the served models.
+        regions: of shared memory.
         tokens: valid tokens; None if none are needed.
+        budget: memory of all requests that are being received.
         grpc_port: returns the port of the gRPC server.
+        shares_ports: other processes of the same server listen on the same port.
     """
 
     def __init__(
-        self, options: ServeOptions, models: ModelRegistry, tokens: Tokens | None, grpc_port: Callable[[], int]
+        self,
+        options: ServeOptions,
+        models: ServedModels,
+        regions: SharedMemoryRegions,
+        tokens: Tokens | None,
+        budget: ReceiveBudget,
+        grpc_port: Callable[[], int],
+        *,
+        shares_ports: bool = False,
     ) -> None:
-        self._options = options
+        self._options, self._shares_ports = options, shares_ports
         files = options.tls_files
         self._context = None if files is None else tls_context(files)
         self._handlers = Handlers(
             models,
+            regions,
             admin=options.admin,
-            limits=BodyLimits(options.max_message_mib * 2**20, options.max_queue_mib * 2**20),
+            limits=BodyLimits(most_bytes=options.max_message_mib * 2**20, budget=budget),
             grpc_port=grpc_port,
             tls=self._context is not None,
         )
@@ -113,7 +127,15 @@ class HttpServer:
             for family, *_, address in dict.fromkeys(found):
                 both = family == socket.AF_INET6 and host == _WILDCARD and socket.has_dualstack_ipv6()
                 where = (address[0], port, *address[2:]) if family == socket.AF_INET6 else (address[0], port)
-                listeners.append(socket.create_server(where, family=family, backlog=_BACKLOG, dualstack_ipv6=both))
+                listeners.append(
+                    socket.create_server(
+                        where,
+                        family=family,
+                        backlog=_BACKLOG,
+                        reuse_port=self._shares_ports,
+                        dualstack_ipv6=both,
+                    )
+                )
                 port = listeners[0].getsockname()[1]
         except OSError as error:
             for listener in listeners:

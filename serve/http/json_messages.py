@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from google.protobuf.message import Message
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.serve.http.numbers import parse_number
+from unfreeze.serve.protocol.shared_tensors import REGION
 from unfreeze.serve.protocol.tensors import split_elements
 
 LENGTH_HEADER = "inference-header-content-length"
@@ -65,34 +67,32 @@ def parse_request(name: str, version: str, body: bytes, json_length: str | None)
     return request
 
 
-def wants_binary(request: pb.ModelInferRequest) -> bool:
-    """Return whether the output is requested as binary data."""
-    chosen = [one.parameters["binary_data"] for one in request.outputs if "binary_data" in one.parameters]
-    chosen += [request.parameters["binary_data_output"]] if "binary_data_output" in request.parameters else []
-    return bool(chosen) and bool(chosen[0].bool_param)
-
-
-def render_response(response: pb.ModelInferResponse, *, binary: bool) -> tuple[bytes, int | None]:
-    """Render a response with one output.
+def render_response(request: pb.ModelInferRequest, response: pb.ModelInferResponse) -> tuple[bytes, int | None]:
+    """Render a response.
 
     Args:
+        request: says which outputs are wanted as binary data, which then follow the JSON.
         response: with raw contents.
-        binary: whether the output's contents follow the JSON.
 
     Returns:
-        The body, and the length of its JSON if anything follows.
+        The body, and the length of its JSON if it has binary data.
     """
-    output, raw = response.outputs[0], response.raw_output_contents[0]
-    tensor: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-    if binary:
-        tensor["parameters"] = {"binary_data_size": len(raw)}
-    else:
-        tensor["data"] = _values(output.name, output.datatype, raw)
-    document = {"model_name": response.model_name, "model_version": response.model_version, "outputs": [tensor]}
+    tensors, binary = [], []
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        tensor: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
+        if REGION in output.parameters:  # the contents are there
+            tensor["parameters"] = _values_of(output.parameters)
+        elif _wants_binary(request, output.name):
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+            binary.append(raw)
+        else:
+            tensor["data"] = _values(output.name, output.datatype, raw)
+        tensors.append(tensor)
+    document = {"model_name": response.model_name, "model_version": response.model_version, "outputs": tensors}
     if response.id:
         document["id"] = response.id
     text = json.dumps(document).encode()
-    return (text + raw, len(text)) if binary else (text, None)
+    return b"".join([text, *binary]), len(text) if binary else None
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -108,6 +108,14 @@ def to_json(message: Message) -> dict[str, Any]:
         elif not field.has_presence or field.name in present:
             document[field.name] = _value(field, value)
     return document
+
+
+def _wants_binary(request: pb.ModelInferRequest, name: str) -> bool:
+    """Return whether an output is requested as binary data: by its own parameter, else by the request's."""
+    for output in request.outputs:
+        if output.name == name and "binary_data" in output.parameters:
+            return output.parameters["binary_data"].bool_param
+    return "binary_data_output" in request.parameters and request.parameters["binary_data_output"].bool_param
 
 
 def _value(field: Any, value: Any) -> Any:
@@ -148,6 +156,8 @@ def _add_input(request: pb.ModelInferRequest, tensor: dict[str, Any], rest: memo
             raise InvalidRequestError(f"input {added.name!r:.100} has both data and binary_data_size; send one of them")
         request.raw_input_contents.append(bytes(rest[:size]))
         return size
+    if REGION in added.parameters and "data" not in tensor:
+        return 0
     data = _get(tensor, "data", list, [])
     if added.datatype == "BYTES":
         added.contents.bytes_contents.extend(_elements(data, is_base64=is_base64))
@@ -188,9 +198,15 @@ def _elements(data: list[Any], *, is_base64: bool) -> list[bytes]:
 
 
 def _values(name: str, datatype: str, raw: bytes) -> list[Any]:
-    if datatype != "BYTES":
+    if datatype == "FP32":
         return [float(value) for value in np.frombuffer(raw, "<f4")]
+    if datatype == "BOOL":
+        return [value != 0 for value in raw]
     return [element.decode() for element in split_elements(name, raw, len(raw))]
+
+
+def _values_of(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    return {name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in parameters.items()}
 
 
 def _parameters(document: dict[str, Any]) -> dict[str, pb.InferParameter]:

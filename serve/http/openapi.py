@@ -54,6 +54,7 @@ def _paths() -> dict[str, Any]:
     for verb in ("load", "unload"):
         path = f"/v2/repository/models/{{name}}/{verb}"
         paths[path] = _post(verb, f"{verb.capitalize()} a model (with --admin)", _json(_ANYTHING), None, "name")
+    paths |= _shared_memory("system", "System") | _shared_memory("cuda", "Cuda")
     for end, names, suffix in (("", ("name",), ""), ("/versions/{version}", ("name", "version"), "Version")):
         model, described = f"/v2/models/{{name}}{end}", f"/v1/models/{{name}}{end}"
         paths |= {
@@ -70,6 +71,24 @@ def _paths() -> dict[str, Any]:
                 *names,
             ),
             f"{described}:classify": _classify(f"classify{suffix}", names),
+        }
+    return paths
+
+
+def _shared_memory(kind: str, prefix: str) -> dict[str, Any]:
+    root, region = f"/v2/{kind}sharedmemory", _object(key=_TEXT, offset=_INTEGER, byte_size=_INTEGER)
+    listed: dict[str, Any] = {"type": "array", "items": _ANYTHING}
+    paths = {
+        f"{root}/region/{{name}}/register": _post(
+            f"register{prefix}", "Register a region of a shared memory object", _json(region), None, "name"
+        )
+    }
+    for middle, names, suffix in (("", (), "All"), ("/region/{name}", ("name",), "")):
+        paths |= {
+            f"{root}{middle}/status": _get(f"regions{prefix}{suffix}", "Registered regions", listed, *names),
+            f"{root}{middle}/unregister": _post(
+                f"unregister{prefix}{suffix}", "Forget regions", _json(_ANYTHING), None, *names
+            ),
         }
     return paths
 
@@ -92,7 +111,7 @@ def _classify(identifier: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _classification() -> dict[str, Any]:
     label = _object(label=_TEXT, score=_NUMBER, index=_INTEGER)
-    prediction = _object(file=_TEXT, labels={"type": "array", "items": label}, unsure=_BOOLEAN)
+    prediction = _object(file=_TEXT, labels={"type": "array", "items": label}, unsure={"type": ["boolean", "null"]})
     many = {"type": "array", "items": prediction}
     return _object(model=_TEXT, version=_TEXT, milliseconds=_NUMBER, predictions=many)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,6 @@ from functools import partial
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
-from unfreeze.contract.errors import UnfreezeError
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.options import ServeOptions
@@ -20,8 +18,8 @@ from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.scheduling.admission import Admission
 from unfreeze.serve.scheduling.batcher import Batcher
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
-from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, InferenceRequest
-from unfreeze.serve.scheduling.statistics import Statistics
+from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, InferenceRequest
+from unfreeze.serve.scheduling.statistics import Statistics, counted
 
 
 class LoadedModel:
@@ -49,9 +47,9 @@ class LoadedModel:
         self.version = str(version)
         self.max_batch = min(options.max_batch or runtime.manifest.max_batch, options.max_queue)
         # Statistics are reported separately for NAME (False) and NAME.encoded (True).
-        self.statistics = {False: Statistics(), True: Statistics()}
+        self.statistics = self.own_statistics = {False: Statistics(), True: Statistics()}
         self._runtime = runtime
-        self._classes = len(self.manifest.labels)
+        self.classes = len(self.manifest.labels)
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._users = 0
         self._idle = asyncio.Event()
@@ -127,7 +125,7 @@ class LoadedModel:
 
     async def classify(
         self,
-        images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Float32[np.ndarray, "n c"]:
@@ -145,29 +143,35 @@ class LoadedModel:
             InvalidRequestError: an image cannot be decoded; the message says which one and why.
             ServingError: the queue is full, the deadline cannot be met, or the server is shutting down.
         """
-        arrived = time.monotonic()
-        statistics = self.statistics[not isinstance(images, np.ndarray)]
-        try:
-            with self._admission.admit(len(images), self._memory(images)):
-                request = InferenceRequest(images, self._classes, deadline=deadline, priority=priority)
-                probabilities = await self._batcher.submit(request)
-        except asyncio.CancelledError:
-            statistics.add_failure("CANCELED", time.monotonic() - arrived)
-            raise
-        except UnfreezeError as error:
-            statistics.add_failure(type(error).__name__, time.monotonic() - arrived)
-            raise
-        except Exception:
-            statistics.add_failure("BACKEND", time.monotonic() - arrived)
-            raise
-        statistics.add_success(request)
-        return probabilities
+        request = InferenceRequest(images, self.classes, deadline=deadline, priority=priority)
+        with (
+            counted(self.statistics[request.encoded], len(images), request.timing),
+            self._admission.admit(len(images), self._memory(images)),
+        ):
+            return await self._batcher.submit(request)
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        """Add a request that another process has accepted and counted.
+
+        Raises:
+            ServingError: the deadline cannot be met, or the server is shutting down.
+        """
+        self._batcher.enqueue(request)
+
+    def cancel(self, request: InferenceRequest) -> None:
+        """Skip the images of such a request, because its caller has stopped waiting."""
+        self._batcher.cancel(request)
+
+    @property
+    def image_s(self) -> float:
+        """Seconds per image, as measured lately; 0 if not measured."""
+        return self._batcher.image_s
 
     def _add_batch(self, kinds: AbstractSet[bool], images: int, seconds: float) -> None:
         for encoded in kinds:
             self.statistics[encoded].add_batch(images, seconds)
 
-    def _memory(self, images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"]) -> int:
+    def _memory(self, images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"]) -> int:
         """Compute the bytes that a request's images need, encoded and preprocessed."""
         preprocessed = len(images) * self._image_bytes
         return preprocessed if isinstance(images, np.ndarray) else preprocessed + sum(map(len, images))

@@ -8,11 +8,11 @@ from unfreeze.contract.errors import (
     ModelError,
     ModelUnavailableError,
     RepositoryError,
-    ServingError,
     UnknownModelError,
 )
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.serve.models.loaded_model import LoadedModel
+from unfreeze.serve.models.served import LoadedVersions
 from unfreeze.serve.models.version_loader import VersionLoader
 from unfreeze.serve.models.version_state import VersionKey, VersionState, VersionStates
 from unfreeze.serve.options import ServeOptions
@@ -34,7 +34,7 @@ class ModelRegistry:
         self._repository = ModelRepository(options.repository)
         self._states = VersionStates()
         self._loader = VersionLoader(self._repository, options, self._states)
-        self._models: dict[str, dict[int, LoadedModel]] = {}
+        self._loaded = LoadedVersions[LoadedModel]()
         self._unloaded: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._changes: set[asyncio.Task[None]] = set()
@@ -42,38 +42,25 @@ class ModelRegistry:
 
     def __iter__(self) -> Iterator[LoadedModel]:
         """Iterate over all loaded versions."""
-        return (model for versions in self._models.values() for model in versions.values())
+        return iter(self._loaded)
+
+    @property
+    def available(self) -> bool:
+        """Whether models are executed: always, in this process."""
+        return True
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the loaded models."""
-        return tuple(self._models)
+        return tuple(self._loaded.by_name)
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the loaded versions of a model, oldest first."""
-        return tuple(self._models[name][number].version for number in sorted(self._models.get(name, ())))
+        return self._loaded.versions(name)
 
     def find(self, name: str, version: str = "") -> LoadedModel:
-        """Look up a model.
-
-        Args:
-            name: name in the repository; may be empty if only one model is loaded.
-            version: version number; empty for the newest loaded version.
-
-        Raises:
-            UnknownModelError: the model or the version is not loaded; the message lists those that are.
-        """
-        only = next(iter(self._models)) if len(self._models) == 1 else ""
-        versions = self._models.get(name or only)
-        if versions is None:
-            raise UnknownModelError(f"unknown model {name!r:.200}; loaded models: {self._names_text()}")
-        if not version:
-            return versions[max(versions)]
-        for model in versions.values():
-            if model.version == version:
-                return model
-        loaded = ", ".join(str(number) for number in sorted(versions))
-        raise UnknownModelError(f"unknown version {version!r:.50} of model {name or only}; loaded versions: {loaded}")
+        """Look up a model, as `LoadedVersions.find` does."""
+        return self._loaded.find(name, version)
 
     def use(self, name: str, version: str = "") -> AbstractContextManager[LoadedModel]:
         """Look up a model and keep it loaded while the body runs.
@@ -85,28 +72,14 @@ class ModelRegistry:
 
     def are_busy(self) -> bool:
         """Check whether every model has accepted images that are not classified yet."""
-        return all(model.pending for model in self)
+        return self._loaded.are_busy()
 
     def check_capacity(self, deadline: float | None) -> None:
-        """Check that at least one model can accept a request of a single image now.
+        """Check that at least one model can accept a request now, as `LoadedVersions.check_capacity` does."""
+        self._loaded.check_capacity(deadline)
 
-        Args:
-            deadline: on the clock of `time.monotonic`; None for none.
-
-        Raises:
-            QueueFullError: all queues are full.
-            DeadlineError: no model can meet the deadline.
-        """
-        last_error: ServingError | None = None
-        for model in self:
-            try:
-                model.check_capacity(deadline)
-            except ServingError as error:
-                last_error = error
-            else:
-                return
-        if last_error is not None:
-            raise last_error
+    async def synchronize(self) -> None:
+        """Do nothing: states and statistics of this process are up to date."""
 
     def states(self) -> tuple[VersionState, ...]:
         """Return the state of every version in the repository, by name and version."""
@@ -122,7 +95,7 @@ class ModelRegistry:
         if not self._repository.models():
             raise RepositoryError(f"{self._options.repository} has no models; publish one with `unfreeze export`")
         await self.refresh()
-        if not self._models:
+        if not self._loaded.by_name:
             raise ModelError(self._loader.first_failure())
 
     async def refresh(self) -> None:
@@ -138,7 +111,7 @@ class ModelRegistry:
     async def _refresh(self) -> None:
         async with self._lock:
             found = await asyncio.to_thread(self._repository.models)
-            for name in sorted({*found, *self._models}):
+            for name in sorted({*found, *self._loaded.by_name}):
                 if name not in self._unloaded:
                     await self._update(name, found.get(name, ()))
             self._states.forget(lambda key: key[1] not in found.get(key[0], ()) and not self._is_loaded(key))
@@ -172,8 +145,8 @@ class ModelRegistry:
             UnknownModelError: the model is not loaded.
         """
         async with self._lock:
-            if name not in self._models:
-                raise UnknownModelError(f"unknown model {name!r:.200}; loaded models: {self._names_text()}")
+            if name not in self._loaded.by_name:
+                raise UnknownModelError(f"unknown model {name!r:.200}; loaded models: {self._loaded.names_text()}")
             self._unloaded.add(name)
             self._replace(name, {}, "unloaded")
 
@@ -189,7 +162,7 @@ class ModelRegistry:
 
     async def _update(self, name: str, versions: tuple[int, ...]) -> None:
         """Serve the newest versions of a model that can be loaded, and no others."""
-        loaded, updated = self._models.get(name, {}), dict[int, LoadedModel]()
+        loaded, updated = self._loaded.by_name.get(name, {}), dict[int, LoadedModel]()
         try:
             for number in reversed(versions):
                 if self._options.versions and len(updated) == self._options.versions:
@@ -214,11 +187,11 @@ class ModelRegistry:
 
     def _replace(self, name: str, updated: dict[int, LoadedModel], reason: str) -> None:
         """Replace the loaded versions of a model; the previous ones finish their requests and are closed."""
-        previous = self._models.get(name, {})
+        previous = self._loaded.by_name.get(name, {})
         if updated:
-            self._models[name] = updated
+            self._loaded.by_name[name] = updated
         else:
-            self._models.pop(name, None)
+            self._loaded.by_name.pop(name, None)
         for number in updated:
             self._states.set((name, number), "READY")
         for number, model in previous.items():
@@ -232,7 +205,4 @@ class ModelRegistry:
             self._on_change()
 
     def _is_loaded(self, key: VersionKey) -> bool:
-        return key[1] in self._models.get(key[0], {})
-
-    def _names_text(self) -> str:
-        return ", ".join(sorted(self._models)) or "none"
+        return key[1] in self._loaded.by_name.get(key[0], {})

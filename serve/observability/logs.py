@@ -8,7 +8,7 @@ from typing import Literal
 
 from pythonjsonlogger.json import JsonFormatter
 
-from unfreeze.serve.observability.request_ids import request_id
+from unfreeze.serve.protocol.request_ids import request_id
 
 LogFormat = Literal["human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]

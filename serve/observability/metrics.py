@@ -6,8 +6,8 @@ named `unfreeze_*`.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
@@ -16,8 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from unfreeze.contract.errors import ServingError
-from unfreeze.serve.models.loaded_model import LoadedModel
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.protocol.model_statistics import protocol_name
 from unfreeze.serve.scheduling.statistics import BUCKETS, STAGES, Histogram, Statistics
 from unfreeze.serve.status import ERRORS_BY_STATUS
@@ -44,15 +43,54 @@ _STAGE_HELP = {
 }
 
 
+@runtime_checkable
+class MeasuredModel(Protocol):
+    """A loaded version."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the repository."""
+
+    @property
+    def version(self) -> str:
+        """Its version number."""
+
+    @property
+    def pending(self) -> int:
+        """Number of images of accepted requests."""
+
+    @property
+    def statistics(self) -> dict[bool, Statistics]:
+        """Its counters."""
+
+
+@runtime_checkable
+class MeasuredModels(Protocol):
+    """What metrics need of the served models."""
+
+    def __iter__(self) -> Iterator[MeasuredModel]:
+        """Iterate over all loaded versions."""
+
+    def states(self) -> tuple[VersionState, ...]:
+        """Return the state of every version in the repository."""
+
+
 class ModelCollector(Collector):
     """Collects the metrics of all models at the time of a scrape.
 
     Args:
         models: the served models.
+        errors: returns the failed requests by the name of their status.
+        more: returns further metrics.
     """
 
-    def __init__(self, models: ModelRegistry) -> None:
-        self._models = models
+    def __init__(
+        self,
+        models: MeasuredModels,
+        errors: Callable[[], Mapping[str, int]],
+        more: Callable[[], Iterable[Metric]],
+    ) -> None:
+        self._models, self._errors, self._more = models, errors, more
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all loaded model versions."""
@@ -64,11 +102,12 @@ class ModelCollector(Collector):
         ]
         yield from _counters(statistics)
         yield _failures(statistics)
-        yield _errors_by_status()
+        yield _errors_by_status(_retry_if_modified(self._errors))
         yield _pending(loaded)
         yield self._readiness()
         for stage in STAGES:
             yield _histogram(stage, statistics)
+        yield from self._more()
 
     def _readiness(self) -> Metric:
         ready = GaugeMetricFamily("unfreeze_model_ready", "1 if the model version is ready, else 0", labels=_LABELS)
@@ -77,19 +116,27 @@ class ModelCollector(Collector):
         return ready
 
 
-def start_metrics(models: ModelRegistry, host: str, port: int) -> "MetricsServer":
+def start_metrics(
+    models: MeasuredModels,
+    host: str,
+    port: int,
+    errors: Callable[[], Mapping[str, int]] = ERRORS_BY_STATUS.copy,
+    more: Callable[[], Iterable[Metric]] = tuple,
+) -> "MetricsServer":
     """Serve `GET /metrics` from a separate thread.
 
     Args:
         models: the served models.
         host: address to listen on.
         port: port to listen on; 0 for any free port.
+        errors: returns the failed requests by the name of their status.
+        more: returns further metrics.
 
     Raises:
         ServingError: the address is not available.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(ModelCollector(models))
+    registry.register(ModelCollector(models, errors, more))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     try:
@@ -135,7 +182,7 @@ def _retry_if_modified(read: Callable[[], _T]) -> _T:
             continue
 
 
-def _labels(model: LoadedModel, *, encoded: bool) -> tuple[str, str]:
+def _labels(model: MeasuredModel, *, encoded: bool) -> tuple[str, str]:
     return protocol_name(model, encoded=encoded), model.version
 
 
@@ -156,18 +203,18 @@ def _failures(statistics: Iterable[_LabeledStatistics]) -> Metric:
     return failures
 
 
-def _errors_by_status() -> Metric:
+def _errors_by_status(counts: Mapping[str, int]) -> Metric:
     errors = CounterMetricFamily(
         "unfreeze_request_errors",
         "Number of failed requests to any model, by gRPC status; includes requests rejected before they were read",
         labels=("status",),
     )
-    for status, count in _retry_if_modified(ERRORS_BY_STATUS.copy).items():
+    for status, count in counts.items():
         errors.add_metric((status,), count)
     return errors
 
 
-def _pending(models: Iterable[LoadedModel]) -> Metric:
+def _pending(models: Iterable[MeasuredModel]) -> Metric:
     pending = GaugeMetricFamily(
         "nv_inference_pending_request_count", "Number of images in the queue or in a batch", labels=_LABELS
     )

@@ -1,5 +1,6 @@
 """OpenTelemetry tracing: one span per request, exported with OTLP as configured by the OTEL_* environment variables."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,11 +16,14 @@ _DEFAULT_SERVICE_NAME = "unfreeze"
 class Tracing:
     """Creates a span for each request and exports spans in batches; `close` exports the remaining ones.
 
+    Args:
+        traced: whether a call gets a span.
+
     Raises:
         ServingError: OpenTelemetry is not installed, or an OTEL_* variable has an unsupported value.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, traced: Callable[[grpc.HandlerCallDetails], bool]) -> None:
         try:
             from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
@@ -32,7 +36,9 @@ class Tracing:
             raise ServingError(
                 f"cannot start OpenTelemetry; check the OTEL_* environment variables: {first_line(error)}"
             ) from error
-        self.interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(tracer_provider=self._provider)
+        self.interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(
+            tracer_provider=self._provider, filter_=traced
+        )
 
     def close(self) -> None:
         """Export the remaining spans; blocks for at most OTEL_EXPORTER_OTLP_TIMEOUT."""

@@ -1,6 +1,6 @@
 """The service `unfreeze.v1.Classifier`: encoded images in, labels out.
 
-Its methods raise errors; `ErrorInterceptor` maps them to a gRPC status.
+Its methods raise errors; `Dispatcher` maps them to a gRPC status.
 """
 
 from collections.abc import AsyncIterator
@@ -10,10 +10,12 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import InvalidRequestError
-from unfreeze.contract.prediction import top_predictions
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.prediction import is_unsure, top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModels
+from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -27,18 +29,20 @@ class ClassifierService(ClassifierServicer):
         models: the served models.
     """
 
-    def __init__(self, models: ModelRegistry) -> None:
+    def __init__(self, models: ServedModels) -> None:
         self._models = models
 
-    async def Predict(self, request: pb.PredictRequest, context: grpc.aio.ServicerContext) -> pb.PredictResponse:
+    async def Predict(
+        self, request: pb.PredictRequest | SplitMessage, context: grpc.aio.ServicerContext
+    ) -> pb.PredictResponse:
         return await self._predict(request, deadline_of(context))
 
     async def PredictStream(
-        self, requests: AsyncIterator[pb.PredictRequest], context: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[pb.PredictRequest | SplitMessage], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         deadline = deadline_of(context)
 
-        async def handle(request: pb.PredictRequest) -> pb.PredictStreamResponse:
+        async def handle(request: pb.PredictRequest | SplitMessage) -> pb.PredictStreamResponse:
             try:
                 return pb.PredictStreamResponse(response=await self._predict(request, deadline))
             except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
@@ -51,6 +55,7 @@ class ClassifierService(ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
+        await self._models.synchronize()
         return pb.ListModelsResponse(
             models=[
                 pb.ModelVersion(name=version.name, version=version.version, state=version.state, reason=version.reason)
@@ -78,14 +83,16 @@ class ClassifierService(ClassifierServicer):
             execution_plan=str(model.plan),
         )
 
-    async def _predict(self, request: pb.PredictRequest, deadline: float | None) -> pb.PredictResponse:
+    async def _predict(self, received: pb.PredictRequest | SplitMessage, deadline: float | None) -> pb.PredictResponse:
+        request: pb.PredictRequest
+        request, images = contents_of(received, "images")
         with self._models.use(self._model_name(request.model), request.version) as model:
-            probabilities = await model.classify(request.images, deadline)
+            probabilities = await model.classify(images, deadline)
             top_k = request.top_k or _DEFAULT_TOP_K
             return pb.PredictResponse(
                 model=model.name,
                 version=model.version,
-                predictions=[_prediction(row, model.manifest.labels, top_k) for row in probabilities],
+                predictions=[_prediction(row, model.manifest, top_k) for row in probabilities],
             )
 
     def _model_name(self, name: str) -> str:
@@ -96,8 +103,9 @@ class ClassifierService(ClassifierServicer):
         return name
 
 
-def _prediction(probabilities: Float32[np.ndarray, " c"], labels: tuple[str, ...], top_k: int) -> pb.Prediction:
-    predictions = top_predictions(probabilities, labels, top_k)
+def _prediction(probabilities: Float32[np.ndarray, " c"], manifest: Manifest, top_k: int) -> pb.Prediction:
+    predictions = top_predictions(probabilities, manifest.labels, top_k)
     return pb.Prediction(
-        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in predictions]
+        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in predictions],
+        unsure=is_unsure(predictions, manifest.abstain_below),
     )

@@ -1,58 +1,77 @@
 """ModelInfer of the Open Inference Protocol: parse the request, run the model, build the response."""
 
 import asyncio
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import InvalidRequestError, UnknownModelError
-from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.manifest import INPUT
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
-from unfreeze.serve.models.loaded_model import LoadedModel
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModel, ServedModels
+from unfreeze.serve.protocol.deserializing import Buffer, SplitMessage, contents_of
+from unfreeze.serve.protocol.outputs import RequestedOutput, output_tensor, requested_outputs
+from unfreeze.serve.protocol.parameters import nonnegative_integer
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.protocol.shared_tensors import SharedTensor, move_outputs, shared_input, shared_outputs
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
+from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
 ENCODED_INPUT = "image"
 _LARGE_BYTES = 2**20
-_ELEMENT_LENGTH = struct.Struct("<I")
-_OUTPUT_PARAMETERS = {"binary_data", "classification"}
 _T = TypeVar("_T")
 
 
 async def infer(
-    models: ModelRegistry, request: pb.ModelInferRequest, deadline: Callable[[int], float | None]
+    models: ServedModels,
+    received: pb.ModelInferRequest | SplitMessage,
+    deadline: Callable[[int], float | None],
+    regions: SharedMemoryRegions,
 ) -> pb.ModelInferResponse:
     """Process a ModelInfer request.
 
     Args:
         models: the served models.
-        request: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
+        received: contains preprocessed images or, for a model name that ends in `.encoded`, encoded images.
         deadline: maps the timeout of the request, in microseconds or 0 for none, to the deadline on the clock of
             `time.monotonic`.
+        regions: of shared memory, which the request may name for its contents and those of its response.
 
     Returns:
-        Class probabilities, or class strings if the request uses the classification extension.
+        The requested outputs: class probabilities, class strings if the request uses the classification extension, and
+        whether each image's top score is below the model's threshold.
 
     Raises:
         InvalidRequestError: the request does not match the model, or an image cannot be decoded.
         ServingError: the request is rejected, for example because the queue is full.
     """
+    request: pb.ModelInferRequest
+    request, raw = contents_of(received, "raw_input_contents")
     name, encoded = split_model_name(request.model_name)
     with models.use(name, request.model_version) as model:
-        class_count = _requested_class_count(request)
-        timeout_us = _nonnegative_integer(request.parameters, "timeout")
-        priority = _nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
+        outputs = requested_outputs(request, model.manifest, encoded=encoded)
+        timeout_us = nonnegative_integer(request.parameters, "timeout")
+        priority = nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY
         model.check_size(request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0)
-        images = await _read_in_thread_if_large(request, partial(_read, encoded=encoded, model=model))
+        shared, wanted = shared_input(request, raw, regions), shared_outputs(request, regions)
+        # Pixels of the message are not copied, however many there are.
+        size = shared.size if shared else len(raw[0]) if raw and encoded else len(raw)
+        read = partial(_read, request, raw, shared, encoded=encoded, model=model)
+        if shared and size >= _LARGE_BYTES:
+            images = await _copy_within(regions.budget, size, deadline(timeout_us), read)
+        else:
+            images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
         probabilities = await model.classify(images, deadline(timeout_us), priority)
-        return _response(request, model, probabilities, class_count)
+        response = _response(request, model, probabilities, outputs)
+        if wanted:
+            size = sum(map(len, response.raw_output_contents))
+            await _in_thread_unless(size < _LARGE_BYTES, partial(move_outputs, response, wanted))
+        return response
 
 
 def split_model_name(name: str) -> tuple[str, bool]:
@@ -75,70 +94,45 @@ def split_model_name(name: str) -> tuple[str, bool]:
     return name.removesuffix(ENCODED_SUFFIX), name.endswith(ENCODED_SUFFIX)
 
 
-def _read(request: pb.ModelInferRequest, *, encoded: bool, model: LoadedModel) -> list[bytes] | np.ndarray:
+def _read(
+    request: pb.ModelInferRequest,
+    raw: Sequence[Buffer],
+    shared: SharedTensor | None,
+    *,
+    encoded: bool,
+    model: ServedModel,
+) -> list[bytes] | np.ndarray:
+    contents = raw if shared is None else [shared.read()]
     if encoded:
-        return read_encoded(request, ENCODED_INPUT)
-    return read_pixels(request, INPUT, model.manifest.preprocess.shape)
+        return read_encoded(request, contents, ENCODED_INPUT)
+    return read_pixels(request, contents, INPUT, model.manifest.preprocess.shape)
 
 
-async def _read_in_thread_if_large(request: pb.ModelInferRequest, read: Callable[[pb.ModelInferRequest], _T]) -> _T:
-    """Parse a large request in a thread, so that the event loop is not blocked."""
-    size = len(request.raw_input_contents[0]) if request.raw_input_contents else 0
-    return read(request) if 0 < size < _LARGE_BYTES else await asyncio.to_thread(read, request)
+async def _copy_within(budget: ReceiveBudget, size: int, deadline: float | None, read: Callable[[], _T]) -> _T:
+    """Copy from shared memory in a thread, within the memory of what is being received: small requests name much."""
+    await budget.reserve(size, deadline)
+    try:
+        return await asyncio.to_thread(read)
+    finally:
+        budget.give(size)
 
 
-def _requested_class_count(request: pb.ModelInferRequest) -> int:
-    """Return the number of classes of Triton's classification extension; 0 if probabilities are requested."""
-    if len(request.outputs) > 1:
-        raise InvalidRequestError(f"the model has one output, {OUTPUT!r}; {len(request.outputs):,} were requested")
-    class_count = 0
-    for output in request.outputs:
-        if output.name != OUTPUT:
-            raise InvalidRequestError(f"the output of the model is {OUTPUT!r}; {output.name!r:.200} was requested")
-        sample = islice(output.parameters, len(_OUTPUT_PARAMETERS) + 1)  # enough to include an unknown one, if any
-        unknown = sorted(set(sample) - _OUTPUT_PARAMETERS)
-        if unknown:
-            raise InvalidRequestError(f"unsupported output parameters {unknown!r:.200}")
-        class_count = _nonnegative_integer(output.parameters, "classification")
-    return class_count
-
-
-def _nonnegative_integer(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
-    """Read an integer parameter; 0 if absent. Clients send signed and unsigned integers."""
-    if name not in parameters:
-        return 0
-    kind = parameters[name].WhichOneof("parameter_choice")
-    value: object = getattr(parameters[name], kind) if kind else None
-    if kind not in ("int64_param", "uint64_param") or not isinstance(value, int) or value < 0:
-        raise InvalidRequestError(f"parameter {name!r} must be a nonnegative integer, got {value!r:.50}")
-    return value
+async def _in_thread_unless(is_small: bool, work: Callable[[], _T]) -> _T:  # noqa: FBT001
+    """Do large work in a thread, so that the event loop is not blocked."""
+    return work() if is_small else await asyncio.to_thread(work)
 
 
 def _response(
-    request: pb.ModelInferRequest, model: LoadedModel, probabilities: Float32[np.ndarray, "n c"], class_count: int
+    request: pb.ModelInferRequest,
+    model: ServedModel,
+    probabilities: Float32[np.ndarray, "n c"],
+    outputs: list[RequestedOutput],
 ) -> pb.ModelInferResponse:
-    if class_count:
-        class_count = min(class_count, probabilities.shape[1])
-        datatype, shape = "BYTES", (len(probabilities), class_count)
-        raw = b"".join(_class_strings(probabilities, class_count, model.manifest.labels))
-    else:
-        datatype, shape = "FP32", probabilities.shape
-        raw = np.ascontiguousarray(probabilities, "<f4").tobytes()
-    output = pb.ModelInferResponse.InferOutputTensor(name=OUTPUT, datatype=datatype, shape=shape)
+    tensors = [output_tensor(output, probabilities, model.manifest) for output in outputs]
     return pb.ModelInferResponse(
         model_name=request.model_name,
         model_version=model.version,
         id=request.id,
-        outputs=[output],
-        raw_output_contents=[raw],
+        outputs=[tensor for tensor, _ in tensors],
+        raw_output_contents=[raw for _, raw in tensors],
     )
-
-
-def _class_strings(probabilities: Float32[np.ndarray, "n c"], class_count: int, labels: tuple[str, ...]) -> list[bytes]:
-    """Format the top classes as Triton does: `value:index:label`, each with a length prefix."""
-    strings = []
-    for row in probabilities:
-        for index in np.argsort(-row, kind="stable")[:class_count]:
-            text = f"{row[index]:f}:{index}:{labels[index]}".encode()
-            strings.append(_ELEMENT_LENGTH.pack(len(text)) + text)
-    return strings

@@ -1,12 +1,23 @@
 """ModelStatistics of the Open Inference Protocol."""
 
+from typing import Protocol, runtime_checkable
+
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.protos import open_inference_pb2 as pb
-from unfreeze.serve.models.loaded_model import LoadedModel
+from unfreeze.serve.models.served import ServedModel
 from unfreeze.serve.scheduling.statistics import Duration
 
 
-def model_statistics(model: LoadedModel, *, encoded: bool) -> pb.ModelStatistics:
+@runtime_checkable
+class NamedModel(Protocol):
+    """A model with a name."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the repository."""
+
+
+def model_statistics(model: ServedModel, *, encoded: bool) -> pb.ModelStatistics:
     """Convert the statistics of a model version to the protocol's message.
 
     Args:
@@ -41,7 +52,7 @@ def model_statistics(model: LoadedModel, *, encoded: bool) -> pb.ModelStatistics
     )
 
 
-def protocol_name(model: LoadedModel, *, encoded: bool) -> str:
+def protocol_name(model: NamedModel, *, encoded: bool) -> str:
     """Return the model name that the protocol uses for encoded or preprocessed images."""
     return model.name + ENCODED_SUFFIX * encoded
 

@@ -1,8 +1,9 @@
 """The service `inference.GRPCInferenceService` of the Open Inference Protocol.
 
 Each model of the repository is available under two names: `NAME` accepts preprocessed images, with the same inputs and
-outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size. The methods
-raise errors; `ErrorInterceptor` maps them to a gRPC status.
+outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size, and has the
+output `unsure` too if the model has a confidence threshold. The methods raise errors; `Dispatcher` maps them to a
+gRPC status.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -11,14 +12,22 @@ from typing import TypeAlias
 
 import grpc
 
-from unfreeze.contract.errors import ForbiddenError, InvalidRequestError, UnknownModelError
+from unfreeze.contract.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    UnknownModelError,
+    UnknownRegionError,
+    UnsupportedRequestError,
+)
 from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from unfreeze.serve.models.loaded_model import LoadedModel
-from unfreeze.serve.models.registry import ModelRegistry
+from unfreeze.serve.models.served import ServedModel, ServedModels
+from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
 from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
+from unfreeze.serve.protocol.outputs import UNSURE, declared_outputs
+from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -32,11 +41,12 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     Args:
         models: the served models.
+        regions: of shared memory.
         admin: whether clients may load and unload models.
     """
 
-    def __init__(self, models: ModelRegistry, *, admin: bool) -> None:
-        self._models, self._admin = models, admin
+    def __init__(self, models: ServedModels, regions: SharedMemoryRegions, *, admin: bool) -> None:
+        self._models, self._regions, self._admin = models, regions, admin
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -52,7 +62,8 @@ class InferenceService(GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: _Context) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="unfreeze", version=version("unfreeze"), extensions=_EXTENSIONS)
+        extensions = [*_EXTENSIONS, "system_shared_memory"] if self._regions.enabled else _EXTENSIONS
+        return pb.ServerMetadataResponse(name="unfreeze", version=version("unfreeze"), extensions=extensions)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: _Context) -> pb.ModelMetadataResponse:
         model, encoded = self._find(request.name, request.version)
@@ -62,12 +73,15 @@ class InferenceService(GRPCInferenceServiceServicer):
             if encoded
             else tensor(name=INPUT, datatype="UINT8", shape=[-1, *model.manifest.preprocess.shape])
         )
+        outputs = [tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])]
+        if UNSURE in declared_outputs(model.manifest, encoded=encoded):
+            outputs.append(tensor(name=UNSURE, datatype="BOOL", shape=[-1]))
         return pb.ModelMetadataResponse(
             name=request.name,
             versions=[number for number in self._models.versions(model.name) if request.version in ("", number)],
             platform=_PLATFORM,
             inputs=[input_],
-            outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
+            outputs=outputs,
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: _Context) -> pb.ModelConfigResponse:
@@ -82,35 +96,42 @@ class InferenceService(GRPCInferenceServiceServicer):
                 dims=model.manifest.preprocess.shape,
             )
         )
-        output = pb.ModelOutput(
-            name=OUTPUT, data_type=pb.TYPE_FP32, dims=[len(model.manifest.labels)], label_filename="labels.txt"
-        )
+        outputs = [
+            pb.ModelOutput(
+                name=OUTPUT, data_type=pb.TYPE_FP32, dims=[len(model.manifest.labels)], label_filename="labels.txt"
+            )
+        ]
+        if UNSURE in declared_outputs(model.manifest, encoded=encoded):
+            outputs.append(pb.ModelOutput(name=UNSURE, data_type=pb.TYPE_BOOL))  # one value an image: no dimensions
         config = pb.ModelConfig(
             name=request.name,
             platform=_PLATFORM,
             backend=_BACKEND,
             max_batch_size=model.max_batch,
             input=[input_],
-            output=[output],
+            output=outputs,
             dynamic_batching=pb.ModelDynamicBatching(),
         )
         return pb.ModelConfigResponse(config=config)
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:
-        return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest | SplitMessage, context: _Context
+    ) -> pb.ModelInferResponse:
+        return await self._infer(request, context)
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: _Context
+        self, requests: AsyncIterator[pb.ModelInferRequest | SplitMessage], context: _Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def handle(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def handle(request: pb.ModelInferRequest | SplitMessage) -> pb.ModelStreamInferResponse:
             try:
-                response = await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us))
+                response = await self._infer(request, context)
                 return pb.ModelStreamInferResponse(infer_response=response)
             except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
                 # The response without outputs identifies the request that failed.
+                message, _ = contents_of(request, "raw_input_contents")
                 return pb.ModelStreamInferResponse(
                     error_message=status_of(error).message,
-                    infer_response=pb.ModelInferResponse(model_name=request.model_name, id=request.id),
+                    infer_response=pb.ModelInferResponse(model_name=message.model_name, id=message.id),
                 )
 
         async for response in map_in_order(requests, handle):
@@ -121,6 +142,7 @@ class InferenceService(GRPCInferenceServiceServicer):
     ) -> pb.ModelStatisticsResponse:
         if request.name:
             self._find(request.name, request.version)
+        await self._models.synchronize()
         models = [
             (model, encoded)
             for model in self._models
@@ -134,6 +156,7 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: _Context
     ) -> pb.RepositoryIndexResponse:
+        await self._models.synchronize()
         entry = pb.RepositoryIndexResponse.ModelIndex
         return pb.RepositoryIndexResponse(
             models=[
@@ -157,6 +180,48 @@ class InferenceService(GRPCInferenceServiceServicer):
         await self._models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: _Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        status = pb.SystemSharedMemoryStatusResponse.RegionStatus
+        regions = {
+            one.name: status(name=one.name, key=one.key, offset=one.offset, byte_size=one.size)
+            for one in self._regions.registered(request.name)
+        }
+        return pb.SystemSharedMemoryStatusResponse(regions=regions)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: _Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: _Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        self._regions.unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(
+        self, request: pb.CudaSharedMemoryStatusRequest, context: _Context
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        if request.name:
+            raise UnknownRegionError(f"there is no CUDA shared memory region {request.name!r:.100}")
+        return pb.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryRegister(
+        self, request: pb.CudaSharedMemoryRegisterRequest, context: _Context
+    ) -> pb.CudaSharedMemoryRegisterResponse:
+        raise UnsupportedRequestError("CUDA shared memory is not supported; use system shared memory")
+
+    async def CudaSharedMemoryUnregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, context: _Context
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        return pb.CudaSharedMemoryUnregisterResponse()  # clients call it before they start, and when they are done
+
+    async def _infer(self, request: pb.ModelInferRequest | SplitMessage, context: _Context) -> pb.ModelInferResponse:
+        return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us), self._regions)
+
     def _check_admin(self, unsupported_parameters: Iterable[str]) -> None:
         if not self._admin:
             raise ForbiddenError("clients may not load or unload models on this server (it runs with --no-admin)")
@@ -165,7 +230,7 @@ class InferenceService(GRPCInferenceServiceServicer):
                 f"models are loaded from the server's repository only; unsupported parameters {unsupported!r:.200}"
             )
 
-    def _find(self, name: str, version_number: str) -> tuple[LoadedModel, bool]:
+    def _find(self, name: str, version_number: str) -> tuple[ServedModel, bool]:
         """Find a model; also returns whether the name is the one for encoded images."""
         repository_name, encoded = split_model_name(name)
         return self._models.find(repository_name, version_number), encoded

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from unfreeze.protos import open_inference_pb2, unfreeze_pb2
 
@@ -18,9 +17,9 @@ def service_names() -> tuple[str, ...]:
     return tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 
 
-def enable_reflection(server: grpc.aio.Server) -> None:
-    """Add the reflection service to a server."""
-    reflection.enable_server_reflection(service_names(), server, pool=_merged_pool())
+def reflection_service() -> reflection_pb2_grpc.ServerReflectionServicer:
+    """Return the reflection service."""
+    return reflection.aio.ReflectionServicer(service_names(), pool=_merged_pool())
 
 
 def _merged_pool() -> Any:  # protobuf's C implementation has a descriptor pool of another class

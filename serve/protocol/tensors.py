@@ -2,29 +2,33 @@
 
 import math
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.protos import open_inference_pb2 as pb
+from unfreeze.serve.protocol.deserializing import Buffer
 
 _ELEMENT_LENGTH = struct.Struct("<I")
-_SHARED_MEMORY = "shared_memory_region"
 _MAX_SHOWN = 8  # a request can have millions of inputs or dimensions; at most these are quoted in a message
 
 
-def single_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.ModelInferRequest.InferInputTensor:
+def single_input(
+    request: pb.ModelInferRequest, contents: Sequence[Buffer], name: str, datatype: str
+) -> pb.ModelInferRequest.InferInputTensor:
     """Return the only input of a request.
 
     Args:
         request: ModelInfer request.
+        contents: raw contents, of the message or from shared memory.
         name: expected name of the input.
         datatype: expected datatype.
 
     Raises:
         InvalidRequestError: the number of inputs, the name or the datatype is wrong, the contents are given both raw
-            and typed, the number of raw contents is wrong, or the contents are in shared memory.
+            and typed, or the number of raw contents is wrong.
     """
     if len(request.inputs) != 1 or request.inputs[0].name != name:
         found = [tensor.name for tensor in request.inputs[:_MAX_SHOWN]]
@@ -32,36 +36,37 @@ def single_input(request: pb.ModelInferRequest, name: str, datatype: str) -> pb.
     tensor = request.inputs[0]
     if tensor.datatype != datatype:
         raise InvalidRequestError(f"input {name!r} must have datatype {datatype}, got {tensor.datatype!r:.50}")
-    if _SHARED_MEMORY in tensor.parameters:
-        raise InvalidRequestError("shared memory is not supported; send the contents in the request")
-    if request.raw_input_contents and (len(request.raw_input_contents) != 1 or tensor.HasField("contents")):
+    if contents and (len(contents) != 1 or tensor.HasField("contents")):
         raise InvalidRequestError(
             f"contents must be either raw, with one entry per input, or typed; got "
-            f"{len(request.raw_input_contents)} raw entries and {'' if tensor.HasField('contents') else 'no '}typed "
+            f"{len(contents)} raw entries and {'' if tensor.HasField('contents') else 'no '}typed "
             "contents for one input"
         )
     return tensor
 
 
-def read_pixels(request: pb.ModelInferRequest, name: str, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w 3"]:
+def read_pixels(
+    request: pb.ModelInferRequest, contents: Sequence[Buffer], name: str, shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, "n h w 3"]:
     """Read preprocessed images.
 
     Args:
         request: ModelInfer request whose input is UINT8 of shape [N, H, W, 3].
+        contents: as for `single_input`.
         name: expected name of the input.
         shape: expected (H, W, 3).
 
     Raises:
         InvalidRequestError: as for `single_input`, or the shape is wrong, or the contents do not match the shape.
     """
-    tensor = single_input(request, name, "UINT8")
+    tensor = single_input(request, contents, name, "UINT8")
     found = tuple(tensor.shape[:_MAX_SHOWN])
     if len(found) != 4 or found[1:] != shape or found[0] < 1:  # noqa: PLR2004
         expected_shape = f"[N, {', '.join(map(str, shape))}]"
         raise InvalidRequestError(f"input {name!r} must have shape {expected_shape}, got {list(found)!s:.100}")
     expected = math.prod(found)
-    if request.raw_input_contents:
-        raw = request.raw_input_contents[0]
+    if contents:
+        raw = contents[0]
         _check_count(name, "bytes", len(raw), expected)
         return np.frombuffer(raw, np.uint8).reshape(found)
     values = tensor.contents.uint_contents
@@ -72,22 +77,23 @@ def read_pixels(request: pb.ModelInferRequest, name: str, shape: tuple[int, int,
     return wide.astype(np.uint8).reshape(found)
 
 
-def read_encoded(request: pb.ModelInferRequest, name: str) -> list[bytes]:
+def read_encoded(request: pb.ModelInferRequest, contents: Sequence[Buffer], name: str) -> list[bytes]:
     """Read encoded images.
 
     Args:
         request: ModelInfer request whose input is BYTES of shape [N] or [N, 1].
+        contents: as for `single_input`.
         name: expected name of the input.
 
     Raises:
         InvalidRequestError: as for `single_input`, or the shape is wrong, or the contents do not match the shape.
     """
-    tensor = single_input(request, name, "BYTES")
+    tensor = single_input(request, contents, name, "BYTES")
     found = tuple(tensor.shape[:_MAX_SHOWN])
     if len(found) not in (1, 2) or found[0] < 1 or found[1:] not in ((), (1,)):
         raise InvalidRequestError(f"input {name!r} must have shape [N] or [N, 1], got {list(found)!s:.100}")
-    if request.raw_input_contents:
-        elements = split_elements(name, request.raw_input_contents[0], found[0])
+    if contents:
+        elements = split_elements(name, contents[0], found[0])
     else:
         elements = list(tensor.contents.bytes_contents[: found[0] + 1])
     _check_count(name, "elements", len(elements), found[0])
@@ -99,7 +105,7 @@ def _check_count(name: str, unit: str, found: int, expected: int) -> None:
         raise InvalidRequestError(f"input {name!r} has {found:,} {unit}, but its shape requires {expected:,}")
 
 
-def split_elements(name: str, raw: bytes, max_elements: int) -> list[bytes]:
+def split_elements(name: str, raw: Buffer, max_elements: int) -> list[bytes]:
     """Split raw BYTES contents into elements; stops after one more than `max_elements`."""
     elements: list[bytes] = []
     start = 0
@@ -112,6 +118,6 @@ def split_elements(name: str, raw: bytes, max_elements: int) -> list[bytes]:
                 f"element {len(elements) + 1} of input {name!r} is truncated; each element must be a 4-byte "
                 "little-endian length followed by that number of bytes"
             )
-        elements.append(raw[start + _ELEMENT_LENGTH.size : end])
+        elements.append(bytes(raw[start + _ELEMENT_LENGTH.size : end]))
         start = end
     return elements

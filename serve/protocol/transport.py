@@ -4,18 +4,19 @@ _NEVER_MS = 2**31 - 1
 _LOOKAHEAD_BYTES = 2**18  # about one image
 
 
-def channel_options(max_message_mib: int) -> list[tuple[str, int]]:
+def channel_options(max_message_mib: int, *, shares_ports: bool = False) -> list[tuple[str, int]]:
     """Return the options of `grpc.aio.server`.
 
     Args:
         max_message_mib: size limit of a message, in MiB.
+        shares_ports: other processes of the same server listen on the same port.
     """
     max_bytes = max_message_mib * 2**20
     return [
         # Limits how much of a call is received before the call is rejected; growing windows would admit all of it.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
-        ("grpc.so_reuseport", 0),  # else two servers on the same port would share its connections
+        ("grpc.so_reuseport", int(shares_ports)),  # else two servers on the same port would share its connections
         ("grpc.max_receive_message_length", max_bytes),
         ("grpc.max_send_message_length", max_bytes),
         ("grpc.keepalive_time_ms", 60_000),  # detects vanished clients, and keeps idle connections open in routers

@@ -16,13 +16,21 @@ class Admission:
         max_images: limit of images.
         max_bytes: limit of bytes of encoded and preprocessed images.
         drain_s: estimates the seconds until all accepted images are classified, for the retry hint.
+        accepted_elsewhere: returns the images and bytes that other processes of the same server have accepted.
+        on_change: called with the images and bytes that are accepted here, after each change.
     """
 
     def __init__(
-        self, name: str, max_images: int, max_bytes: int, drain_s: Callable[[], float] = lambda: _DEFAULT_DRAIN_S
+        self,
+        name: str,
+        max_images: int,
+        max_bytes: int,
+        drain_s: Callable[[], float] = lambda: _DEFAULT_DRAIN_S,
+        accepted_elsewhere: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        on_change: Callable[[int, int], None] = lambda _images, _size: None,
     ) -> None:
         self._name = name
-        self._drain_s = drain_s
+        self._drain_s, self._accepted_elsewhere, self._on_change = drain_s, accepted_elsewhere, on_change
         self._max_images = max_images
         self._max_bytes = max_bytes
         self._images = 0
@@ -58,18 +66,7 @@ class Admission:
         Raises:
             QueueFullError: a limit would be exceeded.
         """
-        if self._images + images > self._max_images:
-            raise QueueFullError(
-                f"the queue of model {self._name} is full: {self._images} of at most {self._max_images} images are "
-                "waiting; retry later",
-                self._retry_s(),
-            )
-        if self._images and self._bytes + size > self._max_bytes:
-            raise QueueFullError(
-                f"the queue of model {self._name} is full: {self._bytes / 2**20:.0f} of at most "
-                f"{self._max_bytes / 2**20:.0f} MiB of images are waiting; retry later",
-                self._retry_s(),
-            )
+        self._check(images, size, self._images, self._bytes)
 
     @contextmanager
     def admit(self, images: int, size: int) -> Iterator[None]:
@@ -86,14 +83,35 @@ class Admission:
         if images == 0:
             raise InvalidRequestError("the request has no images")
         self.check_size(images)
-        self.check_capacity(images, size)
-        self._images += images
-        self._bytes += size
+        own_images, own_bytes = self._images, self._bytes
+        # Counted before the check, so that of two processes that accept at the same time, neither misses the other.
+        self._change(images, size)
         try:
+            self._check(images, size, own_images, own_bytes)
             yield
         finally:
-            self._images -= images
-            self._bytes -= size
+            self._change(-images, -size)
+
+    def _check(self, images: int, size: int, own_images: int, own_bytes: int) -> None:
+        more_images, more_bytes = self._accepted_elsewhere()
+        accepted_images, accepted_bytes = own_images + more_images, own_bytes + more_bytes
+        if accepted_images + images > self._max_images:
+            raise QueueFullError(
+                f"the queue of model {self._name} is full: {accepted_images} of at most {self._max_images} images are "
+                "waiting; retry later",
+                self._retry_s(),
+            )
+        if accepted_images and accepted_bytes + size > self._max_bytes:
+            raise QueueFullError(
+                f"the queue of model {self._name} is full: {accepted_bytes / 2**20:.0f} of at most "
+                f"{self._max_bytes / 2**20:.0f} MiB of images are waiting; retry later",
+                self._retry_s(),
+            )
+
+    def _change(self, images: int, size: int) -> None:
+        self._images += images
+        self._bytes += size
+        self._on_change(self._images, self._bytes)
 
     def _retry_s(self) -> float:
         """Estimate when about half of the accepted images will be classified."""

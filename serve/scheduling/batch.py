@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
-from unfreeze.serve.scheduling.request import InferenceRequest, RequestSlice
+from unfreeze.serve.scheduling.request import EncodedImage, InferenceRequest, RequestSlice
 
-PendingSlice = tuple[RequestSlice, int, Sequence[bytes] | np.ndarray]
+PendingSlice = tuple[RequestSlice, int, Sequence[EncodedImage] | np.ndarray]
 
 
 @dataclass(eq=False)

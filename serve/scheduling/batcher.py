@@ -88,6 +88,11 @@ class Batcher:
             if thread.ident is not None:
                 thread.join()
 
+    @property
+    def image_s(self) -> float:
+        """Seconds per image, as measured lately; 0 if not measured."""
+        return self._image_s
+
     def estimate_s(self, images: int) -> float:
         """Estimate the latency of a request, in seconds, from the queue and the measured time per image."""
         return (self._queue.images + self._images_in_batches + images) * self._image_s
@@ -127,19 +132,32 @@ class Batcher:
             DeadlineError: the deadline cannot be met, or has passed.
             DrainingError: the batcher is closing.
         """
+        self.enqueue(request)
+        try:
+            return await request.result()
+        finally:
+            self.cancel(request)
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        """Add a request to the queue.
+
+        Raises:
+            DeadlineError: the deadline cannot be met.
+            DrainingError: the batcher is closing.
+        """
         slices = split_request(request, self.plan.max_batch)
         self.check_deadline(len(request.images), request.deadline, request.priority)
         with self._queue.changed:
             if self._closing:
                 raise DrainingError("the server is shutting down; retry on another server")
             self._queue.put(slices)
-        try:
-            return await request.future
-        finally:
-            if not request.finished:
-                request.cancel()
-                with self._queue.changed:
-                    self._queue.note_cancelled()
+
+    def cancel(self, request: InferenceRequest) -> None:
+        """Skip the images of a request that are not classified yet, because its caller has stopped waiting."""
+        if not request.finished:
+            request.cancel()
+            with self._queue.changed:
+                self._queue.note_cancelled()
 
     def _serve(self, buffer: np.ndarray) -> None:
         while True:
@@ -153,7 +171,8 @@ class Batcher:
                 with self._queue.changed:
                     self._free_instances += 1
                     self._images_in_batches -= batch.rows
-                    self._queue.changed.notify_all()
+                    if not self.plan.fused:  # the thread that forms the next batch waits for a free instance
+                        self._queue.changed.notify_all()
 
     def _form_batch(self, buffer: np.ndarray) -> Batch | None:
         """Return a batch when an instance is free, or None when the batcher is closed and its queue is empty."""
@@ -204,7 +223,9 @@ class Batcher:
             probabilities = self._run(pixels)
             now = time.monotonic()
             infer_s = now - infer_started
-            self._on_batch({request_slice.request.encoded for request_slice, _, _ in pending}, len(pixels), infer_s)
+            self._on_batch(
+                {request_slice.request.sent_encoded for request_slice, _, _ in pending}, len(pixels), infer_s
+            )
             with self._queue.changed:
                 complete = batch.deliver(pending, probabilities, infer_s)
             if complete:
@@ -227,7 +248,7 @@ class Batcher:
             return
         started = time.monotonic()
         try:
-            pixels[row] = self._preprocess(request.images[index])
+            pixels[row] = self._preprocess(request.encoded_image(index))
         except ImageError as error:
             request.fail_from_thread(InvalidRequestError(f"image {index + 1} of {len(request.images)}: {error}"))
         except Exception as error:  # noqa: BLE001 - any other error is raised in the caller as well

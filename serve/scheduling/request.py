@@ -5,12 +5,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import DeadlineError
 
+EncodedImage: TypeAlias = bytes | memoryview  # a view of the bytes that were received
 DEFAULT_PRIORITY = 1000
 
 
@@ -28,7 +30,7 @@ class InferenceRequest:
 
     def __init__(
         self,
-        images: Sequence[bytes] | UInt8[np.ndarray, "n h w 3"],
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         classes: int,
         *,
         deadline: float | None = None,
@@ -36,6 +38,7 @@ class InferenceRequest:
     ) -> None:
         self.images = images
         self.encoded = not isinstance(images, np.ndarray)
+        self.sent_encoded = self.encoded  # differs for images that another process has decoded
         self.deadline = deadline
         self.priority = priority
         self.probabilities = np.empty((len(images), classes), np.float32)
@@ -44,6 +47,23 @@ class InferenceRequest:
         self.timing = RequestTiming()
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[np.ndarray] = self.loop.create_future()
+
+    async def result(self) -> np.ndarray:
+        """Wait for the probabilities, then release images and error.
+
+        An error refers to the frames that it passes on its way to the caller, and one of them to this request. If the
+        request kept the error, the images would stay in memory until the next garbage collection.
+        """
+        try:
+            return await self.future
+        finally:
+            self.images = self.images[:0]
+            self.future = self.loop.create_future()
+            self.future.cancel()
+
+    def encoded_image(self, index: int) -> bytes:
+        """Return an encoded image, copied if it is a view."""
+        return bytes(self.images[index])
 
     def cancel(self) -> None:
         """Skip the remaining images and release their memory, because the caller has stopped waiting."""

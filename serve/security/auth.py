@@ -5,10 +5,8 @@ import logging
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-
-import grpc
 
 from unfreeze.contract.errors import OptionsError
 
@@ -69,8 +67,8 @@ class Tokens:
         return scheme == _SCHEME and any(matches)
 
 
-class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Rejects calls without a valid token, except calls to `grpc.health.v1`.
+class Authentication:
+    """Checks the tokens of gRPC calls, except of calls to `grpc.health.v1`.
 
     Args:
         tokens: valid tokens.
@@ -79,38 +77,23 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        """Authenticate a call before any of its messages is read.
+    def rejection(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> str:
+        """Check a call before any of its messages is read.
 
         Args:
-            continuation: looks up the handler.
-            handler_call_details: method name and metadata of the call.
+            method: full name of its method.
+            metadata: its metadata.
 
         Returns:
-            The handler, a handler that rejects the call, or None if the method does not exist.
+            Why it is rejected; empty if it is not.
         """
-        if handler_call_details.method.startswith(_UNAUTHENTICATED_PREFIX):
-            return await continuation(handler_call_details)
-        sent = [value for key, value in handler_call_details.invocation_metadata or () if key == "authorization"]
+        if method.startswith(_UNAUTHENTICATED_PREFIX):
+            return ""
+        sent = [value for key, value in metadata or () if key == "authorization"]
         if not sent:
-            return _rejecting_handler(_MISSING)
-        if not (len(sent) == 1 and self._tokens.accept(_as_text(sent[0]))):
-            return _rejecting_handler(_INVALID)
-        return await continuation(handler_call_details)
+            return _MISSING
+        return "" if len(sent) == 1 and self._tokens.accept(_as_text(sent[0])) else _INVALID
 
 
 def _as_text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
-
-
-def _rejecting_handler(message: str) -> grpc.RpcMethodHandler:
-    async def reject(_requests: object, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
-        yield b""  # unreachable; makes this function a generator
-
-    # A stream handler, also for unary methods, because it does not wait for the request message.
-    return grpc.stream_stream_rpc_method_handler(reject)

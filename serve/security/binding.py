@@ -1,4 +1,4 @@
-"""Check whether an address is reachable from other machines."""
+"""Kinds of addresses: which of them other machines can reach."""
 
 import ipaddress
 import socket
@@ -23,3 +23,8 @@ def is_loopback(host: str) -> bool:
     except (OSError, UnicodeError):  # UnicodeError: not a valid host name, for example a label of 64 characters
         return False
     return bool(found) and all(ipaddress.ip_address(str(address[0])).is_loopback for *_, address in found)
+
+
+def is_unix_target(target: str) -> bool:
+    """Return whether a gRPC target is a Unix socket: unix:PATH, unix:///PATH or unix-abstract:NAME."""
+    return target.startswith(("unix:", "unix-abstract:"))

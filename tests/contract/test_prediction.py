@@ -8,7 +8,7 @@ import pytest
 
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.options import check_ranges
-from unfreeze.contract.prediction import Prediction, is_unsure, top_predictions
+from unfreeze.contract.prediction import Prediction, are_unsure, is_unsure, top_predictions
 
 
 def test_most_probable_labels_come_first() -> None:
@@ -25,11 +25,22 @@ def test_ties_keep_the_order_of_the_labels() -> None:
     assert [prediction.label for prediction in found] == ["ant", "bee", "cicada"]
 
 
-@pytest.mark.parametrize(("abstain_below", "unsure"), [(None, False), (0.5, False), (0.51, True), (0.0, False)])
-def test_predictions_below_the_threshold_are_unsure(abstain_below: float | None, *, unsure: bool) -> None:
-    """The top score counts; at the threshold or without one, the prediction is not unsure."""
+@pytest.mark.parametrize(("abstain_below", "unsure"), [(None, None), (0.5, False), (0.51, True), (0.0, False)])
+def test_predictions_below_the_threshold_are_unsure(abstain_below: float | None, *, unsure: bool | None) -> None:
+    """The top score counts; at the threshold the prediction is not unsure, and without one it is not known."""
     answer = top_predictions(np.array([0.2, 0.5, 0.3], np.float32), ("ant", "bee", "cicada"), 2)
     assert is_unsure(answer, abstain_below) is unsure
+
+
+def test_many_images_are_compared_with_the_threshold_as_one_is() -> None:
+    """Also where the threshold is between two neighbors in float32, the precision of probabilities."""
+    probabilities = np.array([[0.2, 0.8], [0.7, 0.3], [0.6, 0.4]], np.float32)
+    threshold = float(np.float32(0.7)) + 1e-9
+    assert np.float32(threshold) == np.float32(0.7)
+    expected = [is_unsure(top_predictions(row, ("ant", "bee"), 1), threshold) for row in probabilities]
+    assert expected == [False, True, True]
+    found = are_unsure(probabilities, threshold)
+    assert (found.tolist(), found.dtype) == (expected, np.bool_)
 
 
 @dataclass(frozen=True)

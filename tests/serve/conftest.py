@@ -1,14 +1,19 @@
 """A small published model and a server, shared by the tests of this folder."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.images import COLORS, draw_image, encode
 from support.runs import write_run
-from support.servers import RunningServer, running_server, server_thread
+from support.servers import RunningServer, running_server, server_in_thread, server_thread
+from support.thresholds import publish_with_threshold
 
 from unfreeze.export.run import Published, export_model
+from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.serve.server import Server
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +51,34 @@ def images() -> list[bytes]:
         encode(draw_image(color, seed), kinds[seed % len(kinds)])
         for seed, color in enumerate(list(COLORS.values()) * 4)
     ]
+
+
+@pytest.fixture(scope="session")
+def careful(published: Published, images: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the model `careful`, which has a confidence threshold; in its repository, `colors` has none."""
+    repository = tmp_path_factory.mktemp("careful") / "models"
+    shutil.copytree(published.path.parents[2], repository)
+    return publish_with_threshold(published.path, repository, "careful", images)
+
+
+@pytest.fixture(scope="session")
+def careful_server(careful: Path) -> Iterator[Server]:
+    """A server of `careful` and `colors` in this process, over gRPC and HTTP."""
+    with server_in_thread(careful.parents[2], http=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def unsure(careful: Path, images: list[bytes]) -> list[bool]:
+    """Of which images `careful` is unsure in-process: some, and not all."""
+    with LocalClassifier(careful) as local:
+        marks = [local.is_unsure(predictions) for predictions in local.predict(images)]
+    assert len(set(marks)) == 2
+    return marks
+
+
+@pytest.fixture(scope="session")
+def probabilities(careful: Path, images: list[bytes]) -> np.ndarray:
+    """What `careful` answers in-process."""
+    with LocalClassifier(careful) as local:
+        return local.probabilities(images)

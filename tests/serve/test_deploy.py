@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -122,16 +123,26 @@ def test_systemd_waits_for_the_server_to_drain() -> None:
     assert "AF_UNIX" in service["RestrictAddressFamilies"].split()  # for notifications
 
 
-def test_the_dashboard_uses_existing_metrics(repository: Path, tmp_path: Path) -> None:
-    """Every metric and label in its queries is in /metrics; it shows every stage and the failures."""
-    with logged_server(repository, tmp_path / "log") as logged:
+@pytest.fixture(scope="module")
+def samples(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, AbstractSet[str]]:
+    """The labels of every sample in /metrics."""
+    with logged_server(repository, tmp_path_factory.mktemp("logs") / "log") as logged:
         url = logged.metrics_url()
         with urlopen(url, timeout=10) as response:  # noqa: S310 - our own server
             families = list(text_string_to_metric_families(response.read().decode()))
-    samples = {sample.name: sample.labels.keys() for family in families for sample in family.samples}
+    found: dict[str, AbstractSet[str]] = {
+        sample.name: sample.labels.keys() for family in families for sample in family.samples
+    }
     # No request has failed yet; tests/serve/observability/test_metrics.py checks the labels.
-    samples["nv_inference_request_failure"] = {"model", "version", "reason"}
-    assert "nv_inference_request_failure" in {family.name for family in families}
+    assert {"nv_inference_request_failure", "unfreeze_request_errors"} <= {family.name for family in families}
+    return found | {
+        "nv_inference_request_failure": {"model", "version", "reason"},
+        "unfreeze_request_errors_total": {"status"},
+    }
+
+
+def test_the_dashboard_uses_existing_metrics(samples: dict[str, AbstractSet[str]]) -> None:
+    """Every metric and label in its queries is in /metrics; it shows every stage and the failures."""
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     queries += [variable["query"].replace("label_values", "") for variable in dashboard["templating"]["list"][1:]]
@@ -149,3 +160,41 @@ def test_the_dashboard_uses_existing_metrics(repository: Path, tmp_path: Path) -
         for name in used & set(re.findall(r"\w+", query)):
             assert labels <= samples[name], query
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def _autoscaling(name: str) -> dict[str, Any]:
+    document = yaml.safe_load((DEPLOY / name).read_text())
+    return dict(document)
+
+
+@pytest.mark.parametrize("name", ["keda.yaml", "prometheus-adapter.yaml"])
+def test_autoscaling_uses_existing_metrics(name: str, samples: dict[str, AbstractSet[str]]) -> None:
+    """Every metric in the queries is in /metrics, and labels that the server sets have values that it uses."""
+    text = _without_lines((DEPLOY / name).read_text(), "^ *#", "as: ")
+    used = set(re.findall(r"\b(?:nv|unfreeze)_\w+", text))
+    assert "nv_inference_pending_request_count" in used
+    assert used <= samples.keys()
+    for metric, matchers in re.findall(r"(\w+)\{([^}]*)\}", text):
+        labels = set(re.findall(r"(\w+)!?=", matchers)) - {"app", "namespace", "pod"}  # those Prometheus sets
+        assert labels <= samples.get(metric, set())
+
+
+def test_autoscalers_scale_the_deployment_in_the_same_way() -> None:
+    """KEDA's and Kubernetes' autoscaler name the Deployment, its least replicas, the metric, and equal limits."""
+    keda, hpa = _autoscaling("keda.yaml")["spec"], _autoscaling("hpa.yaml")["spec"]
+    deployment = _manifests()["Deployment"]
+    assert keda["scaleTargetRef"]["name"] == hpa["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert {key: hpa["scaleTargetRef"][key] for key in ("apiVersion", "kind")} == {
+        key: deployment[key] for key in ("apiVersion", "kind")
+    }
+    assert keda["minReplicaCount"] == hpa["minReplicas"] == deployment["spec"]["replicas"]
+    assert keda["maxReplicaCount"] == hpa["maxReplicas"]
+    assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["behavior"]
+    (metric,) = hpa["metrics"]
+    (rule,) = _autoscaling("prometheus-adapter.yaml")["rules"]["custom"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    pending = keda["triggers"][0]["metadata"]
+    assert pending["threshold"] == metric["pods"]["target"]["averageValue"]
+    cores = int(_container()["resources"]["requests"]["cpu"])
+    assert int(pending["threshold"]) == 4 * cores
+    assert keda["minReplicaCount"] < keda["fallback"]["replicas"] < keda["maxReplicaCount"]

@@ -12,6 +12,7 @@ from bench.fuzz import answers_correctly, fuzz, grown_mib
 from bench.hostile.attack import leaks, save
 from bench.hostile.jobs import Job, image_jobs, message_jobs
 from bench.hostile.model import publish_colors
+from bench.hostile.shared import OPTIONS
 
 pytestmark = pytest.mark.xdist_group("fuzz")
 
@@ -30,7 +31,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[RunningServer]:
     """A server of this model, in its own process, whose memory is measured."""
-    with running_server(repository) as running:
+    with running_server(repository, *OPTIONS) as running:
         yield running
 
 

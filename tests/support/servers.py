@@ -21,6 +21,7 @@ from unfreeze.serve.server import Server
 START_LINE = "serving "
 # The contexts of gRPC's C implementation do not derive from the documented class, which type checks in tests expect.
 grpc.aio.ServicerContext.register(cygrpc._ServicerContext)
+grpc.HandlerCallDetails.register(cygrpc._HandlerCallDetails)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,11 +27,7 @@ from unfreeze.tune.run import fine_tune
 
 pytestmark = pytest.mark.xdist_group("tune-run")
 
-OPTIONS = TuneOptions(
-    backbone="mobilenet_v3_small", weights="builtin", image_size=64, device="cpu", epochs=2, views=2, batch_size=16
-)
-# At the size of the weights, the probe is perfect, which ends a search soon.
-SEARCH = replace(OPTIONS, image_size=None)
+OPTIONS = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", device="cpu", epochs=2, views=2, batch_size=16)
 PROBE = replace(OPTIONS, recipe="probe")
 
 
@@ -186,7 +182,7 @@ def test_training_changes_only_blocks_behind_the_cut(run: Path) -> None:
 def test_equal_seeds_give_equal_runs(data: Path, tmp_path: Path) -> None:
     """With everything chosen by cross-validation, two runs have the same weights and the same evidence."""
     for name in ("one", "two"):
-        fine_tune(data, tmp_path / name, SEARCH)
+        fine_tune(data, tmp_path / name, OPTIONS)
     assert _weights(tmp_path / "one") == _weights(tmp_path / "two")
     metrics = [_metrics(tmp_path / name) for name in ("one", "two")]
     for key in ("survey", "candidates", "reason", "epochs", "val_accuracy"):
@@ -259,7 +255,7 @@ def test_imbalanced_classes_are_compared_and_reported_by_balanced_accuracy(tmp_p
 
 def test_does_not_choose_harmful_training(data: Path, tmp_path: Path) -> None:
     """If every step destroys the features, a recipe that trains no block is chosen."""
-    metrics = fine_tune(data, tmp_path / "run", replace(SEARCH, learning_rate=10.0, epochs=1))
+    metrics = fine_tune(data, tmp_path / "run", replace(OPTIONS, learning_rate=10.0, epochs=1))
     assert metrics["recipe"] in ("probe", "one-vs-rest", "svm")
     assert metrics["val_accuracy"] == metrics["probe_val_accuracy"]
     assert _changed_blocks(tmp_path / "run") == set()

@@ -1,5 +1,6 @@
 """The command line: its output streams, exit codes and messages."""
 
+import csv
 import json
 import re
 import subprocess
@@ -8,12 +9,12 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from support.cli import run_cli
 from support.images import draw_image, encode
-from support.servers import RunningServer
+from support.servers import RunningServer, server_thread
+from support.thresholds import publish_with_threshold
 
 import unfreeze
 from unfreeze.contract.model.repository import ModelRepository
@@ -214,26 +215,28 @@ def test_predict_gives_the_same_results_from_file_and_server(
 def test_predict_marks_answers_below_the_abstention_threshold(
     folder: Path, server: RunningServer, tmp_path: Path
 ) -> None:
-    """With a threshold between two scores, the lower is marked unsure in table and JSON; a server marks none."""
-    sure, model = folder / "models" / "colors" / "1" / "model.onnx", tmp_path / "model.onnx"
+    """By file and by server, the lower of two is marked in table, JSON and CSV; without a threshold, none is."""
+    sure = folder / "models" / "colors" / "1" / "model.onnx"
     images = sorted((folder / "images" / "val").rglob("*.jpg"))
     with unfreeze.load_model(sure) as classifier:
         answers = classifier.predict(images, top_k=1)
         assert not any(classifier.is_unsure(answer) for answer in answers)
-        manifest = classifier.manifest
-    order = np.argsort([answer[0].score for answer in answers])
-    low, high = (answers[order[place]][0].score for place in (0, -1))
-    model.write_bytes(
-        with_manifest(onnx.load(sure), replace(manifest, sha256=UNSEALED, abstain_below=(low + high) / 2))
-    )
-    arguments = ("predict", *(images[order[place]] for place in (0, -1)))
-    marked = json.loads(run_cli(*arguments, "--file", model, "--json").stdout)
-    assert [item["unsure"] for item in marked] == [True, False]
-    rows = run_cli(*arguments, "--file", model).stdout.splitlines()
-    assert [f"{low:.4f} unsure" in row for row in rows if "unsure" in row] == [True]
-    assert "unsure" not in run_cli(*arguments, "--file", sure).stdout
-    served = json.loads(run_cli(*arguments, "--server", server.target, "--json").stdout)
-    assert [item["unsure"] for item in served] == [None, None]
+    chosen = [pick(range(len(images)), key=lambda place: answers[place][0].score) for pick in (min, max)]
+    files, low = [images[place] for place in chosen], answers[chosen[0]][0].score
+    model = publish_with_threshold(sure, tmp_path / "models", "careful", files)
+    with server_thread(tmp_path / "models") as careful:
+        for source in (("--file", model), ("--server", careful)):
+            table = tmp_path / "table.csv"
+            done = run_cli("predict", *files, *source, "--json", "--csv", table)
+            assert [item["unsure"] for item in json.loads(done.stdout)] == [True, False]
+            assert [row["unsure"] for row in csv.DictReader(table.read_text().splitlines())] == ["true", "false"]
+            rows = run_cli("predict", *files, *source).stdout.splitlines()
+            assert [f"{low:.4f} unsure" in row for row in rows if "unsure" in row] == [True]
+    for source in (("--file", sure), ("--server", server.target)):
+        assert [item["unsure"] for item in json.loads(run_cli("predict", *files, *source, "--json").stdout)] == [
+            None
+        ] * 2
+        assert "unsure" not in run_cli("predict", *files, *source).stdout
 
 
 def test_file_names_with_markup_and_hidden_files_are_printed_verbatim(folder: Path, tmp_path: Path) -> None:

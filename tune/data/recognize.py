@@ -3,30 +3,8 @@
 from pathlib import Path
 
 from unfreeze.contract.images.formats import FORMATS
+from unfreeze.contract.images.suffixes import has_image_suffix
 
-_SUFFIXES = tuple(
-    f".{suffix}"
-    for suffix in (
-        *(
-            "jpg",
-            "jpeg",
-            "jpe",
-            "jfif",
-            "png",
-            "apng",
-            "webp",
-            "gif",
-            "bmp",
-            "dib",
-            "tif",
-            "tiff",
-            "avif",
-            "heic",
-            "heif",
-        ),
-        *("hif", "jp2", "j2k", "j2c", "jpf", "jpx", "pbm", "pgm", "ppm", "pnm", "pfm"),
-    )
-)
 _HEAD_BYTES = 4096
 
 
@@ -39,7 +17,7 @@ def not_an_image(path: Path) -> str | None:
     Returns:
         The reason; None for a file with an image's suffix, or one that begins like an image in a supported format.
     """
-    if path.name.lower().endswith(_SUFFIXES):
+    if has_image_suffix(path.name):
         return None
     try:
         with path.open("rb") as file:

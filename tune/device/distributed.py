@@ -1,4 +1,4 @@
-"""The processes of one training: a single one, or those that torchrun starts."""
+"""The processes of one training: a single one, or those that torchrun or Ray Train starts."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -74,13 +74,18 @@ SINGLE_WORKER = Workers()
 
 @contextmanager
 def join_workers(device: torch.device) -> Iterator[Workers]:
-    """Join the process group that torchrun has started; without torchrun, yield a single worker.
+    """Join the processes that torchrun or Ray Train has started; without them, yield a single worker.
 
     Args:
         device: the device of this process.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE_WORKER
+        return
+    if distributed.is_initialized():  # by Ray Train, which also ends it
+        workers = Workers(rank=distributed.get_rank(), count=distributed.get_world_size())
+        workers.barrier()  # as init_process_group: nothing is written before all have checked the run's folder
+        yield workers
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -63,7 +63,7 @@ def prepare_run(
     network = pretrained.network(options.backbone, len(dataset.labels), precision.device, options.pooling)
     network.position(earliest_cut(network, options))
     check_attention(network, options)
-    _check_distributed(options, workers)
+    check_distributed(options, workers)
     inspection = inspect_images(dataset, options, reporter, store)
     if options.strict:
         _refuse_problems(dataset, inspection, out, workers)
@@ -127,7 +127,12 @@ def inspect_images(dataset: Dataset, options: TuneOptions, reporter: Reporter, s
     return inspection
 
 
-def _check_distributed(options: TuneOptions, workers: Workers) -> None:
+def check_distributed(options: TuneOptions, workers: Workers) -> None:
+    """Check that several processes can train with the options.
+
+    Raises:
+        CheckpointError: they must choose something, or a feature needs a single process.
+    """
     if workers.count == 1:
         return
     if requested_candidate(options) is None:

@@ -10,12 +10,14 @@ from cyclopts import Parameter, validators
 from rich.table import Column, Table
 from rich.text import Text
 
+from unfreeze.commands.predict_job import JobParameters, run_job
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.errors import ImageError, OptionsError, UnfreezeError
 from unfreeze.contract.folders import LeftOut, list_files, summarize_ignored
-from unfreeze.contract.prediction import MOST_LABELS
+from unfreeze.contract.prediction import MOST_LABELS, is_unsure
 from unfreeze.contract.reporting import Silent
 from unfreeze.prediction_csv import PredictionResult, write_csv
+from unfreeze.serve.runtimes.registry import RuntimeName, runtime_summaries
 
 if TYPE_CHECKING:
     from unfreeze.serve.client.local import LocalClassifier
@@ -25,7 +27,10 @@ EXAMPLES = """Examples:
     unfreeze predict ant.jpg bee.png --server localhost:8001 --model insects
     unfreeze predict photographs/ --server localhost:8001 --csv labels.csv --top-k 1
     unfreeze predict photographs/ --server models.example.org:8001 --tls --token-file token.txt --csv labels.csv
+    unfreeze predict ant.jpg --server unix:///run/unfreeze/grpc.sock
     unfreeze predict ant.jpg --file models/insects/1/model.onnx --top-k 1 --json
+    unfreeze predict photographs/ --file models/insects --out predictions.parquet
+    unfreeze predict "s3://bucket/shards/{000..127}.tar" --file models/insects --out predictions.parquet --ray auto
 """
 _BATCH_SIZE = 32  # for local models; a progress bar is shown for more images than this
 _MAX_ATTEMPTS = 100  # several minutes, so that an overloaded server does not abort a long run
@@ -57,10 +62,11 @@ class ServerOptions:
 
 
 _DEFAULTS = ServerOptions()
+_JOB = JobParameters()
 
 
 def predict(
-    images: Annotated[list[Path], Parameter(negative="")],
+    images: Annotated[list[str], Parameter(negative="")],
     *,
     server: str | None = None,
     file: Path | None = None,
@@ -68,30 +74,61 @@ def predict(
     top_k: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST_LABELS))] = 5,
     json: Annotated[bool, Parameter(negative="")] = False,
     csv: Path | None = None,
+    device: Annotated[
+        RuntimeName, Parameter(help=f"with --file, what executes the model: {runtime_summaries()}.")
+    ] = "cpu",
+    job: Annotated[JobParameters, Parameter(name="*")] = _JOB,
 ) -> None:
     """Classify images with a server or with a local model file.
 
     Images that cannot be classified are reported on standard error, and the exit code is then 1; all other images are
-    classified. Results below the confidence threshold of a local model are marked as unsure; servers do not report
-    this.
+    classified. Results below the confidence threshold of a model that was tuned with --abstain-precision are marked as
+    unsure.
+
+    With --out, very many images are classified: see the section Many images.
 
     Args:
-        images: image files, or folders of images.
-        server: HOST:PORT of a server.
+        images: image files, or folders of images. With --out, also lists, Parquet files and tar files, as paths, URLs
+            or patterns.
+        server: HOST:PORT of a server, or unix:///PATH of its Unix socket.
         file: path of a `model.onnx`, instead of a server.
         options: connection to the server.
         top_k: number of labels for each image.
-        json: print a JSON list to standard output; "unsure" is null for results of a server.
-        csv: write path, label, score, further labels and scores, and error to this file; the file is written
+        json: print a JSON list to standard output; "unsure" is null if the model has no threshold.
+        csv: write path, label, score, further labels and scores, unsure and error to this file; the file is written
             completely or not at all.
+        device: what executes the model of --file.
+        job: options of a job.
     """
+    if server is not None and device != "cpu":
+        raise OptionsError("--device is for --file; a server has its own device")
+    if job.is_given:
+        if server is not None or file is None or csv is not None or json:
+            raise OptionsError("--out needs --file model.onnx, and neither --server, --csv nor --json")
+        run_job(images, file, device, top_k, job)
+    else:
+        _predict([Path(image) for image in images], server, file, options, device, top_k, csv, json=json)
+
+
+def _predict(
+    images: list[Path],
+    server: str | None,
+    file: Path | None,
+    options: ServerOptions,
+    device: RuntimeName,
+    top_k: int,
+    csv: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """Classify images that are listed in memory."""
     paths = [path for path in _expand_folders(images) if path != csv]
     if server is not None and file is None:
         results = _with_server(paths, server, options, top_k)
     elif file is not None and server is None:
-        results = _with_file(paths, file, top_k)
+        results = _with_file(paths, file, device, top_k)
     else:
-        raise OptionsError("give either --server HOST:PORT or --file model.onnx")
+        raise OptionsError("give either --server HOST:PORT (or unix:///PATH) or --file model.onnx")
     to_print, failed = [], 0
     with (
         TerminalReporter() if len(paths) > _BATCH_SIZE else nullcontext(Silent()) as reporter,
@@ -158,13 +195,16 @@ def _with_server(
     token = None if token_file is None else read_tokens(token_file)[0]
     with Client(server, token=token, max_attempts=_MAX_ATTEMPTS, **keywords) as client:
         for result in client.classify(paths, model=model, top_k=top_k):
-            yield PredictionResult(result.name, result.predictions, None, result.error)
+            yield PredictionResult(result.name, result.predictions, result.unsure, result.error)
 
 
-def _with_file(paths: list[Path | LeftOut], file: Path, top_k: int) -> Generator[PredictionResult, None, None]:
+def _with_file(
+    paths: list[Path | LeftOut], file: Path, device: RuntimeName, top_k: int
+) -> Generator[PredictionResult, None, None]:
     from unfreeze.serve.client.local import LocalClassifier
 
-    with LocalClassifier(file) as classifier:
+    with LocalClassifier(file, device=device) as classifier:
+        threshold = classifier.manifest.abstain_below
         for start in range(0, len(paths), _BATCH_SIZE):
             batch = paths[start : start + _BATCH_SIZE]
             files = [path for path in batch if isinstance(path, Path)]
@@ -177,7 +217,7 @@ def _with_file(paths: list[Path | LeftOut], file: Path, top_k: int) -> Generator
                 yield from (_classify_one(path, classifier, top_k) for path in batch)
             else:
                 for path, predictions in zip(files, found, strict=True):
-                    yield PredictionResult(str(path), predictions, classifier.is_unsure(predictions), None)
+                    yield PredictionResult(str(path), predictions, is_unsure(predictions, threshold), None)
 
 
 def _classify_one(path: Path | LeftOut, classifier: "LocalClassifier", top_k: int) -> PredictionResult:
@@ -187,4 +227,5 @@ def _classify_one(path: Path | LeftOut, classifier: "LocalClassifier", top_k: in
         (predictions,) = classifier.predict([path], top_k=top_k)
     except ImageError as error:
         return PredictionResult(str(path), (), None, str(error))
-    return PredictionResult(str(path), predictions, classifier.is_unsure(predictions), None)
+    unsure = is_unsure(predictions, classifier.manifest.abstain_below)
+    return PredictionResult(str(path), predictions, unsure, None)

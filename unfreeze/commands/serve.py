@@ -23,6 +23,7 @@ EXAMPLES = """Examples:
     unfreeze serve --repository models/ --http 8080
     unfreeze serve --repository models/ --port 9000 --max-batch 16 --max-delay-ms 2
     unfreeze serve --repository models/ --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt
+    unfreeze serve --repository models/ --uds /run/unfreeze/grpc.sock --uds-only --token-file tokens.txt
     UNFREEZE_LOG_FORMAT=json unfreeze serve --config unfreeze.toml
 """
 _ENV_PREFIX = "UNFREEZE_"
@@ -41,8 +42,9 @@ def serve(
 
     The server implements the Open Inference Protocol (models NAME and NAME.encoded), unfreeze.v1.Classifier, gRPC
     health checking and server reflection. With --http it also answers over HTTP, and shows a page to try the models.
-    When it accepts calls, it prints "serving REPOSITORY on HOST:PORT" to standard output. Options are read from the
-    command line, then from environment variables, then from the file given by --config.
+    When it accepts calls, it prints "serving REPOSITORY on HOST:PORT" to standard output, and with --uds the address
+    unix:///PATH. Options are read from the command line, then from environment variables, then from the file given by
+    --config.
 
     Args:
         options: what to serve, and how.
@@ -50,17 +52,21 @@ def serve(
         config: TOML file of options, such as `max_batch = 16`.
     """
     from unfreeze.serve.models.load_thread import is_loading
-    from unfreeze.serve.server import Server
-    from unfreeze.serve.server import serve as run_server
+    from unfreeze.serve.run import Running
+    from unfreeze.serve.run import serve as run_server
 
     start_logging(logs or LogOptions())
 
-    def print_address(server: Server) -> None:
-        RESULTS.print(f"serving {options.repository} on {options.host}:{server.port}", markup=False)
-        if server.http is not None:
-            RESULTS.print(f"page to try the models: {server.http.address}", markup=False)
+    def print_address(server: Running) -> None:
+        addresses = [] if options.uds_only else [f"{options.host}:{server.port}"]
+        addresses += [] if options.unix_socket is None else [options.unix_socket.target]
+        RESULTS.print(f"serving {options.repository} on {addresses[0]}", markup=False)
+        for address in addresses[1:]:
+            RESULTS.print(f"also on {address}", markup=False)
+        if server.http_address is not None:
+            RESULTS.print(f"page to try the models: {server.http_address}", markup=False)
 
-    asyncio.run(run_server(options, print_address))
+    asyncio.run(run_server(options, print_address, logs or LogOptions()))
     if is_loading():  # unloading a runtime's libraries while it is loading a model would abort the process
         logging.shutdown()
         sys.stdout.flush()

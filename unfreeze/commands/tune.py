@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,12 @@ from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import OptionsError, first_line
 from unfreeze.contract.reporting import Reporter
+from unfreeze.ray_train.options import RayOptions
 from unfreeze.signals import sigterm_as_interrupt
 from unfreeze.track.tracker import TrackerName, check_trackers, track_run
 from unfreeze.tune.options import BACKBONE, OUTPUT, TuneOptions
 
-_DEFAULTS = TuneOptions()
+_DEFAULTS, _NO_RAY = TuneOptions(), RayOptions()
 _FLAG = Parameter(negative="", group=OUTPUT)
 _BACKBONE = Parameter(group=BACKBONE)
 
@@ -31,6 +33,7 @@ EXAMPLES = """Examples:
     unfreeze tune images/ --out run/ --backbone timm/vit_small_patch14_reg4_dinov2.lvd142m --image-size 224
     unfreeze tune images/ --out run/ --backbone auto --budget-ms 20
     MLFLOW_TRACKING_URI=http://localhost:5000 unfreeze tune images/ --out run/ --track mlflow
+    unfreeze tune images/ --out run/ --recipe all --learning-rate 0.003 --ray-workers 2
     unfreeze tune images/ --out run/ --resume      # continue after Ctrl-C, a crash or a full disk
 """
 
@@ -42,6 +45,7 @@ def tune(
     options: Annotated[TuneOptions, Parameter(name="*")] = _DEFAULTS,
     backbones: Annotated[str | None, _BACKBONE] = None,
     budget_ms: Annotated[float | None, _BACKBONE] = None,
+    ray: Annotated[RayOptions, Parameter(name="*")] = _NO_RAY,
     overwrite: Annotated[bool, _FLAG] = False,
     resume: Annotated[bool, _FLAG] = False,
     track: Annotated[tuple[TrackerName, ...], Parameter(group=OUTPUT, negative="")] = (),
@@ -52,7 +56,7 @@ def tune(
     The folder OUT receives the weights (model.safetensors), what export needs (run.json), all metrics (metrics.json),
     the loss of every epoch (epochs.jsonl and tensorboard/), every prediction for the validation and test images
     (predictions.csv), suspicious images (label_issues.csv) and, with unfreeze[report], report.html. For several GPUs,
-    use torchrun --nproc-per-node N -m unfreeze.tune with the same arguments.
+    use torchrun --nproc-per-node N -m unfreeze.tune with the same arguments, or --ray-workers N.
 
     Args:
         data: folder with one subfolder per class, optionally inside train, val and test folders; or a CSV file with a
@@ -62,6 +66,7 @@ def tune(
         backbones: with --backbone auto, the backbones to compare: as for `unfreeze compare`, by default "small".
         budget_ms: with --backbone auto, the largest acceptable latency of one image in milliseconds, as for
             `unfreeze compare`.
+        ray: options of training with Ray.
         overwrite: replace a run in OUT, finished or not.
         resume: continue the unfinished run in OUT; the result is the same as without the interruption.
         track: also log parameters, metrics and the report, when the run is complete, to MLflow or Weights & Biases, as
@@ -89,7 +94,8 @@ def tune(
             check_folder(out, overwrite=overwrite, resume=resume)
             compare = CompareOptions(backbones=backbones or DEFAULT_PRESET, budget_ms=budget_ms)
             options = choose_backbone(data, out, options, compare, reporter, resume=resume)
-        metrics = fine_tune(data, out, options, reporter, overwrite=overwrite, resume=resume)
+        train = partial(_fine_tune_with_ray, ray=ray) if ray.ray_workers else fine_tune
+        metrics = train(data, out, options, reporter, overwrite=overwrite, resume=resume)
         shown = _report(out, reporter)
     if json:
         print_json(metrics)
@@ -103,6 +109,14 @@ def tune(
     for place in track_run(track, out):
         RESULTS.print(f"logged: {place}", markup=False)
     RESULTS.print(f"next: unfreeze export {out} --repository models --name NAME", markup=False)
+
+
+def _fine_tune_with_ray(
+    data: Path, out: Path, options: TuneOptions, reporter: Reporter, *, ray: RayOptions, overwrite: bool, resume: bool
+) -> dict[str, Any]:
+    from unfreeze.ray_train.run import fine_tune_with_ray
+
+    return fine_tune_with_ray(data, out, options, ray, reporter, overwrite=overwrite, resume=resume)
 
 
 def _report(out: Path, reporter: Reporter) -> str:

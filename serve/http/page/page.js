@@ -59,6 +59,7 @@ async function describe() {
     + (accuracy === undefined ? "" : `; ${(100 * accuracy).toFixed(1)} % of the validation images correct`);
   const secret = element("token-field").hidden ? "" : " -H 'Authorization: Bearer TOKEN'";
   element("curl").textContent = `curl${secret} --data-binary @image.jpg '${location.origin}/v1/models/${model.value}:classify'`;
+  element("grpcurl").parentElement.hidden = !server.grpc_port; // 0: only on a Unix socket
   const plain = server.tls ? "" : " -plaintext";
   const target = `${location.hostname}:${server.grpc_port}`;
   const version = about.version ? `, "version": "${about.version}"` : "";

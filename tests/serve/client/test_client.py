@@ -32,6 +32,7 @@ from unfreeze.contract.errors import (
 )
 from unfreeze.serve.client.asynchronous import AsyncClient
 from unfreeze.serve.client.blocking import Client
+from unfreeze.serve.server import Server
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -84,6 +85,19 @@ def test_retries_after_the_delay_that_the_server_requested(call: Call) -> None:
     assert predictions[0].label == "ant"
     assert len(servicer.times) == 3
     assert all(later - earlier >= 0.249 for earlier, later in itertools.pairwise(servicer.times))
+
+
+def test_results_say_whether_they_are_below_the_threshold(
+    call: Call, careful_server: Server, images: list[bytes], unsure: list[bool]
+) -> None:
+    """As the model does in-process; None for an image with an error, without a threshold, and of an older server."""
+    target = f"127.0.0.1:{careful_server.port}"
+    results = call(target, "classify", [*images, b"no image"], model="careful", top_k=1)
+    assert [result.unsure for result in results] == [*unsure, None]
+    assert [result.unsure for result in call(target, "classify", images, model="colors")] == [None] * len(images)
+    with echoing(Echo()) as older:
+        (result,) = call(older, "classify", [b"ant"])
+    assert (result.predictions[0].label, result.unsure) == ("ant", None)
 
 
 @pytest.mark.parametrize("max_attempts", [1, 3])

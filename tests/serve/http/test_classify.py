@@ -33,10 +33,18 @@ def test_a_file_is_classified_as_over_grpc(http: Server, images: list[bytes]) ->
         assert document["milliseconds"] > 0
         (found,) = document["predictions"]
         assert found["file"] == ""
-        assert found["unsure"] is False
+        assert found["unsure"] is None
         assert [one["label"] for one in found["labels"]] == [one.label for one in labels[:2]]
         assert [one["score"] for one in found["labels"]] == pytest.approx([one.score for one in labels[:2]], abs=1e-6)
     assert call(http, "/v1/models/colors/versions/1:classify", images[0]).status == 200
+
+
+def test_files_below_the_threshold_are_unsure(careful_server: Server, images: list[bytes], unsure: list[bool]) -> None:
+    """With the model's threshold, whatever the number of labels; None for a model without one."""
+    body, kind = encode_form([("", image) for image in images])
+    for path, expected in (("careful:classify?top_k=1", unsure), ("colors:classify", [None] * len(images))):
+        answer = call(careful_server, f"/v1/models/{path}", body, {"Content-Type": kind})
+        assert [one["unsure"] for one in answer.json["predictions"]] == expected
 
 
 def test_a_form_has_many_files(http: Server, images: list[bytes]) -> None:

@@ -97,6 +97,70 @@ def test_encoded_images_are_classified_as_over_grpc(http: Server, images: list[b
     np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("marks_binary", [True, False])
+@pytest.mark.parametrize("scores_binary", [True, False])
+def test_each_output_has_its_own_encoding(
+    careful_server: Server,
+    images: list[bytes],
+    unsure: list[bool],
+    probabilities: np.ndarray,
+    *,
+    marks_binary: bool,
+    scores_binary: bool,
+) -> None:
+    """The output `unsure` before the probabilities, as requested."""
+    given = triton.InferInput("image", [len(images), 1], "BYTES")
+    given.set_data_from_numpy(np.array(images, object)[:, None])
+    wanted = [
+        triton.InferRequestedOutput("unsure", binary_data=marks_binary),
+        triton.InferRequestedOutput("probabilities", binary_data=scores_binary),
+    ]
+    answer = _client(careful_server).infer("careful.encoded", [given], outputs=wanted)
+    outputs = answer.get_response()["outputs"]
+    assert [(one["name"], one["datatype"], one["shape"]) for one in outputs] == [
+        ("unsure", "BOOL", [len(images)]),
+        ("probabilities", "FP32", [len(images), 3]),
+    ]
+    assert ["data" not in one for one in outputs] == [marks_binary, scores_binary]
+    assert answer.as_numpy("unsure").dtype == np.bool_
+    assert answer.as_numpy("unsure").tolist() == unsure
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), probabilities, atol=1e-5)
+
+
+def test_outputs_that_are_not_named_are_all_returned(
+    careful_server: Server, images: list[bytes], unsure: list[bool], probabilities: np.ndarray
+) -> None:
+    """As metadata and configuration list them: to tritonclient in binary, by hand in JSON."""
+    client = _client(careful_server)
+    listed = client.get_model_metadata("careful.encoded")["outputs"]
+    assert listed[1] == {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
+    configured = client.get_model_config("careful.encoded")["output"]
+    assert [(one["name"], one["data_type"], one["dims"]) for one in configured] == [
+        ("probabilities", "TYPE_FP32", [3]),
+        ("unsure", "TYPE_BOOL", []),
+    ]
+    given = triton.InferInput("image", [len(images), 1], "BYTES")
+    given.set_data_from_numpy(np.array(images, object)[:, None])
+    answer = client.infer("careful.encoded", [given])
+    assert [one["name"] for one in answer.get_response()["outputs"]] == ["probabilities", "unsure"]
+    assert answer.as_numpy("unsure").tolist() == unsure
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), probabilities, atol=1e-5)
+    tensor = {
+        "name": "image",
+        "shape": [len(images)],
+        "datatype": "BYTES",
+        "parameters": {"content_type": "base64"},
+        "data": [base64.b64encode(image).decode() for image in images],
+    }
+    document = json.dumps({"inputs": [tensor]}).encode()
+    outputs = call(careful_server, "/v2/models/careful.encoded/infer", document).json["outputs"]
+    assert outputs[1] == {"name": "unsure", "datatype": "BOOL", "shape": [len(images)], "data": unsure}
+    assert {type(mark) for mark in outputs[1]["data"]} == {bool}, "numbers are equal, but no JSON booleans"
+    wanted = [triton.InferRequestedOutput("unsure")]
+    with pytest.raises(InferenceServerException, match="no confidence threshold"):
+        client.infer("colors.encoded", [given], outputs=wanted)
+
+
 def test_errors_are_those_of_grpc(http: Server, images: list[bytes]) -> None:
     """With the status that belongs to each."""
     client = _client(http)

@@ -8,8 +8,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthServicer, HealthStub, add_HealthServicer_to_server
 
 from unfreeze.serve.observability.logs import LogOptions, start_logging
-from unfreeze.serve.observability.request_ids import RequestIdInterceptor
-from unfreeze.serve.protocol.error_interceptor import ErrorInterceptor
+from unfreeze.serve.protocol.dispatch import Dispatcher
 
 
 class _Failing(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
@@ -18,8 +17,9 @@ class _Failing(HealthServicer):  # type: ignore[misc]  # grpcio-health-checking 
 
 
 async def _call() -> None:
-    server = grpc.aio.server(interceptors=[RequestIdInterceptor(), ErrorInterceptor()])
-    add_HealthServicer_to_server(_Failing(), server)
+    dispatcher = Dispatcher()
+    add_HealthServicer_to_server(_Failing(), dispatcher)
+    server = grpc.aio.server(handlers=[dispatcher])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

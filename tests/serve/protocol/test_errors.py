@@ -4,6 +4,7 @@ import asyncio
 import re
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ from PIL import Image
 from support.images import COLORS, draw_image, encode
 from support.manifests import MANIFEST
 from support.occupied import occupy
+from support.segments import PREFIX, segment
 from support.servers import RunningServer, running_server, server_thread
 
-from unfreeze.contract.errors import DrainingError
+from unfreeze.contract.errors import DrainingError, QueueFullError, RestartingError
 from unfreeze.contract.model.manifest import METADATA_KEY
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import sealed
@@ -34,7 +36,12 @@ from unfreeze.serve.status import STATUS, status_of
 pytestmark = pytest.mark.xdist_group("serve")
 
 TABLE = Path(__file__).parents[3] / "docs" / "refusals.md"
-TESTED_ELSEWHERE = {"UNAUTHENTICATED", "PERMISSION_DENIED"}  # in tests/serve/security
+TESTED_ELSEWHERE = {
+    "UNAUTHENTICATED",  # in tests/serve/security
+    "PERMISSION_DENIED",  # there, and in test_shared_memory.py
+    "ALREADY_EXISTS",  # in test_shared_memory.py
+    "UNIMPLEMENTED",  # there
+}
 GOOD = encode(draw_image(COLORS["red"], 0))
 BAD = GOOD[:200]
 WHITE, BLACK = (encode(Image.new("RGB", (224, 224), color), "PNG") for color in ("white", "black"))
@@ -83,7 +90,14 @@ def _failing_model() -> bytes:
 @pytest.fixture(scope="module")
 def strict(models: Path) -> Iterator[RunningServer]:
     """A server of both models with low limits and one instance, so that requests wait for each other."""
-    limits = {"max-queue": 64, "max-queue-mib": 8, "max-message-mib": 16, "max-pixels": 10_000_000, "poll-s": 0}
+    limits = {
+        "shared-memory": PREFIX,
+        "max-queue": 64,
+        "max-queue-mib": 8,
+        "max-message-mib": 16,
+        "max-pixels": 10_000_000,
+        "poll-s": 0,
+    }
     plan = {"instances": 1, "threads": 1, "max-batch": 4}
     with running_server(models, *(f"--{name}={value}" for name, value in (limits | plan).items())) as server:
         yield server
@@ -273,12 +287,18 @@ def test_rejects_heic_without_its_decoder(models: Path, monkeypatch: pytest.Monk
             lambda request: request.inputs[0].contents.bytes_contents.append(GOOD),
             "must be either raw, with one entry per input",
         ),
-        (lambda request: [request.outputs.add(name="probabilities") for _ in "ab"], "2 were requested"),
+        (
+            lambda request: [request.outputs.add(name="probabilities") for _ in "ab"],
+            "the output 'probabilities' was requested twice",
+        ),
         (
             lambda request: [request.outputs.add(name="probabilities").parameters["x"]],
             "unsupported output parameters ['x']",
         ),
-        (lambda request: request.inputs[0].parameters["shared_memory_region"], "shared memory is not supported"),
+        (
+            lambda request: request.inputs[0].parameters["shared_memory_region"],
+            "which needs the name of the shared_memory_region and a positive shared_memory_byte_size",
+        ),
         (lambda request: request.parameters["timeout"], "parameter 'timeout' must be a nonnegative integer"),
     ],
 )
@@ -372,6 +392,39 @@ def test_rejects_unknown_models_and_versions(classifier: ClassifierStub, protoco
     _check(_error(protocol.ModelInfer, request), "NOT_FOUND", "unknown version '7' of model colors; loaded versions: 1")
 
 
+@covers("NOT_FOUND", "unknown region of shared memory")
+def test_rejects_unknown_regions(protocol: GRPCInferenceServiceStub) -> None:
+    """Of an input or an output."""
+    for tensors in ("inputs", "outputs"):
+        request = _infer(GOOD)
+        tensor = getattr(request, tensors).add() if tensors == "outputs" else request.inputs[0]
+        tensor.name = "probabilities" if tensors == "outputs" else "image"
+        tensor.parameters["shared_memory_region"].string_param = "unknown"
+        tensor.parameters["shared_memory_byte_size"].int64_param = 12
+        _check(_error(protocol.ModelInfer, request), "NOT_FOUND", "there is no shared memory region 'unknown'")
+
+
+@covers(
+    "INVALID_ARGUMENT",
+    "region or tensor outside of its shared memory object, output larger than the space for it, object that was "
+    "removed, replaced or truncated, or more than 1,024 regions",
+)
+def test_rejects_tensors_outside_of_their_region(protocol: GRPCInferenceServiceStub) -> None:
+    """The message has the sizes; test_shared_memory.py has the other cases."""
+    with segment(bytes(100)) as made:
+        register = inference.SystemSharedMemoryRegisterRequest(name="in", key=made.name, byte_size=101)
+        error = _error(protocol.SystemSharedMemoryRegister, register)
+        _check(error, "INVALID_ARGUMENT", "its size 101 bytes, but the shared memory object", "has 100 bytes")
+        register.byte_size = 100
+        protocol.SystemSharedMemoryRegister(register)
+        request = _infer()
+        request.ClearField("raw_input_contents")
+        request.inputs[0].parameters["shared_memory_region"].string_param = "in"
+        request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 101
+        _check(_error(protocol.ModelInfer, request), "INVALID_ARGUMENT", "but region 'in' has 100 bytes")
+        protocol.SystemSharedMemoryUnregister(inference.SystemSharedMemoryUnregisterRequest(name="in"))
+
+
 @covers("INVALID_ARGUMENT", "more images in one request than `--max-queue`")
 def test_rejects_requests_larger_than_the_queue(classifier: ClassifierStub, protocol: GRPCInferenceServiceStub) -> None:
     """A retry would not help, so there is no retry delay."""
@@ -463,11 +516,57 @@ def test_shutdown_completes_accepted_requests(models: Path) -> None:
         assert server.process.wait(30) == 0
 
 
+@pytest.mark.parametrize("retry_s", [0.01, 2.5, 5.0])
+def test_retry_delays_may_be_seconds(retry_s: float) -> None:
+    """Of a long queue; both hints have the same delay."""
+    status = status_of(QueueFullError("the queue is full", retry_s))
+    assert _retry_s(status.trailing_metadata, status.message, 8) == pytest.approx(retry_s)
+
+
 def test_shutdown_errors_have_a_retry_delay() -> None:
     """The status of a rejected call has both retry hints."""
     status = status_of(DrainingError("the server is shutting down; retry on another server"))
     assert status.code == grpc.StatusCode.UNAVAILABLE
     assert _retry_s(status.trailing_metadata, status.message, 14) == pytest.approx(0.1)
+
+
+@covers("UNAVAILABLE", "process of the models restarting, with `--frontends`")
+def test_a_restart_can_be_retried() -> None:
+    """The whole way is tested in tests/serve/frontends."""
+    status = status_of(RestartingError("the process of the models ended and is being restarted; retry"))
+    assert status.code == grpc.StatusCode.UNAVAILABLE
+    assert status.retry_s is not None
+
+
+@covers(
+    "RESOURCE_EXHAUSTED",
+    "no memory to receive the message within ten seconds, or a message that arrives too slowly while others wait",
+)
+def test_messages_wait_for_memory_until_their_deadline(published: Published) -> None:
+    """A call that holds the memory and sends nothing does not hold it for ever, and not beyond a caller's deadline."""
+    limits = {"max_queue_mib": 1, "max_message_mib": 1}
+    with (
+        server_thread(published.path.parents[2], **limits) as target,
+        grpc.insecure_channel(target) as first,
+        grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as second,
+    ):
+        go_on = threading.Event()
+
+        def late() -> Iterator[bytes]:
+            go_on.wait(30)
+            yield pb.PredictRequest(images=[GOOD]).SerializeToString()
+
+        holding = first.stream_unary("/unfreeze.v1.Classifier/Predict").future(late())
+        time.sleep(0.3)
+        waiting = ClassifierStub(second).Predict.future(pb.PredictRequest(images=[GOOD]), timeout=25)
+        with pytest.raises(grpc.FutureTimeoutError):
+            waiting.exception(timeout=0.5)
+        request = pb.PredictRequest(images=[GOOD])
+        late_error = _error(lambda message: ClassifierStub(second).Predict(message, timeout=0.5), request)
+        assert late_error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        go_on.set()
+        holding.result(timeout=20)
+        assert len(waiting.result(timeout=20).predictions) == 1
 
 
 @covers("INTERNAL", "any other error")

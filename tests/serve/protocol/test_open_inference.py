@@ -184,7 +184,7 @@ INVALID = [
     ),
     (
         lambda request: request.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "x"),
-        "shared memory is not supported",
+        "needs the name of the shared_memory_region and a positive shared_memory_byte_size",
     ),
     (_set("model_name", ""), "the request has no model name"),
 ]

@@ -1,0 +1,407 @@
+"""The models as a front-end process sees them: it decodes, and another process executes."""
+
+import asyncio
+import itertools
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unfreeze.contract.arrays import Float32, UInt8
+from unfreeze.contract.errors import DeadlineError, QueueFullError, RestartingError
+from unfreeze.contract.images.preprocess import prepare
+from unfreeze.contract.model.manifest import Manifest
+from unfreeze.serve.frontends.board import Board
+from unfreeze.serve.frontends.bridge import answers_begin
+from unfreeze.serve.frontends.decode_pool import DecodePool
+from unfreeze.serve.frontends.link import Kind, Link, Record, error_from
+from unfreeze.serve.frontends.region import Region
+from unfreeze.serve.models.served import LoadedVersions
+from unfreeze.serve.models.version_state import VersionState
+from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.scheduling.admission import Admission
+from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, RequestTiming
+from unfreeze.serve.scheduling.statistics import Statistics, counted, statistics_from
+from unfreeze.serve.status import ERRORS_BY_STATUS
+
+_RETRY_S, _COUNTS_S = 0.05, 1.0
+_MIN_REGION_BYTES = 2**28  # an empty queue accepts a request of any size
+_RESTARTING = "the process of the models ended and is being restarted; retry"
+
+
+class _Answer(NamedTuple):
+    started: float
+    infer_s: float
+
+
+class RemoteModels:
+    """Implements `ServedModels`: the models of another process.
+
+    Args:
+        options: limits.
+        board: counters of all processes.
+        address: Unix socket of the process of the models.
+        decoders: number of threads that decode.
+        on_change: called whenever a model or a version was added or removed, and when the process ended.
+    """
+
+    def __init__(
+        self, options: ServeOptions, board: Board, address: Path, decoders: int, on_change: Callable[[], None]
+    ) -> None:
+        self._loaded = LoadedVersions[RemoteModel]()
+        self.options, self.board, self.pool = options, board, DecodePool(decoders)
+        # As much as may wait, and as much again for answers, other models and what lies unused between two requests.
+        self.region = Region(max(_MIN_REGION_BYTES, 2 * options.max_queue_mib * 2**20))
+        self._address, self._on_change = address, on_change
+        self._link: Link | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._states: tuple[VersionState, ...] = ()
+        self._connected, self._disconnected = asyncio.Event(), asyncio.Event()
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __iter__(self) -> Iterator["RemoteModel"]:
+        """Iterate over all loaded versions."""
+        return iter(self._loaded)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the loaded models."""
+        return tuple(self._loaded.by_name)
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the loaded versions of a model, oldest first."""
+        return self._loaded.versions(name)
+
+    @property
+    def available(self) -> bool:
+        """Whether the process of the models is running."""
+        return self._connected.is_set()
+
+    async def open(self) -> None:
+        """Connect, and wait for the models."""
+        self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._send_counts())]
+        await self._connected.wait()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        if self._link is not None:
+            self._link.send(Record(Kind.COUNTS), self._counts())
+            self._link.close()
+        await asyncio.to_thread(self.pool.close)
+
+    def find(self, name: str, version: str = "") -> "RemoteModel":
+        """Look up a model, as `LoadedVersions.find` does.
+
+        Raises:
+            UnknownModelError: the model or the version is not loaded.
+            RestartingError: the process of the models is not running.
+        """
+        if not self.available:
+            raise RestartingError(_RESTARTING)
+        return self._loaded.find(name, version)
+
+    def use(self, name: str, version: str = "") -> AbstractContextManager["RemoteModel"]:
+        """Look up a model and keep it loaded while the body runs.
+
+        Raises:
+            UnknownModelError: as `find`.
+            RestartingError: as `find`.
+        """
+        return self.find(name, version).in_use()
+
+    def are_busy(self) -> bool:
+        """Check whether requests may have to be rejected."""
+        return not self.available or self._loaded.are_busy()
+
+    def check_capacity(self, deadline: float | None) -> None:
+        """Check that at least one model can accept a request of a single image now.
+
+        Raises:
+            RestartingError: the process of the models is not running.
+            QueueFullError: all queues are full.
+            DeadlineError: no model can meet the deadline.
+        """
+        if not self.available:
+            raise RestartingError(_RESTARTING)
+        self._loaded.check_capacity(deadline)
+
+    def states(self) -> tuple[VersionState, ...]:
+        """Return the state of every version, as of the last `synchronize`."""
+        return self._states
+
+    async def synchronize(self) -> None:
+        """Get the states and the counters of all processes."""
+        if self._link is not None:
+            self._link.send(Record(Kind.COUNTS), self._counts())
+        await self._call("status", "")
+
+    async def refresh(self) -> None:
+        """Do nothing: the process of the models watches the repository."""
+
+    async def load(self, name: str) -> None:
+        """Load the newest versions of a model, as `ModelRegistry.load` does."""
+        await self._call("load", name)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model, as `ModelRegistry.unload` does."""
+        await self._call("unload", name)
+
+    async def request(self, record: Record, document: Any = None) -> Any:
+        """Send a record and wait for the answer to it.
+
+        Args:
+            record: with the number of the request left open.
+            document: follows it.
+
+        Raises:
+            RestartingError: the process of the models ended.
+            UnfreezeError: whatever it answered.
+        """
+        link = self._link
+        if link is None:
+            raise RestartingError(_RESTARTING)
+        number = next(self._numbers) & 0xFFFFFFFF
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        link.send(record._replace(number=number), document)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            link.send(Record(Kind.CANCEL, number=number))
+            raise
+        finally:
+            self._waiting.pop(number, None)
+            del waiting  # an error that it holds refers to this frame, and the frame of the caller to the images
+
+    def release(self, model: "RemoteModel") -> None:
+        """Tell the process of the models that a version is no longer used here."""
+        if self._link is not None:
+            self._link.send(Record(Kind.RELEASE, handle=model.handle))
+
+    def on_connected(self, link: Link) -> None:
+        """Keep the link."""
+        self._link = link
+        self._disconnected.clear()
+
+    def on_record(self, record: Record, document: Any) -> None:
+        """Take an answer, or the loaded versions."""
+        if record.kind == Kind.MODELS:
+            self._update(document)
+            return
+        waiting = self._waiting.get(record.number)
+        if waiting is None or waiting.done():
+            return
+        if record.kind == Kind.ANSWER:
+            waiting.set_result(_Answer(record.started, record.infer_s))
+        elif record.kind == Kind.RESULT:
+            waiting.set_result(document)
+        else:
+            waiting.set_exception(error_from(document))
+
+    def on_closed(self) -> None:
+        """Fail the requests that wait for the process of the models, which has ended."""
+        self._link = None
+        self._disconnected.set()
+        self._connected.clear()
+        self.board.set_connected(False)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(RestartingError(_RESTARTING))
+        self._loaded.by_name.clear()
+        if not self._closing:
+            self._on_change()
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connected = socket.socket(socket.AF_UNIX)
+            connected.setblocking(False)  # noqa: FBT003
+            try:
+                await loop.sock_connect(connected, os.fspath(self._address))
+                socket.send_fds(connected, [b"\0"], [self.region.descriptor])
+                await loop.create_unix_connection(partial(Link, self), sock=connected)
+            except OSError:
+                connected.close()
+            else:
+                await self._disconnected.wait()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _send_counts(self) -> None:
+        last: dict[str, Any] = {}
+        while True:
+            await asyncio.sleep(_COUNTS_S)
+            if self._link is not None and (counts := self._counts()) != last:
+                self._link.send(Record(Kind.COUNTS), counts)
+                last = counts
+
+    def _counts(self) -> dict[str, Any]:
+        models = {
+            str(model.handle): {str(encoded): counts.document() for encoded, counts in model.own_statistics.items()}
+            for model in self
+        }
+        return {"models": models, "errors": dict(ERRORS_BY_STATUS)}
+
+    async def _call(self, call: str, name: str) -> None:
+        answer = await self.request(Record(Kind.CALL), {"call": call, "name": name})
+        self._states = tuple(VersionState(**state) for state in answer["states"])
+        for model in self:
+            model.statistics = statistics_from(answer["counts"]["models"].get(str(model.handle), {}))
+
+    def _update(self, document: dict[str, Any]) -> None:
+        """Take the loaded versions; those that are gone are released when their last request has been answered."""
+        before = {model.handle: model for model in self}
+        self._loaded.by_name.clear()
+        for version in document["versions"]:
+            model = before.pop(version["handle"], None) or RemoteModel(self, version)
+            self._loaded.by_name.setdefault(model.name, {})[int(model.version)] = model
+        self._states = tuple(VersionState(**state) for state in document["states"])
+        for model in before.values():
+            task = asyncio.create_task(model.retire())
+            self._tasks.append(task)
+            task.add_done_callback(self._tasks.remove)
+        self._connected.set()
+        self.board.set_connected(True)
+        self._on_change()
+
+
+class RemoteModel:
+    """A version that another process executes; has the methods of `LoadedModel` that services use.
+
+    Args:
+        models: the models of that process.
+        version: its description.
+    """
+
+    def __init__(self, models: RemoteModels, version: dict[str, Any]) -> None:
+        self.handle: int = version["handle"]
+        self.name: str = version["name"]
+        self.version: str = version["version"]
+        self.manifest = Manifest.from_json(version["manifest"])
+        self.plan: str = version["plan"]
+        self.max_batch: int = version["max_batch"]
+        self.own_statistics = {False: Statistics(), True: Statistics()}
+        self.statistics = {False: Statistics(), True: Statistics()}  # of all processes, as of the last `synchronize`
+        self._models, self._board = models, models.board
+        self._image_bytes = math.prod(self.manifest.preprocess.shape)
+        self._answer_bytes = 4 * len(self.manifest.labels)
+        self._preprocess = partial(prepare, spec=self.manifest.preprocess, max_pixels=models.options.max_pixels)
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        options = models.options
+        self._admission = Admission(
+            self.name,
+            options.max_queue,
+            options.max_queue_mib * 2**20,
+            lambda: self._estimate_s(0),
+            accepted_elsewhere=lambda: self._board.accepted_elsewhere(self.handle),
+            on_change=lambda images, size: self._board.set_accepted(self.handle, images, size),
+        )
+
+    @property
+    def pending(self) -> int:
+        """Number of images of requests that any process has accepted."""
+        return self._board.accepted(self.handle)
+
+    @contextmanager
+    def in_use(self) -> Iterator["RemoteModel"]:
+        """Keep the model loaded while the body runs."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._idle.set()
+
+    async def retire(self) -> None:
+        """Wait for its users, then let the other process close it."""
+        await self._idle.wait()
+        self._models.release(self)
+
+    def check_size(self, images: int) -> None:
+        """Check that a request could be accepted by an empty queue, as `LoadedModel.check_size` does."""
+        self._admission.check_size(images)
+
+    def check_capacity(self, deadline: float | None) -> None:
+        """Check that a request of a single image can be accepted now, as `LoadedModel.check_capacity` does."""
+        self._admission.check_capacity(1, self._image_bytes)
+        self._check_deadline(1, deadline)
+
+    async def classify(
+        self,
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
+        deadline: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Float32[np.ndarray, "n c"]:
+        """Classify images, as `LoadedModel.classify` does.
+
+        Raises:
+            RestartingError: the process of the models ended.
+            InvalidRequestError: an image cannot be decoded.
+            ServingError: the queue is full, the deadline cannot be met, or the server is shutting down.
+        """
+        timing, encoded = RequestTiming(), not isinstance(images, np.ndarray)
+        with counted(self.own_statistics[encoded], len(images), timing):
+            size = len(images) * self._image_bytes
+            with self._admission.admit(len(images), size + (sum(map(len, images)) if encoded else 0)):
+                self._check_deadline(len(images), deadline)
+                return await self._classify(images, deadline, priority, timing)
+
+    async def _classify(
+        self,
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
+        deadline: float | None,
+        priority: int,
+        timing: RequestTiming,
+    ) -> Float32[np.ndarray, "n c"]:
+        region, count = self._models.region, len(images)
+        size, answer_size = count * self._image_bytes, count * self._answer_bytes
+        begin = region.allocate(answers_begin(size) + answer_size)
+        if begin is None:
+            raise QueueFullError(f"the queue of model {self.name} is full: its shared memory is in use; retry later")
+        try:
+            rows = region.view(begin, size).reshape(count, *self.manifest.preprocess.shape)
+            if isinstance(images, np.ndarray):
+                rows[:] = images
+            else:
+                timing.decode_s = await self._models.pool.decode(images, rows, self._preprocess, deadline, priority)
+            record = Record(
+                Kind.CLASSIFY,
+                encoded=not isinstance(images, np.ndarray),
+                handle=self.handle,
+                size=count,
+                begin=begin,
+                priority=priority,
+                deadline=math.inf if deadline is None else deadline,
+            )
+            answer: _Answer = await self._models.request(record)
+            timing.started, timing.infer_s = answer
+            found = region.view(begin + answers_begin(size), answer_size)
+            return found.view(np.float32).reshape(count, -1).copy()
+        finally:
+            region.release(begin)
+
+    def _estimate_s(self, images: int) -> float:
+        """Estimate the latency of a request: decoding and inference overlap, so the slower one counts."""
+        inference_s = (self.pending + images) * self._board.speed(self.handle)
+        return max(inference_s, self._models.pool.estimate_s(images))
+
+    def _check_deadline(self, images: int, deadline: float | None) -> None:
+        if deadline is None or self.pending <= images:
+            return
+        seconds = self._estimate_s(images)
+        if time.monotonic() + seconds > deadline:
+            raise DeadlineError(f"the request would take about {1000 * seconds:.0f} ms, which is after its deadline")

@@ -1,0 +1,1 @@
+"""Jobs over very many images: split into blocks, resumed after a kill, on one machine or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Distributed training with Ray Train: the processes that `torchrun` starts on one machine, on a cluster."""
