@@ -39,6 +39,12 @@ COMMANDS = (
 pytestmark = pytest.mark.xdist_group("commands")
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `bench` measure each batch size for a moment."""
+    monkeypatch.setattr("unfreeze.serve.runtimes.benchmark._MIN_SECONDS", 0.1)
+
+
 def _words(text: str) -> str:
     return " ".join(text.split())
 
@@ -161,6 +167,7 @@ def test_info_shows_manifest_and_layers(folder: Path) -> None:
     assert 0.9 * document["bytes"] < size < document["bytes"]
 
 
+@pytest.mark.usefixtures("brief")
 def test_labels_with_markup_are_printed_verbatim(folder: Path, tmp_path: Path) -> None:
     """Labels and folder names that look like the markup of the console library are printed verbatim."""
     sure, odd = folder / "models" / "colors" / "1" / "model.onnx", tmp_path / "[bold]"
@@ -175,6 +182,7 @@ def test_labels_with_markup_are_printed_verbatim(folder: Path, tmp_path: Path) -
         assert command == "bench" or "[/x], [red], green" in shown.stdout
 
 
+@pytest.mark.usefixtures("brief")
 def test_bench_reports_latency_and_throughput(folder: Path) -> None:
     """`bench` reports percentiles and throughput for each batch size, and rejects invalid sizes."""
     done = run_cli("bench", folder / "models" / "colors", "--batch", "1,4", "--json")
