@@ -97,6 +97,7 @@ def test_everything_but_cuda_runs_on_a_cpu(small: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_missing_requirements_of_a_gpu_are_listed(small: list[str], tmp_path: Path) -> None:
     """A GPU without CUDA packages: nothing is measured, nothing fails, and the reasons are listed."""
     _program(tmp_path / "bin", "nvidia-smi", NVIDIA_SMI)

@@ -15,7 +15,6 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 # In `make test`; the others are exhaustive.
 REPRESENTATIVES = (
     ("byobnet", "fp16"),
-    ("eva", "fp32"),
     ("mambaout", "fp32"),
     ("maxxvit", "fp32"),
     ("vision_transformer", "fp32"),

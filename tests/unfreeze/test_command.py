@@ -3,21 +3,23 @@
 import csv
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx
 import pytest
 from support.cli import run_cli
-from support.images import draw_image, encode, write_images
-from support.runs import write_run
+from support.images import draw_image, encode
 from support.servers import RunningServer, server_thread
 from support.thresholds import publish_with_threshold
 
 import unfreeze
+from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.model.seal import UNSEALED
+from unfreeze.export.graph import with_manifest
 
 COMMANDS = (
     "plan",
@@ -35,6 +37,12 @@ COMMANDS = (
 )
 
 pytestmark = pytest.mark.xdist_group("commands")
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `bench` measure each batch size for a moment."""
+    monkeypatch.setattr("unfreeze.serve.runtimes.benchmark._MIN_SECONDS", 0.1)
 
 
 def _words(text: str) -> str:
@@ -159,20 +167,22 @@ def test_info_shows_manifest_and_layers(folder: Path) -> None:
     assert 0.9 * document["bytes"] < size < document["bytes"]
 
 
-def test_labels_with_markup_are_printed_verbatim(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("brief")
+def test_labels_with_markup_are_printed_verbatim(folder: Path, tmp_path: Path) -> None:
     """Labels and folder names that look like the markup of the console library are printed verbatim."""
-    run = write_run(tmp_path)
-    document = json.loads((run / "run.json").read_text()) | {"labels": ["[/x]", "[red]", "green"]}
-    (run / "run.json").write_text(json.dumps(document))
-    folder = tmp_path / "[bold]"
-    assert run_cli("export", run, "--repository", folder, "--name", "odd").returncode == 0
+    sure, odd = folder / "models" / "colors" / "1" / "model.onnx", tmp_path / "[bold]"
+    with unfreeze.load_model(sure) as classifier:
+        labels = ("[/x]", "[red]", "green")
+        manifest = replace(classifier.manifest, sha256=UNSEALED, labels=labels, golden=())
+    ModelRepository(odd).publish("odd", with_manifest(onnx.load(sure), manifest), manifest)
     for command in ("info", "bench"):
-        shown = run_cli(command, folder / "odd", *(["--batch", "1"] if command == "bench" else []))
+        shown = run_cli(command, odd / "odd", *(["--batch", "1"] if command == "bench" else []))
         assert shown.returncode == 0, shown.stderr
         assert command == "info" or "[bold]" in "".join(shown.stdout.split())
         assert command == "bench" or "[/x], [red], green" in shown.stdout
 
 
+@pytest.mark.usefixtures("brief")
 def test_bench_reports_latency_and_throughput(folder: Path) -> None:
     """`bench` reports percentiles and throughput for each batch size, and rejects invalid sizes."""
     done = run_cli("bench", folder / "models" / "colors", "--batch", "1,4", "--json")
@@ -255,26 +265,3 @@ def test_predict_names_the_image_that_does_not_decode(folder: Path, tmp_path: Pa
     done = run_cli("predict", tmp_path / "good.png", tmp_path / "bad.jpg", "--file", model)
     assert done.returncode == 1
     assert "bad.jpg: " in _words(done.stderr)
-
-
-@pytest.mark.slow
-def test_interrupted_tuning_leaves_only_a_resumable_run(tmp_path: Path) -> None:
-    """Ctrl-C while tuning exits with 130, names --resume, and leaves nothing that could be exported."""
-    data = write_images(tmp_path / "data", 30)
-    command = ["tune", data, "--backbone", "mobilenet_v3_small", "--weights", "builtin", "--out", tmp_path / "run"]
-    command += ["--cut", "all", "--epochs", "500"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "unfreeze.command", *map(str, command)], stderr=subprocess.PIPE, text=True
-    ) as process:
-        until = time.monotonic() + 60
-        while not (tmp_path / "run").exists():
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in stderr
-    assert "Traceback" not in stderr
-    assert "--resume to continue" in stderr
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".unfinished", "findings.json"]

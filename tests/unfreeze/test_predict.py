@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -103,15 +104,16 @@ def _many(folder: Path) -> Path:
 
 def test_interrupt_keeps_the_previous_csv(tmp_path: Path) -> None:
     """Ctrl-C in the middle exits with 130; the CSV file of the previous run is unchanged, with no file beside it."""
+    ended = threading.Event()
 
-    def slow_later(number: int, _images: list[bytes]) -> None:
+    def wait_later(number: int, _images: list[bytes]) -> None:
         if number > 2:
-            time.sleep(3)
+            ended.wait(30)
 
     images, table = _many(tmp_path / "images"), tmp_path / "out" / "table.csv"
     table.parent.mkdir()
     table.write_text("the previous run\n")
-    with echoing(servicer := Echo(slow_later)) as target:
+    with echoing(servicer := Echo(wait_later)) as target:
         command = [sys.executable, "-m", "unfreeze.command", "predict", str(images)]
         command += ["--server", target, "--csv", str(table)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -122,6 +124,7 @@ def test_interrupt_keeps_the_previous_csv(tmp_path: Path) -> None:
             assert len(list(table.parent.iterdir())) == 2
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=30)
+        ended.set()
     assert (process.returncode, "Traceback" in stderr) == (130, False), stderr
     assert [path.name for path in table.parent.iterdir()] == ["table.csv"]
     assert table.read_text() == "the previous run\n"

@@ -81,7 +81,7 @@ _documents = st.fixed_dictionaries(
             ),
             max_size=3,
         ),
-        "sha256": st.text("0123456789abcdef", min_size=64, max_size=64),
+        "sha256": st.binary(min_size=32, max_size=32).map(bytes.hex),
         "link": st.sampled_from(["softmax", "sigmoid"]),
         "abstain_below": st.none() | st.floats(0, 1),
         "schema": st.just("3.0"),

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.xdist_group("resume")
 OPTIONS = TuneOptions(
     backbone="mobilenet_v3_small",
     weights="builtin",
+    image_size=64,
     device="cpu",
     cut="features.11",
     learning_rate=5e-4,
@@ -49,7 +50,7 @@ MOMENTS = (
 
 
 def _arguments(data: Path, out: Path, *more: str) -> list[str]:
-    names = ("backbone", "weights", "device", "cut", "learning_rate", "epochs", "views", "batch_size")
+    names = ("backbone", "weights", "image_size", "device", "cut", "learning_rate", "epochs", "views", "batch_size")
     given = [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(OPTIONS, name)))]
     return ["tune", str(data), "--out", str(out), *given, *more]
 
@@ -119,7 +120,7 @@ def test_a_run_that_is_killed_in_every_state_ends_in_the_same_weights(
 def test_signals_leave_a_run_that_can_be_resumed(
     number: signal.Signals, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    """Ctrl-C and SIGTERM end with a hint at --resume, which continues after the completed epochs."""
+    """Ctrl-C and SIGTERM end with a hint at --resume, which continues after the completed epochs; nothing is a run."""
     out, stderr = tmp_path / "run", tmp_path / "stderr"
     process = start_command(*_arguments(data, out), stderr=stderr)
     _wait_for_epochs(out, 2, process)
@@ -129,6 +130,7 @@ def test_signals_leave_a_run_that_can_be_resumed(
     assert process.exitcode == 130
     assert "run the same command with --resume to continue" in stderr.read_text()
     assert "Traceback" not in stderr.read_text()
+    assert {path.name for path in out.iterdir()} == {".unfinished", "findings.json", "epochs.jsonl", "tensorboard"}
     resumed = start_command(*_arguments(data, out, "--resume"), stderr=stderr)
     resumed.join()
     assert resumed.exitcode == 0, stderr.read_text()

@@ -232,16 +232,17 @@ def test_page_escapes_names(made: Made, tmp_path: Path) -> None:
 
 
 def test_without_the_extra_there_is_json_only(made: Made, tmp_path: Path) -> None:
-    """And a second write replaces the first."""
+    """It replaces that of an earlier comparison."""
     code = (
         "import sys; sys.modules['plotly'] = None; from unfreeze.command import main; "
         f"main(['compare', {str(made.data)!r}, '--backbones', '{TINY}:blind', '--out', 'out'])"
     )
-    environment = _environment(made.cache)
-    for _ in range(2):
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "compare.json").write_text("old")
+    command, environment = [sys.executable, "-c", code], _environment(made.cache)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["compare.json"]
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["rows"][0]["backbone"] == f"{TINY}:blind"
     assert "for a plot in compare.html: pip install 'unfreeze[report]'" in done.stdout
 
 
