@@ -130,7 +130,7 @@ def test_statuses_of_ray_serve_become_ours(answer: Answer, code: str, details: s
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE])
 def test_a_client_retries_when_no_replica_answered(code: grpc.StatusCode) -> None:
-    """A call is retried by gRPC only if it ended without any message, which Ray Serve's own answer has one."""
+    """A call is retried by gRPC only if it ended without any message, which as Ray Serve's own answer does not."""
     calls: list[bytes] = []
 
     def answer(request: bytes, context: Any) -> bytes:

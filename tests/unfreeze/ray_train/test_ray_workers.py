@@ -15,7 +15,12 @@ from support.cli import run_cli
 from support.images import write_images
 from support.ray_cluster import RAY_ENVIRONMENT, ray_cluster
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.slow,
+    # Ray Train sets a deprecated option of Ray Data itself.
+    pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning"),
+]
 
 OPTIONS = ["--backbone", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "8", "--epochs", "2"]
 TRAINED = [*OPTIONS, "--recipe", "last-blocks", "--cut", "features.10", "--learning-rate", "0.001"]
