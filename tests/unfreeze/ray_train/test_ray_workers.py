@@ -18,8 +18,8 @@ from support.ray_cluster import RAY_ENVIRONMENT, ray_cluster
 pytestmark = [
     pytest.mark.xdist_group("ray"),
     pytest.mark.slow,
-    # Ray Train sets a deprecated option of Ray Data itself.
-    pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning"),
+    # Ray Train itself sets three options of Ray Data that are deprecated.
+    pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning"),
 ]
 
 OPTIONS = ["--backbone", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "8", "--epochs", "2"]
