@@ -13,7 +13,10 @@ import psutil
 import pytest
 from support.cli import run_cli
 from support.images import write_images
+from support.interrupted import tune_in_processes
 from support.ray_cluster import RAY_ENVIRONMENT, ray_cluster
+
+from unfreeze.tune.options import TuneOptions
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
@@ -40,20 +43,23 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_two_workers_train_like_torchrun(data: Path, tmp_path: Path) -> None:
-    """The same bytes as from torchrun with two processes, the same files, and the first worker's progress."""
-    _torchrun(data, tmp_path / "torchrun", *TRAINED)
+def test_two_workers_train_like_two_processes_without_ray(data: Path, tmp_path: Path) -> None:
+    """The same bytes as from processes in the environment of torchrun, the same files, and the first one's progress."""
+    trained = {"recipe": "last-blocks", "cut": "features.10", "learning_rate": 0.001, "epochs": 2, "batch_size": 8}
+    options = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", **trained)
+    tune_in_processes(data, tmp_path / "two", options, 2)
     done = run_cli("tune", "images", "--out", tmp_path / "ray", *TRAINED, "--ray-workers", "2", cwd=data.parent)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "predictions.csv", "label_issues.csv", "findings.json"):
-        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "torchrun" / name).read_bytes(), name
-    files = {path.name for path in (tmp_path / "torchrun").iterdir()}
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    files = {path.name for path in (tmp_path / "two").iterdir()}
     assert {path.name for path in (tmp_path / "ray").iterdir()} == files | {"report.html"}
     assert "last-blocks from features.10 at learning rate 0.001: as requested" in done.stderr
     assert "training last-blocks from features.10" in done.stderr
     assert done.stdout.count("validation accuracy") == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("cluster")
 def test_the_error_of_a_worker_is_reported(data: Path, tmp_path: Path) -> None:
     """A mistake that only the workers can find is one line, as without Ray, and nothing is written."""
