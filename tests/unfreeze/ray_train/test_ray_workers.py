@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning"),
 ]
 
-OPTIONS = ["--backbone", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "8", "--epochs", "2"]
+OPTIONS = ["--backbone", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "8"]
 TRAINED = [*OPTIONS, "--recipe", "last-blocks", "--cut", "features.10", "--learning-rate", "0.001"]
 
 
@@ -48,7 +49,9 @@ def test_two_workers_train_like_two_processes_without_ray(data: Path, tmp_path: 
     trained = {"recipe": "last-blocks", "cut": "features.10", "learning_rate": 0.001, "epochs": 2, "batch_size": 8}
     options = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", **trained)
     tune_in_processes(data, tmp_path / "two", options, 2)
-    done = run_cli("tune", "images", "--out", tmp_path / "ray", *TRAINED, "--ray-workers", "2", cwd=data.parent)
+    done = run_cli(
+        "tune", "images", "--out", tmp_path / "ray", *TRAINED, "--epochs", "2", "--ray-workers", "2", cwd=data.parent
+    )
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "predictions.csv", "label_issues.csv", "findings.json"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
@@ -71,6 +74,13 @@ def test_the_error_of_a_worker_is_reported(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def ray_environment() -> Iterator[dict[str, str]]:
+    """The environment of a command that starts Ray, whose files are deleted at the end; their paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        yield os.environ | RAY_ENVIRONMENT | {"RAY_TMPDIR": folder}
+
+
 def _torchrun(data: Path, out: Path, *options: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command += ["unfreeze.tune", str(data), "--out", str(out), *options]
@@ -88,13 +98,14 @@ def _wait_until(is_true: Callable[[], bool], process: "subprocess.Popen[str]") -
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_can_be_resumed(
+    number: signal.Signals, data: Path, tmp_path: Path, ray_environment: dict[str, str]
+) -> None:
     """Ctrl-C and SIGTERM stop all processes of Ray that the command has started; --resume gives the same bytes."""
     trained, out = [*TRAINED, "--epochs", "40"], tmp_path / "ray"
     command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", str(out), *trained]
     command += ["--ray-workers", "2"]
-    environment = os.environ | RAY_ENVIRONMENT | {"RAY_TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ray_environment) as process:
         _wait_until((out / ".unfinished" / "training.pt").exists, process)
         children = psutil.Process(process.pid).children(recursive=True)
         assert any("RayTrainWorker" in child.name() for child in children)
@@ -105,7 +116,7 @@ def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path
     assert f"stopped; run the same command with --resume to continue in {out}" in shown
     assert "Traceback" not in shown
     assert psutil.wait_procs(children, timeout=30)[1] == []
-    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--resume"], env=ray_environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     _torchrun(data, tmp_path / "torchrun", *trained)
     resumed, expected = (tmp_path / name / "model.safetensors" for name in ("ray", "torchrun"))
@@ -116,22 +127,23 @@ def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_ends_the_run_with_an_error(data: Path, tmp_path: Path) -> None:
     """The message names the worker and --resume; the other worker is stopped too."""
-    killed: list[int] = []
+    killed, over = [], threading.Event()
 
     def kill() -> None:
-        while not (tmp_path / "run" / ".unfinished" / "training.pt").exists():
-            time.sleep(0.05)
+        while not (over.wait(0.05) or (tmp_path / "run" / ".unfinished" / "training.pt").exists()):
+            pass
         processes = psutil.Process().children(recursive=True)
-        workers = [process for process in processes if "RayTrainWorker" in process.name()]
-        workers[-1].kill()
-        killed.append(workers[-1].pid)
+        killed.extend(process for process in processes if "RayTrainWorker" in process.name())
+        killed[-1].kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
     done = run_cli("tune", data, "--out", tmp_path / "run", *TRAINED, "--epochs", "200", "--ray-workers", "2")
+    over.set()
     thread.join()
     assert done.returncode == 1
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: worker ")
     assert "--resume" in error
-    assert killed
+    assert len(killed) == 2
+    assert psutil.wait_procs(killed, timeout=30)[1] == []
