@@ -33,7 +33,7 @@ from unfreeze.contract.cores import usable_cores
 from unfreeze.demo.serving import serving
 
 _OPTIMIZED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 _SIDES: dict[str, dict[str, str]] = {"server": {}, "ray": {}, "ray optimized": _OPTIMIZED}
 _WARM_S = 2.0
 

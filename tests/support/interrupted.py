@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -107,6 +108,25 @@ def tune_in_process(
     process.start()
     process.join()
     return process.exitcode
+
+
+def _tune_as(rank: int, count: int, port: int, data: Path, out: Path, options: TuneOptions) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    _tune(data, out, options, None, {})
+
+
+def tune_in_processes(data: Path, out: Path, options: TuneOptions, count: int) -> None:
+    """Tune with several processes, in the environment that torchrun gives them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = count, port, data, out, options
+    processes = [_CONTEXT.Process(target=_tune_as, args=(rank, *arguments)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
 
 
 def _command(arguments: list[str], stderr: Path, file_limit_bytes: int | None) -> None:

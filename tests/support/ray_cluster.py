@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 import ray
 
-# Without the first, Ray writes a token to the home folder.
-RAY_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+# Without the first, Ray writes a token to the home folder; without the last, everything else on the machine goes first.
+RAY_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 @contextmanager

@@ -83,7 +83,9 @@ def test_our_client_gets_the_answers_of_a_server(target: str, server: RunningSer
     with Client(target) as client, Client(server.target) as expected:
         assert client.predict(IMAGES) == expected.predict(IMAGES)
         assert client.list_models() == expected.list_models()
-        assert client.describe_model("colors").sha256 == expected.describe_model("colors").sha256
+        description = client.describe_model("colors")
+        assert description.sha256 == expected.describe_model("colors").sha256
+        assert description.execution_plan.startswith("1 instance with 1 thread each")  # a replica has one core
 
 
 def _outcome(call: Callable[[], object]) -> tuple[grpc.StatusCode, str, str | None]:
@@ -196,6 +198,10 @@ def test_new_versions_are_served(target: str, repository: Path) -> None:
         _wait_until(all_are_new)
 
 
+def _all_run() -> bool:
+    return ray.serve.status().applications["default"].deployments["Classifier"].replica_states == {"RUNNING": 2}
+
+
 def _is_healthy(actor: Any) -> bool:
     try:
         ray.get(actor.check_health.remote())
@@ -207,6 +213,7 @@ def _is_healthy(actor: Any) -> bool:
 
 def test_a_replica_without_models_is_unhealthy(target: str, repository: Path) -> None:
     """Ray Serve is told that a replica cannot answer while no model is in the repository, so that it replaces it."""
+    _wait_until(_all_run)
     actors = ray.util.list_named_actors(all_namespaces=True)
     (name, *_) = [actor["name"] for actor in actors if "#Classifier#" in actor["name"]]
     actor = ray.get_actor(name, namespace="serve")

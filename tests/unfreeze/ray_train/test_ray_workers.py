@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,19 @@ import psutil
 import pytest
 from support.cli import run_cli
 from support.images import write_images
+from support.interrupted import tune_in_processes
 from support.ray_cluster import RAY_ENVIRONMENT, ray_cluster
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+from unfreeze.tune.options import TuneOptions
 
-OPTIONS = ["--backbone", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "8", "--epochs", "2"]
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.slow,
+    # Ray Train itself sets three options of Ray Data that are deprecated.
+    pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning"),
+]
+
+OPTIONS = ["--backbone", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "8"]
 TRAINED = [*OPTIONS, "--recipe", "last-blocks", "--cut", "features.10", "--learning-rate", "0.001"]
 
 
@@ -35,20 +44,25 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_two_workers_train_like_torchrun(data: Path, tmp_path: Path) -> None:
-    """The same bytes as from torchrun with two processes, the same files, and the first worker's progress."""
-    _torchrun(data, tmp_path / "torchrun", *TRAINED)
-    done = run_cli("tune", "images", "--out", tmp_path / "ray", *TRAINED, "--ray-workers", "2", cwd=data.parent)
+def test_two_workers_train_like_two_processes_without_ray(data: Path, tmp_path: Path) -> None:
+    """The same bytes as from processes in the environment of torchrun, the same files, and the first one's progress."""
+    trained = {"recipe": "last-blocks", "cut": "features.10", "learning_rate": 0.001, "epochs": 2, "batch_size": 8}
+    options = TuneOptions(backbone="squeezenet1_1", weights="none", device="cpu", **trained)
+    tune_in_processes(data, tmp_path / "two", options, 2)
+    done = run_cli(
+        "tune", "images", "--out", tmp_path / "ray", *TRAINED, "--epochs", "2", "--ray-workers", "2", cwd=data.parent
+    )
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "predictions.csv", "label_issues.csv", "findings.json"):
-        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "torchrun" / name).read_bytes(), name
-    files = {path.name for path in (tmp_path / "torchrun").iterdir()}
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    files = {path.name for path in (tmp_path / "two").iterdir()}
     assert {path.name for path in (tmp_path / "ray").iterdir()} == files | {"report.html"}
     assert "last-blocks from features.10 at learning rate 0.001: as requested" in done.stderr
     assert "training last-blocks from features.10" in done.stderr
     assert done.stdout.count("validation accuracy") == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("cluster")
 def test_the_error_of_a_worker_is_reported(data: Path, tmp_path: Path) -> None:
     """A mistake that only the workers can find is one line, as without Ray, and nothing is written."""
@@ -58,6 +72,13 @@ def test_the_error_of_a_worker_is_reported(data: Path, tmp_path: Path) -> None:
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "features.99" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def ray_environment() -> Iterator[dict[str, str]]:
+    """The environment of a command that starts Ray, whose files are deleted at the end; their paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        yield os.environ | RAY_ENVIRONMENT | {"RAY_TMPDIR": folder}
 
 
 def _torchrun(data: Path, out: Path, *options: str) -> None:
@@ -77,13 +98,14 @@ def _wait_until(is_true: Callable[[], bool], process: "subprocess.Popen[str]") -
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_can_be_resumed(
+    number: signal.Signals, data: Path, tmp_path: Path, ray_environment: dict[str, str]
+) -> None:
     """Ctrl-C and SIGTERM stop all processes of Ray that the command has started; --resume gives the same bytes."""
     trained, out = [*TRAINED, "--epochs", "40"], tmp_path / "ray"
     command = [sys.executable, "-m", "unfreeze.command", "tune", str(data), "--out", str(out), *trained]
     command += ["--ray-workers", "2"]
-    environment = os.environ | RAY_ENVIRONMENT | {"RAY_TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ray_environment) as process:
         _wait_until((out / ".unfinished" / "training.pt").exists, process)
         children = psutil.Process(process.pid).children(recursive=True)
         assert any("RayTrainWorker" in child.name() for child in children)
@@ -94,7 +116,7 @@ def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path
     assert f"stopped; run the same command with --resume to continue in {out}" in shown
     assert "Traceback" not in shown
     assert psutil.wait_procs(children, timeout=30)[1] == []
-    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--resume"], env=ray_environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     _torchrun(data, tmp_path / "torchrun", *trained)
     resumed, expected = (tmp_path / name / "model.safetensors" for name in ("ray", "torchrun"))
@@ -105,22 +127,23 @@ def test_a_run_that_is_stopped_can_be_resumed(number: signal.Signals, data: Path
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_ends_the_run_with_an_error(data: Path, tmp_path: Path) -> None:
     """The message names the worker and --resume; the other worker is stopped too."""
-    killed: list[int] = []
+    killed, over = [], threading.Event()
 
     def kill() -> None:
-        while not (tmp_path / "run" / ".unfinished" / "training.pt").exists():
-            time.sleep(0.05)
+        while not (over.wait(0.05) or (tmp_path / "run" / ".unfinished" / "training.pt").exists()):
+            pass
         processes = psutil.Process().children(recursive=True)
-        workers = [process for process in processes if "RayTrainWorker" in process.name()]
-        workers[-1].kill()
-        killed.append(workers[-1].pid)
+        killed.extend(process for process in processes if "RayTrainWorker" in process.name())
+        killed[-1].kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
     done = run_cli("tune", data, "--out", tmp_path / "run", *TRAINED, "--epochs", "200", "--ray-workers", "2")
+    over.set()
     thread.join()
     assert done.returncode == 1
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: worker ")
     assert "--resume" in error
-    assert killed
+    assert len(killed) == 2
+    assert psutil.wait_procs(killed, timeout=30)[1] == []
