@@ -1,6 +1,7 @@
 """Mutated images and messages against a real server: every call gets a documented status, and the server stays intact.
 
 python -m bench.fuzz --images 20000 --messages 20000 --seed 0
+python -m bench.fuzz --frontends 2
 """
 
 import asyncio
@@ -29,7 +30,13 @@ _MAX_GROWTH_MIB = 64
 
 
 def main(
-    *, images: int = 20_000, messages: int = 20_000, seed: int = 0, repository: Path | None = None, out: Path = _OUT
+    *,
+    images: int = 20_000,
+    messages: int = 20_000,
+    seed: int = 0,
+    repository: Path | None = None,
+    out: Path = _OUT,
+    frontends: int = 1,
 ) -> None:
     """Send mutated images in three ways each, and mutated messages to every method; exit with 1 on a violation.
 
@@ -42,11 +49,12 @@ def main(
         seed: random seed; the same seed sends the same bytes.
         repository: folder with a model `colors`; created if not given.
         out: folder for the server's log and for the inputs of violations.
+        frontends: number of front-end processes; with more than one, without shared memory.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
         models = repository or publish_colors(Path(folder) / "models")
-        with _server(models, out / "server.log") as (process, target):
+        with _server(models, out / "server.log", frontends) as (process, target):
             jobs = {"images": image_jobs(images, seed), "messages": message_jobs(messages, seed)}
             counts = {"images": images, "messages": messages}
             tallies = {
@@ -92,12 +100,13 @@ def grown_mib(tally: Tally) -> float:
 
 
 @contextmanager
-def _server(repository: Path, log: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def _server(repository: Path, log: Path, frontends: int) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
+    options = OPTIONS if frontends == 1 else ("--frontends", str(frontends))
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [*command, "--no-metrics", *OPTIONS], stdout=subprocess.PIPE, stderr=errors, text=True
+            [*command, "--no-metrics", *options], stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):
         line = process.stdout.readline() if process.stdout else ""

@@ -62,7 +62,7 @@ class Tally:
     Args:
         statuses: number of calls by kind and status; an "OK" stream may contain errors.
         violations: broken promises.
-        rss_mib: samples of the server's resident memory.
+        rss_mib: samples of the resident memory of the server and its child processes.
         slowest_s: longest latency.
         calls: number of calls.
         seconds: total time.
@@ -93,16 +93,17 @@ async def attack(
     """
     process, left, hidden = psutil.Process(server), enumerate(jobs), tuple(secrets)
     tally, started = Tally(), time.monotonic()
+    children = process.children()
 
     async def work(channels: _Channels) -> None:
         for number, job in left:
             answers = [await ask(channels, call) for call in job.calls]
             _note(tally, job, number, answers, hidden)
-            if process.status() == psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE or not all(child.is_running() for child in children):
                 tally.violations.append(Violation(number=number, what="the server is dead", call=job.calls[-1]))
                 return
             if number % _SAMPLE_EVERY == 0:
-                tally.rss_mib.append(process.memory_info().rss / 2**20)
+                tally.rss_mib.append(sum(one.memory_info().rss for one in (process, *children)) / 2**20)
             advance(1)
 
     async with _Channels(target) as channels:

@@ -14,7 +14,7 @@ from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import UnfreezeError
 from unfreeze.serve.frontends.board import Board
 from unfreeze.serve.frontends.bridge import Bridge, CollectedModels
-from unfreeze.serve.frontends.children import ChildTask, Reports
+from unfreeze.serve.frontends.children import BEAT_S, ChildTask, Reports
 from unfreeze.serve.frontends.process_metrics import process_metrics
 from unfreeze.serve.frontends.remote_models import RemoteModels
 from unfreeze.serve.models.watching import watch_repository
@@ -74,6 +74,13 @@ async def _accept_requests(task: ChildTask, board: Board, reports: Reports, stop
     reports.send(answered=server.answered, rejected=ERRORS_BY_STATUS.total())
 
 
+async def _beat(board: Board) -> None:
+    """Show the parent that the event loop runs."""
+    while True:
+        board.beat()
+        await asyncio.sleep(BEAT_S)
+
+
 async def _run(task: ChildTask, reports: Reports) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -81,11 +88,13 @@ async def _run(task: ChildTask, reports: Reports) -> None:
     loop.add_reader(task.lifeline, stop.set)  # the parent has ended
     board = Board(task.board, task.frontends, task.row)
     run = _accept_requests if task.row else _execute_models
+    beating = asyncio.create_task(_beat(board))
     work = asyncio.create_task(run(task, board, reports, stop))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
     loop.remove_reader(task.lifeline)
     await work
+    beating.cancel()
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 MAX_MODELS = 256  # versions that are loaded at the same time
 _MODELS_ROW = 0
-_RECEIVING, _CONNECTED, _RESTARTS = range(3)
+_RECEIVING, _CONNECTED, _RESTARTS, _BEATS = range(4)
 _FIRST_MODEL = 8
 _IMAGES, _BYTES, _IMAGE_NS = range(3)
 _COLUMNS = _FIRST_MODEL + 4 * MAX_MODELS
@@ -47,6 +47,14 @@ class Board:
     def count_restart(self, row: int) -> None:
         """Count a restart of a process."""
         self._values[row, _RESTARTS] += 1
+
+    def beat(self) -> None:
+        """Show that the event loop of this process runs."""
+        self._own[_BEATS] += 1
+
+    def beats(self, row: int) -> int:
+        """Return how often a process has shown that its event loop runs."""
+        return int(self._values[row, _BEATS])
 
     @property
     def restarts(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from unfreeze.contract.errors import ServingError
 from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.options import ServeOptions
 
+BEAT_S = 0.5  # between the signs of life of a process
 _PATHS = "paths"
 _log = logging.getLogger(__name__)
 

@@ -13,13 +13,14 @@ from typing import Self
 
 from unfreeze.contract.errors import ServingError
 from unfreeze.serve.frontends.board import Board
-from unfreeze.serve.frontends.children import Child, ChildTask, describe_exit
+from unfreeze.serve.frontends.children import BEAT_S, Child, ChildTask, describe_exit
 from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.security.binding import bracketed
 
 _SHORT_LIFE_S, _MAX_PAUSE_S = 3.0, 2.0
 _STOP_S = 5.0  # beyond the drain timeout
+_HUNG_S = 30.0  # without a sign of life
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +101,7 @@ class Supervisor:
         pause_s = 0.0
         while True:
             started = time.monotonic()
-            code = await child.wait()
+            code = await self._end_of(child)
             self._board.clear(child.task.row)
             lived_s = time.monotonic() - started
             pause_s = 0.0 if lived_s > _SHORT_LIFE_S else min(_MAX_PAUSE_S, 2 * pause_s + 0.1)
@@ -114,6 +115,25 @@ class Supervisor:
                 _log.error("cannot restart the %s: %s", child.task.name, error)
             else:
                 _log.info("the %s runs again", child.task.name)
+
+    async def _end_of(self, child: Child) -> int:
+        """Wait until a process ends, and return its exit code; kill it when its event loop hangs.
+
+        Time in which this process did not run, such as that of a suspended machine, does not count.
+        """
+        seen, silent_s = -1, 0.0
+        while True:
+            try:
+                async with asyncio.timeout(BEAT_S):
+                    return await child.wait()
+            except TimeoutError:
+                beats = self._board.beats(child.task.row)
+                silent_s = silent_s + BEAT_S if beats == seen else 0.0
+                seen = beats
+            if silent_s >= _HUNG_S:
+                _log.error("the %s gave no sign of life for %.0f s and is killed", child.task.name, silent_s)
+                child.kill()
+                silent_s = 0.0
 
     async def _stop(self, timeout_s: float) -> None:
         for watcher in self._watchers:

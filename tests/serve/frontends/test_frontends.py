@@ -1,5 +1,6 @@
 """A server of several processes answers as one process does, and loses only what a killed process held."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -28,6 +29,10 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.serve.frontends import supervisor
+from unfreeze.serve.frontends.supervisor import Supervisor
+from unfreeze.serve.observability.logs import LogOptions
+from unfreeze.serve.options import ServeOptions
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -249,3 +254,33 @@ def test_a_port_in_use_is_refused(server: RunningServer, models: Path) -> None:
     port = server.target.rpartition(":")[2]
     with pytest.raises(AssertionError, match="did not start"), _started(models, "--port", port):
         pass
+
+
+@pytest.mark.parametrize("hanging", [0, 1], ids=["models", "front end"])
+def test_a_process_that_hangs_is_replaced(
+    hanging: int, models: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose event loop stands still is killed, and another one answers; the others live on."""
+    monkeypatch.setattr(supervisor, "_HUNG_S", 2.0)
+    options = ServeOptions(repository=models, port=0, metrics=False, frontends=FRONTENDS)
+    request = pb.PredictRequest(images=images)
+
+    def all_answer(port: int) -> bool:
+        with _channels(f"127.0.0.1:{port}") as opened:
+            try:
+                answers = [ClassifierStub(channel).Predict(request, timeout=2) for channel in opened]
+            except grpc.RpcError:
+                return False
+        return [len(answer.predictions) for answer in answers] == [len(images)] * CHANNELS
+
+    async def run() -> None:
+        already = psutil.Process().children()
+        async with Supervisor(options, LogOptions()) as started:
+            processes = [one for one in psutil.Process().children() if one not in already]
+            assert len(processes) == FRONTENDS + 1
+            processes[hanging].suspend()
+            await asyncio.to_thread(_until, lambda: not processes[hanging].is_running())
+            await asyncio.to_thread(_until, lambda: all_answer(started.port))
+            assert [one.is_running() for one in processes] == [number != hanging for number in range(len(processes))]
+
+    asyncio.run(run())
