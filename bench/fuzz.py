@@ -49,7 +49,7 @@ def main(
         seed: random seed; the same seed sends the same bytes.
         repository: folder with a model `colors`; created if not given.
         out: folder for the server's log and for the inputs of violations.
-        frontends: number of front-end processes; with more than one, without shared memory.
+        frontends: number of front-end processes.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, TerminalReporter() as reporter:
@@ -102,11 +102,13 @@ def grown_mib(tally: Tally) -> float:
 @contextmanager
 def _server(repository: Path, log: Path, frontends: int) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", str(repository), "--port", "0"]
-    options = OPTIONS if frontends == 1 else ("--frontends", str(frontends))
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [*command, "--no-metrics", *options], stdout=subprocess.PIPE, stderr=errors, text=True
+            [*command, "--no-metrics", *OPTIONS, "--frontends", str(frontends)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         ) as process,
     ):
         line = process.stdout.readline() if process.stdout else ""

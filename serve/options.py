@@ -164,12 +164,8 @@ class ServeOptions:
         check_ranges({name: value for name, value in vars(self).items() if value != "auto"}, _RANGES)
         if self.frontends_used > 1 and sys.platform != "linux":
             raise OptionsError("--frontends needs Linux: the processes share memory that has no name")
-        if self.frontends_used > 1 and (self.uds_only or self.shared_memory is not None):
-            option = "--uds-only" if self.uds_only else "--shared-memory"
-            raise OptionsError(
-                f"{option} works with one process: leave --frontends out; a Unix socket, and the regions that a client "
-                "registers over a connection, belong to one process"
-            )
+        if self.frontends_used > 1 and self.uds_only:
+            raise OptionsError("--uds-only works with one process, which the socket belongs to: leave --frontends out")
         if not self.host or is_unix_target(self.host):
             raise OptionsError(
                 f"--host must be a host name or an IP address, got {self.host!r}; --uds listens on a Unix socket"

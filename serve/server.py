@@ -29,7 +29,7 @@ from unfreeze.serve.protocol.listening import listen_on_port, listen_on_socket
 from unfreeze.serve.protocol.open_inference import InferenceService
 from unfreeze.serve.protocol.receiving import Receiver
 from unfreeze.serve.protocol.reflection import reflection_service, service_names
-from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.protocol.shared_memory import RegionTable, SharedMemoryRegions
 from unfreeze.serve.protocol.transport import channel_options
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.security.auth import Authentication, Tokens, read_tokens
@@ -52,6 +52,7 @@ class Server:
         connect: returns the models, and takes a function to call when they have changed; loads them in this process by
             default.
         budget: memory of requests that are being received; by default, this process has all of it.
+        regions: where registrations of shared memory are kept; in this process by default.
         shares_ports: other processes of the same server listen on the same ports.
 
     Attributes:
@@ -70,6 +71,7 @@ class Server:
         options: ServeOptions,
         connect: Callable[[Callable[[], None]], ServedModels] | None = None,
         budget: ReceiveBudget | None = None,
+        regions: RegionTable | None = None,
         *,
         shares_ports: bool = False,
     ) -> None:
@@ -85,7 +87,9 @@ class Server:
         tokens = None if options.token_file is None else Tokens(read_tokens(options.token_file))
         self._dispatcher = Dispatcher(self._receiver, None if tokens is None else Authentication(tokens))
         self._tracing = Tracing(self._dispatcher.accepts) if options.tracing else None
-        self._regions = SharedMemoryRegions(options.shared_memory_prefix, options.max_message_mib * 2**20, self._budget)
+        self._regions = SharedMemoryRegions(
+            options.shared_memory_prefix, options.max_message_mib * 2**20, self._budget, regions
+        )
         self.http = None
         if options.http is not None:
             common = options, self._models, self._regions, tokens, self._budget

@@ -16,6 +16,7 @@ from unfreeze.serve.frontends.board import Board
 from unfreeze.serve.frontends.bridge import Bridge, CollectedModels
 from unfreeze.serve.frontends.children import BEAT_S, ChildTask, Reports
 from unfreeze.serve.frontends.process_metrics import process_metrics
+from unfreeze.serve.frontends.region_folder import RegionFolder
 from unfreeze.serve.frontends.remote_models import RemoteModels
 from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.logs import start_logging
@@ -67,7 +68,8 @@ async def _accept_requests(task: ChildTask, board: Board, reports: Reports, stop
     def connect(on_change: Callable[[], None]) -> RemoteModels:
         return RemoteModels(options, board, task.address, decoders, on_change)
 
-    async with Server(options, connect, budget, shares_ports=True) as server:
+    regions = RegionFolder(task.address.with_name("regions"))
+    async with Server(options, connect, budget, regions, shares_ports=True) as server:
         freeze_objects()
         reports.send(port=server.port, http=None if server.http is None else server.http.address)
         await stop.wait()

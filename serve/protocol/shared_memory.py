@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -96,6 +97,46 @@ class Region:
         )
 
 
+@runtime_checkable
+class RegionTable(Protocol):
+    """Where the registered regions are kept."""
+
+    def get(self, name: str) -> Region | None:
+        """Return the region of a name, if there is one."""
+
+    def add(self, region: Region) -> bool:
+        """Add a region unless there is one of its name; return whether it was added."""
+
+    def remove(self, name: str) -> None:
+        """Forget a region, if there is one of this name."""
+
+    def all(self) -> list[Region]:
+        """Return all regions, sorted by name."""
+
+
+class OwnRegions:
+    """Regions of this process alone."""
+
+    def __init__(self) -> None:
+        self._regions: dict[str, Region] = {}
+
+    def get(self, name: str) -> Region | None:
+        """Return the region of a name, if there is one."""
+        return self._regions.get(name)
+
+    def add(self, region: Region) -> bool:
+        """Add a region unless there is one of its name; return whether it was added."""
+        return self._regions.setdefault(region.name, region) is region
+
+    def remove(self, name: str) -> None:
+        """Forget a region, if there is one of this name."""
+        self._regions.pop(name, None)
+
+    def all(self) -> list[Region]:
+        """Return all regions, sorted by name."""
+        return [self._regions[name] for name in sorted(self._regions)]
+
+
 class SharedMemoryRegions:
     """The regions that clients have registered.
 
@@ -104,11 +145,14 @@ class SharedMemoryRegions:
             registered.
         most_tensor_bytes: the largest contents of a tensor in a region.
         budget: memory of large contents while they are copied, as of messages that are received.
+        regions: where they are kept; in this process by default.
     """
 
-    def __init__(self, prefix: str | None, most_tensor_bytes: int, budget: ReceiveBudget) -> None:
+    def __init__(
+        self, prefix: str | None, most_tensor_bytes: int, budget: ReceiveBudget, regions: RegionTable | None = None
+    ) -> None:
         self._prefix, self.most_tensor_bytes, self.budget = prefix, most_tensor_bytes, budget
-        self._regions: dict[str, Region] = {}
+        self._regions = OwnRegions() if regions is None else regions
 
     @property
     def enabled(self) -> bool:
@@ -132,9 +176,9 @@ class SharedMemoryRegions:
         """
         self._check_enabled()
         self._check_names(name, key)
-        if name in self._regions:
-            raise RegionExistsError(f"the shared memory region {name!r} is registered already; unregister it first")
-        if len(self._regions) >= _MOST_REGIONS:
+        if self._regions.get(name) is not None:
+            raise _exists(name)
+        if len(self._regions.all()) >= _MOST_REGIONS:
             raise InvalidRequestError(f"{_MOST_REGIONS:,} shared memory regions are registered; unregister some first")
         with _opened(key, os.O_RDONLY) as descriptor:
             found = os.fstat(descriptor)
@@ -144,14 +188,13 @@ class SharedMemoryRegions:
                 f"has {found.st_size:,} bytes"
             )
         identity = found.st_dev, found.st_ino
-        self._regions[name] = Region(name=name, key=key, offset=offset, size=size, identity=identity)
+        if not self._regions.add(Region(name=name, key=key, offset=offset, size=size, identity=identity)):
+            raise _exists(name)
 
     def unregister(self, name: str) -> None:
         """Forget a region, if there is one of this name, or all regions if the name is empty."""
-        if name:
-            self._regions.pop(name, None)
-        else:
-            self._regions.clear()
+        for one in (name,) if name else [region.name for region in self._regions.all()]:
+            self._regions.remove(one)
 
     def registered(self, name: str) -> list[Region]:
         """Return all regions if the name is empty, else the one of this name.
@@ -159,7 +202,7 @@ class SharedMemoryRegions:
         Raises:
             UnknownRegionError: there is none.
         """
-        return [self.find(name)] if name else list(self._regions.values())
+        return [self.find(name)] if name else self._regions.all()
 
     def find(self, name: str) -> Region:
         """Return the region of a name.
@@ -169,9 +212,10 @@ class SharedMemoryRegions:
             UnknownRegionError: there is none.
         """
         self._check_enabled()
-        if name not in self._regions:
+        region = self._regions.get(name)
+        if region is None:
             raise UnknownRegionError(f"there is no shared memory region {name!r:.100}; register it first")
-        return self._regions[name]
+        return region
 
     def _check_enabled(self) -> None:
         if not self.enabled:
@@ -193,6 +237,10 @@ class SharedMemoryRegions:
                 f"only shared memory objects whose names begin with {self._prefix!r} may be registered on this server "
                 f"(--shared-memory), got {key!r:.100}"
             )
+
+
+def _exists(name: str) -> RegionExistsError:
+    return RegionExistsError(f"the shared memory region {name!r} is registered already; unregister it first")
 
 
 @contextmanager

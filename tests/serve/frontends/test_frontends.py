@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from PIL import Image
 from support.images import encode
+from support.segments import PREFIX, segment
 from support.servers import RunningServer, running_server
 
 from unfreeze.contract.images.preprocess import prepare
@@ -46,7 +48,7 @@ OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 @contextmanager
 def _started(repository: Path, *arguments: str) -> Iterator[RunningServer]:
     with running_server(
-        repository, "--frontends", str(FRONTENDS), "--max-queue", str(QUEUE_SIZE), *arguments
+        repository, "--frontends", str(FRONTENDS), "--max-queue", str(QUEUE_SIZE), "--shared-memory", PREFIX, *arguments
     ) as running:
         yield running
 
@@ -227,6 +229,39 @@ def test_without_the_models_health_is_not_serving(server: RunningServer, images:
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         assert len(stub.Predict(request, timeout=20).predictions) == len(images)
         watch.cancel()
+
+
+def test_a_region_is_registered_in_all_processes(
+    channels: list[grpc.Channel], published: Published, images: list[bytes]
+) -> None:
+    """Whichever of them a client has registered it with, and until it is unregistered with any."""
+    stubs: list[Any] = [GRPCInferenceServiceStub(channel) for channel in channels]
+    pixels = prepare(images[0], published.manifest.preprocess)
+    request = oip.ModelInferRequest(model_name="colors")
+    place = request.inputs.add(name="pixels", datatype="UINT8", shape=[1, *pixels.shape]).parameters
+    place["shared_memory_region"].string_param = "pixels"
+    place["shared_memory_byte_size"].int64_param = pixels.nbytes
+    with segment(pixels.tobytes()) as made:
+        register = oip.SystemSharedMemoryRegisterRequest(name="pixels", key=made.name, byte_size=pixels.nbytes)
+        stubs[0].SystemSharedMemoryRegister(register)
+        answers = {stub.ModelInfer(request).raw_output_contents[0] for stub in stubs}
+        refused = [_code(stub.SystemSharedMemoryRegister, register) for stub in stubs]
+        status = [stub.SystemSharedMemoryStatus(oip.SystemSharedMemoryStatusRequest()).regions for stub in stubs]
+        stubs[-1].SystemSharedMemoryUnregister(oip.SystemSharedMemoryUnregisterRequest(name="pixels"))
+        forgotten = [_code(stub.ModelInfer, request) for stub in stubs]
+    with LocalClassifier(published.path) as local:
+        expected = local.probabilities([images[0]])[0]
+    assert [np.frombuffer(answer, np.float32).tolist() for answer in answers] == [expected.tolist()]
+    assert set(refused) == {grpc.StatusCode.ALREADY_EXISTS}
+    assert [[region.byte_size for region in regions.values()] for regions in status] == [[pixels.nbytes]] * CHANNELS
+    assert set(forgotten) == {grpc.StatusCode.NOT_FOUND}
+
+
+def _code(call: Any, request: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as failed:
+        call(request)
+    code: grpc.StatusCode = failed.value.code()
+    return code
 
 
 def test_sigterm_finishes_accepted_requests(models: Path) -> None:
