@@ -1,0 +1,58 @@
+"""Runs in the arm64 system, with the three libraries of a device alone: prints one line of JSON for what it is asked.
+
+python3 -I program.py verify MODEL
+python3 -I program.py answers MODEL IMAGES OUT.npy
+python3 -I program.py one MODEL IMAGE
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+STARTED = time.monotonic()
+sys.path[:0] = ["/opt/packages", "/opt/source"]
+
+
+def verify(model: str) -> dict[str, object]:
+    """Verify a model with its golden images."""
+    from unfreeze.serve.models.verification import verify as check
+
+    found = check(model)
+    return {"golden": found.golden, "difference": found.largest_difference, "tolerance": found.tolerance}
+
+
+def answers(model: str, images: str, out: str) -> dict[str, object]:
+    """Classify all images of a folder, in the order of their names, and save the probabilities."""
+    from pathlib import Path
+
+    import numpy as np
+
+    import unfreeze
+
+    files = sorted(str(file) for file in Path(images).iterdir())
+    with unfreeze.load_model(model) as classifier:
+        started = time.monotonic()
+        np.save(out, classifier.probabilities(files))
+    return {"images": len(files), "seconds": time.monotonic() - started}
+
+
+def one(model: str, image: str) -> dict[str, object]:
+    """Classify one image, and say where ONNX Runtime's code lies in memory."""
+    import unfreeze
+
+    imported = time.monotonic() - STARTED
+    with unfreeze.load_model(model) as classifier:
+        classifier.predict([image])
+        answered = time.monotonic() - STARTED
+    with open("/proc/self/maps") as file:  # noqa: PTH123
+        maps = [line.split()[0] for line in file if "onnxruntime_pybind11_state" in line]
+    with open("/proc/self/status") as file:  # noqa: PTH123
+        peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    ends = [[int(end, 16) for end in area.split("-")] for area in maps]
+    return {"imported_s": imported, "answered_s": answered, "peak_mb": peak / 1000, "runtime": ends}
+
+
+if __name__ == "__main__":
+    programs: dict[str, Callable[..., dict[str, object]]] = {"verify": verify, "answers": answers, "one": one}
+    print(json.dumps(programs[sys.argv[1]](*sys.argv[2:])))  # noqa: T201
