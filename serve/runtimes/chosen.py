@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import platform
 import uuid
 from collections.abc import Iterator
@@ -104,22 +103,22 @@ def read_choice(conditions: Conditions) -> Choice | None:
         choice = decode(Choice, loads(conditions.path.read_bytes(), max_bytes=_MAX_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ManifestError) as error:
-        _log.warning("the choice of a runtime in %s cannot be used: %s", conditions.path, error)
+    except (OSError, ImportError, ManifestError) as error:
+        _log.warning("an earlier choice of a runtime cannot be used: %s", error)
         return None
     return choice if choice.conditions == conditions and choice.runtime in conditions.runtimes else None
 
 
 def write_choice(choice: Choice) -> None:
-    """Keep a choice; where the folder is not writable, the next start measures again."""
-    path = choice.conditions.path
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # several processes may choose at once
+    """Keep a choice; where that is not possible, the next start measures again."""
     try:
+        path = choice.conditions.path
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # several processes may choose at once
         temporary.write_text(json.dumps(asdict(choice), indent=2), encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 - as one step
-    except OSError as error:
-        _log.warning("the choice of a runtime cannot be kept in %s: %s", path.parent, error.strerror)
+        temporary.replace(path)
+    except (OSError, ImportError) as error:  # a folder that is not writable, or no platformdirs
+        _log.warning("the choice of a runtime cannot be kept: %s", error)
 
 
 def _processor() -> str:

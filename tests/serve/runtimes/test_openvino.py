@@ -235,6 +235,15 @@ def test_other_runtimes_do_not_import_it(exported: dict[str, Path]) -> None:
     assert _python(code, exported["fp32"], "openvino") == "{'openvino'}\n"
 
 
+def test_auto_works_without_a_cache_folder(exported: dict[str, Path]) -> None:
+    """With platformdirs missing, as on a device with few libraries, each start measures."""
+    code = "import os, sys; sys.modules['platformdirs'] = None; os.environ.pop('UNFREEZE_CACHE_DIR');"
+    code += (
+        "from unfreeze.serve.runtimes import open_runtime; print(open_runtime(sys.argv[1], 'auto').manifest.precision)"
+    )
+    assert _python(code, exported["fp32"]) == "fp32\n"
+
+
 def test_opening_a_model_reports_nothing_to_anybody(exported: dict[str, Path], tmp_path: Path) -> None:
     """OpenVINO's telemetry is not imported, and does not leave its files in the home folder."""
     code = "import sys; from unfreeze.serve.runtimes import open_runtime; open_runtime(sys.argv[1], 'openvino');"
