@@ -1,4 +1,4 @@
-"""A published model with random weights, for benchmarks of speed."""
+"""A published model with random or given weights, for benchmarks of speed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +20,23 @@ from unfreeze.tune.backbones.weights import load_pretrained
 _LABELS = ("ant", "bee", "wasp")
 
 
-def publish_random(backbone: str, folder: Path, name: str = "random", image_size: int | None = None) -> Path:
-    """Export a network with random weights.
+def publish_random(
+    backbone: str,
+    folder: Path,
+    name: str = "random",
+    image_size: int | None = None,
+    weights: str = "none",
+    precision: str = "fp32",
+) -> Path:
+    """Export a network with random weights, or with a random head on given ones.
 
     Args:
         backbone: torchvision's name of the network.
         folder: receives `models`, the repository; an existing one is reused.
         name: name of the model.
         image_size: side of its input in pixels; None for the usual one.
+        weights: a file of weights, or "none".
+        precision: "fp32", "fp16" or "int8".
 
     Returns:
         The repository.
@@ -36,7 +45,7 @@ def publish_random(backbone: str, folder: Path, name: str = "random", image_size
     if ModelRepository(repository).versions(name):
         return repository
     torch.manual_seed(0)
-    pretrained = load_pretrained(backbone, "none", image_size)
+    pretrained = load_pretrained(backbone, weights, image_size)
     network = pretrained.network(backbone, len(_LABELS), torch.device("cpu")).eval()
     facts = RunFacts(
         labels=_LABELS,
@@ -54,7 +63,7 @@ def publish_random(backbone: str, folder: Path, name: str = "random", image_size
     for file in facts.val:
         Image.fromarray(rng.integers(0, 256, (300, 400, 3), np.uint8)).save(folder / file.path)
     save_run(folder / "run", network, facts, {})
-    export_model(folder / "run", repository, name, ExportOptions(max_batch=32))
+    export_model(folder / "run", repository, name, ExportOptions(precision=precision, max_drop=100, max_batch=32))
     return repository
 
 

@@ -15,6 +15,7 @@ from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.models.loading import load
 from unfreeze.serve.models.version_state import VersionKey, VersionStates
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.runtimes.registry import find_runtime
 
 _Fingerprint = tuple[int, int, int]
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class VersionLoader:
             model = await run_load(
                 partial(load, name, number, path, self._decoders, self._options, plan),
                 # Threads that the runtime starts would keep the low priority permanently, so there must be none.
-                low_priority=plan is not None and plan.threads == 1,
+                low_priority=plan is not None and plan.threads == 1 and not find_runtime(plan.runtime).starts_threads,
             )
         except Exception as error:  # noqa: BLE001 - whatever the error, the previous version stays loaded
             self._fail(key, found, error)

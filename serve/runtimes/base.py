@@ -57,6 +57,15 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class OwnTolerance(Protocol):
+    """What a runtime has in addition if it computes in a lower precision than that of the model."""
+
+    @property
+    def golden_tolerance(self) -> float:
+        """Largest accepted difference of a log-probability of a golden image, in nats; 0 for the model's own."""
+
+
+@runtime_checkable
 class RuntimeModule(Protocol):
     """The functions of a runtime's file."""
 

@@ -11,6 +11,7 @@ from unfreeze.serve.runtimes.base import Runtime, RuntimeModule, RuntimeOptions
 from unfreeze.serve.runtimes.model_file import ModelFile, read_model
 
 RuntimeName = str
+AUTO: RuntimeName = "auto"
 PRECISIONS = frozenset({"fp32", "fp16", "int8"})
 _DEFAULT_OPTIONS = RuntimeOptions()
 
@@ -25,6 +26,8 @@ class RuntimeSpec:
         module: the module that implements `RuntimeModule`.
         extra: the extra of `unfreeze` that installs its libraries.
         uses_cpu: whether it computes on the CPU's cores, so that threads and instances are measured at warm-up.
+        starts_threads: whether it starts threads even if one is to execute a batch; then a model is never loaded at low
+            priority, which they would keep.
         options: the fields of `RuntimeOptions` that this runtime supports and others may not.
         precisions: the model precisions that it can execute.
     """
@@ -34,6 +37,7 @@ class RuntimeSpec:
     module: str
     extra: str
     uses_cpu: bool = False
+    starts_threads: bool = True
     options: frozenset[str] = frozenset()
     precisions: frozenset[str] = PRECISIONS
 
@@ -74,6 +78,11 @@ def runtime_names() -> tuple[RuntimeName, ...]:
 def runtime_summaries() -> str:
     """Describe all runtimes in one line, for help texts."""
     return ", ".join(f'"{spec.name}" ({spec.summary})' for spec in _RUNTIMES.values())
+
+
+def cpu_runtimes() -> tuple[RuntimeSpec, ...]:
+    """List the runtimes that compute on the CPU, ONNX Runtime first; "auto" chooses among them."""
+    return tuple(spec for spec in _RUNTIMES.values() if spec.uses_cpu and spec.name != AUTO)
 
 
 def find_runtime(name: RuntimeName, option: str = "--runtime") -> RuntimeSpec:
@@ -127,7 +136,37 @@ _HERE = "unfreeze.serve.runtimes"
 _CUDA_OPTIONS = frozenset({"gpu_memory_mib", "cuda_graphs", "cudnn_search"})
 # Each runtime is registered here.
 register(
-    RuntimeSpec(name="cpu", summary="ONNX Runtime on the CPU", module=f"{_HERE}.onnx_cpu", extra="cpu", uses_cpu=True)
+    RuntimeSpec(
+        name="cpu",
+        summary="ONNX Runtime on the CPU",
+        module=f"{_HERE}.onnx_cpu",
+        extra="cpu",
+        uses_cpu=True,
+        starts_threads=False,
+    )
+)
+register(
+    RuntimeSpec(
+        name="openvino",
+        summary="OpenVINO, for Intel CPUs",
+        module=f"{_HERE}.openvino",
+        extra="openvino",
+        uses_cpu=True,
+    )
+)
+register(
+    RuntimeSpec(
+        name="openvino-bf16",
+        summary="OpenVINO in bfloat16, if the CPU has it",
+        module=f"{_HERE}.openvino_bf16",
+        extra="openvino",
+        uses_cpu=True,
+    )
+)
+register(
+    RuntimeSpec(
+        name=AUTO, summary="the fastest of those, measured", module=f"{_HERE}.auto", extra="openvino", uses_cpu=True
+    )
 )
 register(
     RuntimeSpec(

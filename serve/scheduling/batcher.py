@@ -11,8 +11,9 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import DeadlineError, DrainingError, ImageError, InvalidRequestError
+from unfreeze.serve.runtimes.throughput import Run
 from unfreeze.serve.scheduling.batch import Batch
-from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, Run
+from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
 from unfreeze.serve.scheduling.queue import RequestQueue
 from unfreeze.serve.scheduling.request import (
     DEFAULT_PRIORITY,

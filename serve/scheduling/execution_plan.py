@@ -1,8 +1,5 @@
 """How a model is executed on this machine: instances, threads and batch size, measured at warm-up."""
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +7,9 @@ import numpy as np
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.counted import counted
 from unfreeze.serve.options import ServeOptions
-from unfreeze.serve.runtimes.registry import find_runtime
+from unfreeze.serve.runtimes.registry import RuntimeName, find_runtime
+from unfreeze.serve.runtimes.throughput import MEASURED_BATCH, Run, measure_throughput
 
-Run = Callable[[np.ndarray], np.ndarray]
-_MEASURED_S = 0.06
-_MEASURED_BATCH = 8
 _FUSED_BATCH = 4  # larger batches would delay their first image without a gain in throughput
 _DEVICE_INSTANCES = 2  # one batch is copied to the device while another is computed
 
@@ -30,6 +25,7 @@ class ExecutionPlan:
         fused: each instance decodes its own images, one after the other; otherwise a thread pool decodes them while the
             runtime is busy.
         image_s: measured seconds per image and instance; 0 if not measured.
+        runtime: what executes the model; empty until it is loaded.
     """
 
     instances: int
@@ -37,6 +33,7 @@ class ExecutionPlan:
     max_batch: int
     fused: bool
     image_s: float = 0.0
+    runtime: RuntimeName = ""
 
     def __str__(self) -> str:
         return (
@@ -78,19 +75,5 @@ def images_per_second(run: Run, plan: ExecutionPlan, shape: tuple[int, int, int]
         plan: the plan to measure.
         shape: height, width and channels of a preprocessed image.
     """
-    size = 1 if plan.fused else min(plan.max_batch, _MEASURED_BATCH)
-    pixels = np.zeros((size, *shape), np.uint8)
-    counts = [0] * plan.instances
-    started = time.perf_counter()
-
-    def run_instance(number: int) -> None:
-        while counts[number] < 2 * size or time.perf_counter() - started < _MEASURED_S:
-            run(pixels)
-            counts[number] += size
-
-    threads = [threading.Thread(target=run_instance, args=(number,)) for number in range(plan.instances)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (time.perf_counter() - started)
+    size = 1 if plan.fused else min(plan.max_batch, MEASURED_BATCH)
+    return measure_throughput(run, np.zeros((size, *shape), np.uint8), plan.instances)

@@ -7,10 +7,10 @@ from cyclopts import CycloptsError
 from support.cli import run_cli
 
 from unfreeze.command import app
+from unfreeze.contract.cache_folder import FOLDER_VARIABLE
 from unfreeze.contract.errors import OptionsError
 from unfreeze.serve.observability.logs import LogOptions
 from unfreeze.serve.options import ServeOptions
-from unfreeze.tune.store.folder import FOLDER_VARIABLE
 
 
 @pytest.fixture

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from unfreeze.contract.cache_folder import cache_folder
 from unfreeze.tune.store.segments import SEGMENT_SUFFIX, TEMPORARY_SUFFIX
 
-FOLDER_VARIABLE = "UNFREEZE_CACHE_DIR"
 DESCRIPTION_FILE = "space.json"
 _FEATURES = "features"
 _ABANDONED_SECONDS = 3600.0  # no process takes this long to write one segment
@@ -22,8 +20,7 @@ _ABANDONED_SECONDS = 3600.0  # no process takes this long to write one segment
 
 def store_folder() -> Path:
     """Return the folder of the store: in UNFREEZE_CACHE_DIR, or in the user's cache folder."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    return (Path(chosen) if chosen else platformdirs.user_cache_path("unfreeze")) / _FEATURES
+    return cache_folder() / _FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,14 +68,14 @@ def _connect(ray: "ModuleType", address: str) -> None:
         ) from error
 
 
-def check_gpu(ray: "ModuleType", device: str, cpu: str) -> None:
-    """Check that a cluster has a GPU if the device needs one; Ray itself would wait for one.
+def check_gpu(ray: "ModuleType", device: str) -> None:
+    """Check that a cluster has a GPU for a device that needs one; Ray itself would wait for one.
 
     Raises:
         UnfreezeError: it has none.
     """
-    if device != cpu and not ray.cluster_resources().get("GPU"):
-        raise UnfreezeError(f"--device {device}: no machine of the Ray cluster has a GPU; use --device {cpu}")
+    if not ray.cluster_resources().get("GPU"):
+        raise UnfreezeError(f"--device {device}: no machine of the Ray cluster has a GPU; use --device cpu")
 
 
 def own_error(error: BaseException) -> UnfreezeError:

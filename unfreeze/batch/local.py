@@ -6,7 +6,7 @@ from contextlib import closing
 from threading import Event
 
 from unfreeze.batch.blocks import Block
-from unfreeze.batch.model import CPU, JobModel
+from unfreeze.batch.model import JobModel
 from unfreeze.batch.predictor import Predictor
 from unfreeze.batch.rows import encode_block
 from unfreeze.contract.cores import usable_cores
@@ -29,7 +29,7 @@ def predict_locally(model: JobModel, top_k: int, base: str, blocks: Iterable[Blo
     Raises:
         UnfreezeError: a file that holds many images can no longer be read, or the model failed.
     """
-    threads, stopped = usable_cores() + (0 if model.device == CPU else _FOR_THE_DEVICE), Event()
+    threads, stopped = usable_cores() + (0 if model.uses_cpu else _FOR_THE_DEVICE), Event()
 
     def predict(block: Block) -> tuple[int, bytes]:
         return block.number, encode_block(predictor.predict(block, stopped.is_set))

@@ -4,14 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE
 from unfreeze.contract.model.onnx_metadata import read_manifest
 from unfreeze.contract.model.repository import find_model, read_published
 from unfreeze.serve.runtimes import ModelFile, Runtime, RuntimeOptions, open_runtime, read_model
-from unfreeze.serve.runtimes.registry import find_runtime
+from unfreeze.serve.runtimes.auto import open_named
+from unfreeze.serve.runtimes.registry import AUTO, find_runtime
 
-CPU, _TENSORRT = "cpu", "tensorrt"
+_TENSORRT = "tensorrt"
 _CPU_BATCH, _GPU_BATCH = 32, 128
+_GPU_INSTANCES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +41,16 @@ class JobModel:
     content: bytes = field(repr=False)
     engine: dict[str, bytes] = field(default_factory=dict, repr=False)
 
+    @property
+    def uses_cpu(self) -> bool:
+        """Whether the model is executed on the CPU."""
+        return find_runtime(self.device).uses_cpu
+
 
 def read_job_model(path: Path, device: str) -> JobModel:
-    """Read a model file and, for TensorRT, the engine next to it.
+    """Read a model file and, for TensorRT, the engine next to it; "auto" becomes the runtime that it chooses here.
+
+    All workers then execute the same one, whichever machines they are on, and a job that is continued does, too.
 
     Args:
         path: a `model.onnx`, the folder of a version, or the folder of a model, for its newest version.
@@ -50,8 +60,13 @@ def read_job_model(path: Path, device: str) -> JobModel:
         OptionsError: there is no such runtime.
         ModelError: there is no model or no engine, or one was changed.
     """
-    find_runtime(device, "--device")
+    uses_cpu = find_runtime(device, "--device").uses_cpu
     model = read_model(find_model(path))
+    batch = min(model.manifest.max_batch, _CPU_BATCH if uses_cpu else _GPU_BATCH)
+    if device == AUTO:
+        opened = open_named(model, device, _runtime_options(batch, uses_cpu=uses_cpu))
+        device = opened.name
+        opened.runtime.close()
     version = model.path.resolve().parent
     is_published = version.name.isascii() and version.name.isdigit()
     engine = (ENGINE_FILE, FACTS_FILE) if device == _TENSORRT else ()
@@ -61,7 +76,7 @@ def read_job_model(path: Path, device: str) -> JobModel:
         version=int(version.name) if is_published else None,
         sha256=model.manifest.sha256,
         device=device,
-        batch=min(model.manifest.max_batch, _CPU_BATCH if device == CPU else _GPU_BATCH),
+        batch=batch,
         content=model.content,
         engine={name: read_published(model.path.with_name(name)) for name in engine},
     )
@@ -75,7 +90,7 @@ def open_job_model(model: JobModel) -> Runtime:
     Raises:
         ModelError: the runtime is not available here, or cannot execute the model.
     """
-    options = RuntimeOptions(threads=1, instances=2, max_batch=model.batch)
+    options = _runtime_options(model.batch, uses_cpu=model.uses_cpu)
     if not model.engine:
         file = ModelFile(path=model.path, content=model.content, manifest=read_manifest(model.content))
         return open_runtime(file, model.device, options)
@@ -83,3 +98,7 @@ def open_job_model(model: JobModel) -> Runtime:
         for name, content in ({model.path.name: model.content} | model.engine).items():
             (Path(folder) / name).write_bytes(content)
         return open_runtime(Path(folder) / model.path.name, model.device, options)
+
+
+def _runtime_options(batch: int, *, uses_cpu: bool) -> RuntimeOptions:
+    return RuntimeOptions(threads=1, instances=usable_cores() if uses_cpu else _GPU_INSTANCES, max_batch=batch)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from unfreeze.batch.blocks import Block
 from unfreeze.batch.cluster import check_gpu, connected, own_error, raise_behind
-from unfreeze.batch.model import CPU, JobModel
+from unfreeze.batch.model import JobModel
 from unfreeze.batch.ray_map import Places, dataset_of, map_blocks, rows_of, store_blocks, with_workers
 from unfreeze.batch.rows import SCHEMA, encode_block
 from unfreeze.batch.sources.images import NO_SUCH_FILE
@@ -53,7 +53,8 @@ def predict_on_ray(
         UnfreezeError: there is no cluster, a worker cannot read a source or load the model, or the model failed.
     """
     with connected(address) as ray:
-        check_gpu(ray, model.device, CPU)
+        if not model.uses_cpu:
+            check_gpu(ray, model.device)
         objects, places = store_blocks(ray, (block.to_json() for block in blocks))
         if not places:
             return
@@ -67,7 +68,7 @@ def predict_on_ray(
         )
         failure: UnfreezeError | None = None
         try:
-            for number, content in _computed(ray, places, settings, model.device):
+            for number, content in _computed(ray, places, settings, uses_cpu=model.uses_cpu):
                 _check_visible(content, base)
                 yield number, content
         except ray.exceptions.RayError as error:
@@ -75,8 +76,8 @@ def predict_on_ray(
         raise_behind(failure)
 
 
-def _computed(ray: Any, places: Places, settings: WorkerSettings, device: str) -> Iterator[tuple[int, bytes]]:
-    if device != CPU:
+def _computed(ray: Any, places: Places, settings: WorkerSettings, *, uses_cpu: bool) -> Iterator[tuple[int, bytes]]:
+    if not uses_cpu:
         yield from _joined(ray, places, settings)
         return
     for row in map_blocks(ray, PredictingWorker, settings, places, cpus=1):

@@ -13,7 +13,7 @@ from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.model.repository import find_model
 from unfreeze.contract.options import check_ranges
 from unfreeze.serve.runtimes.base import RuntimeOptions
-from unfreeze.serve.runtimes.registry import RuntimeName, open_runtime, runtime_summaries
+from unfreeze.serve.runtimes.registry import RuntimeName, runtime_summaries
 
 EXAMPLES = """Examples:
 
@@ -39,22 +39,30 @@ def bench(
         threads: CPU threads per batch; 0 for one per core.
         json: print JSON to standard output instead of a table.
     """
+    from unfreeze.serve.runtimes.auto import open_named
     from unfreeze.serve.runtimes.benchmark import time_batches
+    from unfreeze.serve.runtimes.model_file import read_model
 
     sizes = _parse_sizes(batch)
     check_ranges({"threads": threads}, {"threads": (0, 1024)})
     options = RuntimeOptions(threads=threads, max_batch=max(sizes))
-    with open_runtime(find_model(model), runtime, options) as loaded, TerminalReporter() as reporter:
+    opened = open_named(read_model(find_model(model)), runtime, options)
+    with opened.runtime as loaded, TerminalReporter() as reporter:
         advance = reporter.track("batch sizes", len(sizes))
         timings = [time_batches(loaded, size, advance) for size in sizes]
         precision = loaded.manifest.precision
     if json:
         print_json(
-            {"model": str(model), "precision": precision, "timings": [dataclasses.asdict(one) for one in timings]}
+            {
+                "model": str(model),
+                "precision": precision,
+                "runtime": opened.name,
+                "timings": [dataclasses.asdict(one) for one in timings],
+            }
         )
         return
     table = Table(
-        "batch", "p50", "p90", "p99", "images/s", "peak memory", title=Text(f"{model} ({precision}) on {runtime}")
+        "batch", "p50", "p90", "p99", "images/s", "peak memory", title=Text(f"{model} ({precision}) on {opened.name}")
     )
     for one in timings:
         times = (f"{value:.1f} ms" for value in (one.p50_ms, one.p90_ms, one.p99_ms))

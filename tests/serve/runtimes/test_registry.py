@@ -42,8 +42,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_lists_the_built_in_runtimes() -> None:
-    """ONNX Runtime on the CPU and on CUDA, and TensorRT."""
-    assert runtime_names() == ("cpu", "cuda", "tensorrt")
+    """ONNX Runtime and OpenVINO on the CPU, the choice among them, ONNX Runtime on CUDA, and TensorRT."""
+    assert runtime_names() == ("cpu", "openvino", "openvino-bf16", "auto", "cuda", "tensorrt")
 
 
 def test_a_registered_runtime_serves_predictions(fake: list[object], model: Path, tmp_path: Path) -> None:
@@ -80,12 +80,14 @@ def test_rejects_an_unknown_runtime_with_the_choices(command: str, model: Path) 
     """The error lists the registered names; the exit code is that of wrong usage."""
     done = run_cli(command, model, "--runtime", "tpu")
     assert done.returncode == 2
-    assert "--runtime must be one of cpu, cuda, tensorrt, got 'tpu'" in done.stderr
+    assert "--runtime must be one of cpu, openvino, openvino-bf16, auto, cuda, tensorrt, got 'tpu'" in done.stderr
 
 
 def test_rejects_an_unknown_device_with_the_choices(tmp_path: Path) -> None:
     """As `--runtime`, when the options are built."""
-    with pytest.raises(OptionsError, match="--device must be one of cpu, cuda, tensorrt, got 'tpu'"):
+    with pytest.raises(
+        OptionsError, match="--device must be one of cpu, openvino, openvino-bf16, auto, cuda, tensorrt, got 'tpu'"
+    ):
         ServeOptions(repository=tmp_path, device="tpu")
 
 

@@ -150,7 +150,7 @@ def test_a_cluster_without_a_gpu_says_so() -> None:
     from unfreeze.batch.cluster import check_gpu
 
     with pytest.raises(UnfreezeError, match="--device cuda: no machine of the Ray cluster has a GPU; use --device cpu"):
-        check_gpu(SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0}), "cuda", "cpu")  # type: ignore[arg-type]
+        check_gpu(SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0}), "cuda")  # type: ignore[arg-type]
 
 
 def test_an_address_without_a_cluster_is_named(folder: Path, images: Path, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def compute_on_ray(pending: Pending, options: TuneOptions, address: str, reporte
     spaces, skipped = [PatientSpace(space=one.space) for one, _ in pending], list[Skipped]()
     device = pending[0][0].run.precision.device
     with connected(address) as ray:
-        check_gpu(ray, device.type, CPU.type)
+        if device != CPU:
+            check_gpu(ray, device.type)
         objects, places = store_blocks(ray, _blocks(pending))
         settings = _settings(ray, [one for one, _ in pending], options, objects)
         failure: UnfreezeError | None = None
