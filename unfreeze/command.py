@@ -10,6 +10,7 @@ from cyclopts import App
 from unfreeze.commands import (
     bench,
     cache,
+    classify,
     compare,
     demo,
     export,
@@ -36,7 +37,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _order, _module in enumerate(
-    (plan, compare, features, tune, report, export, info, verify, bench, serve, predict, demo, cache)
+    (plan, compare, features, tune, report, export, info, verify, bench, serve, predict, classify, demo, cache)
 ):
     _name = _module.__name__.rpartition(".")[2]
     _config = getattr(_module, "CONFIG", None)
