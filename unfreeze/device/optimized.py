@@ -24,7 +24,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _CPU_FIELDS = ("model name", "flags", "features", "cpu implementer", "cpu part")
 
 
-def open_optimized(path: Path, manifest: Manifest, threads: int) -> DeviceModel | None:
+def open_optimized(path: Path, manifest: Manifest, threads: int, folder: Path | None = None) -> DeviceModel | None:
     """Open a model's optimized graph, and save it first where there is none.
 
     A graph that was saved is used only if it classifies the golden images as the model does. A file that stays from an
@@ -34,11 +34,12 @@ def open_optimized(path: Path, manifest: Manifest, threads: int) -> DeviceModel 
         path: of a `model.onnx`, which was checked.
         manifest: of the model.
         threads: CPU threads.
+        folder: of the saved graphs, if it is another one than the model's.
 
     Returns:
         None if there is none and none can be saved: the folder cannot be written, or the graph fails.
     """
-    folder = (path.absolute().parent.parent if is_published(path) else path.absolute().parent) / FOLDER
+    folder = folder or (path.absolute().parent.parent if is_published(path) else path.absolute().parent) / FOLDER
     key = _key(manifest)
     try:
         graph = _find(folder, key)
