@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import unfreeze
-
-_ROOT = Path(unfreeze.__file__).parent
-_PACKAGE = unfreeze.__name__
+_ROOT = Path(__file__).parents[1]
+_PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

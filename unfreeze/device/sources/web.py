@@ -110,7 +110,7 @@ def _state(response: HTTPResponse) -> str:
 def _chunks(response: HTTPResponse, name: str) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read(_CHUNK_BYTES)
+            chunk = response.read1(_CHUNK_BYTES)  # what is there: on a slow network, less is lost by an interruption
         except (OSError, HTTPException) as error:
             raise SourceError(f"the transfer of {name} was interrupted: {error}") from error
         if not chunk:
