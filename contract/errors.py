@@ -15,6 +15,8 @@
     ├── ManifestError               a manifest is malformed, or of an unknown schema
     ├── RepositoryError             a model repository, or a name in it, is not valid
     ├── ModelError                  a model file cannot be used
+    ├── SourceError                 what a device takes new versions from cannot be read
+    ├── RefusedVersionError         a version is not what was published or signed, or fails on this device
     ├── ProofError                  an exported model does not agree with the trained one
     └── ServingError                a request was refused
         ├── InvalidRequestError       the request is not valid
@@ -90,6 +92,23 @@ class RepositoryError(UnfreezeError):
 
 class ModelError(UnfreezeError):
     """A model file cannot be used."""
+
+
+class SourceError(UnfreezeError):
+    """What a device takes new versions from cannot be read: a network, a server or a folder that is not there."""
+
+
+class RefusedVersionError(UnfreezeError):
+    """A version is refused: it is not what was published or signed, or it fails on this device.
+
+    Args:
+        message: why.
+        retry_s: seconds after which to try again; None if that cannot help.
+    """
+
+    def __init__(self, message: str, retry_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class ProofError(UnfreezeError):

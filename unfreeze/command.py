@@ -9,7 +9,9 @@ from cyclopts import App
 
 from unfreeze.commands import (
     bench,
+    bundle,
     cache,
+    classify,
     compare,
     demo,
     export,
@@ -17,6 +19,7 @@ from unfreeze.commands import (
     info,
     plan,
     predict,
+    pull,
     report,
     serve,
     tune,
@@ -36,7 +39,24 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _order, _module in enumerate(
-    (plan, compare, features, tune, report, export, info, verify, bench, serve, predict, demo, cache)
+    (
+        plan,
+        compare,
+        features,
+        tune,
+        report,
+        export,
+        info,
+        verify,
+        bench,
+        serve,
+        predict,
+        classify,
+        bundle,
+        pull,
+        demo,
+        cache,
+    )
 ):
     _name = _module.__name__.rpartition(".")[2]
     _config = getattr(_module, "CONFIG", None)

@@ -1,9 +1,11 @@
 """Sessions of ONNX Runtime, shared by its execution providers."""
 
+from pathlib import Path
+
 import onnxruntime
 
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
 from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
 from unfreeze.serve.runtimes.model_file import ModelFile
 
@@ -21,16 +23,10 @@ def open_session(
     Raises:
         ModelError: the graph is not valid, differs from its manifest, or the provider cannot be started.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Spinning threads save microseconds but occupy whole cores, which decoding needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
             model.content,
-            options,
+            session_options(threads),
             providers=[provider],
             disabled_optimizers=disabled_optimizers(model.manifest.precision),
         )
@@ -39,20 +35,44 @@ def open_session(
     name = provider if isinstance(provider, str) else provider[0]
     if session.get_providers()[0] != name:
         raise ModelError(f"ONNX Runtime could not start {name}; see its log")
-    _check_tensors(session, model)
+    check_tensors(session, model.path, model.manifest)
     return session
 
 
-def _check_tensors(session: onnxruntime.InferenceSession, model: ModelFile) -> None:
-    """Check that the graph's input and output are those of the manifest."""
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return the options that every session has.
+
+    Args:
+        threads: CPU threads per run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Spinning threads save microseconds but occupy whole cores, which decoding needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def check_tensors(session: onnxruntime.InferenceSession, path: Path, manifest: Manifest) -> None:
+    """Check that the graph's input and output are those of the manifest.
+
+    Args:
+        session: of the graph.
+        path: of the model, for the message.
+        manifest: of the model.
+
+    Raises:
+        ModelError: they differ.
+    """
     found = [
         (item.name, item.type, ["any" if isinstance(item.shape[0], str) else item.shape[0], *item.shape[1:]])
         for item in (*session.get_inputs(), *session.get_outputs())
         if item.shape
     ]
     expected = [
-        (INPUT, "tensor(uint8)", ["any", *model.manifest.preprocess.shape]),
-        (OUTPUT, "tensor(float)", ["any", len(model.manifest.labels)]),
+        (INPUT, "tensor(uint8)", ["any", *manifest.preprocess.shape]),
+        (OUTPUT, "tensor(float)", ["any", len(manifest.labels)]),
     ]
     if found != expected:
-        raise ModelError(f"{model.path} has the tensors {found}, but its manifest declares {expected}")
+        raise ModelError(f"{path} has the tensors {found}, but its manifest declares {expected}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.device.update import PullOptions, pull
 
 _CHANGES = {"os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.truncate"}
 
@@ -42,3 +43,10 @@ def publish_until(number: int, root: Path, name: str, model: bytes, manifest: st
     repository, parsed = ModelRepository(root), Manifest.from_json(manifest)
     kill_at_operation(number, root)
     repository.publish(name, model, parsed, {"candidates.json": b"[]"})
+
+
+def pull_until(number: int, source: str, folder: Path) -> None:
+    """Pull, killed right before the n-th operation in the folder; 0 for never. For a process of its own."""
+    if number:
+        kill_at_operation(number, folder)
+    pull(PullOptions(source=source, into=folder))

@@ -1,0 +1,1 @@
+"""Programs for a device, `classify` and `pull`, which need numpy, Pillow and ONNX Runtime alone, and `bundle`."""
