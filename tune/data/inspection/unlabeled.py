@@ -63,8 +63,8 @@ def inspect_unlabeled(
     if not kept:
         raise DataError(
             f"--unlabeled {folder} has no image that can be used: {counted(len(copies), 'copy', 'copies')} of images "
-            f"of the dataset, {counted(len(undecodable), 'file')} that cannot be decoded, {len(unused):,} of other kinds; "
-            "add images, or leave out --unlabeled"
+            f"of the dataset, {counted(len(undecodable), 'file')} that cannot be decoded, {len(unused):,} of other "
+            "kinds; add images, or leave out --unlabeled"
         )
     left_out = [*undecodable, *unused]
     findings = (
