@@ -70,12 +70,12 @@ def _find(path: Path) -> Path:
 def _seen_validation_images(facts: RunFacts, dataset: Dataset) -> Finding:
     """Report validation images of the same dataset that the teacher was not validated on, so that it may know them."""
     validated = {file.path for file in facts.val}
-    own = [stored_path(image.path, dataset.root) for image in dataset.splits[VAL]]
+    own = [image.path for image in dataset.splits[VAL]]
     same_data = Path(facts.data) == dataset.root.absolute()
-    seen = [Path(name) for name in own if name not in validated] if same_data else []
+    seen = [path for path in own if stored_path(path, dataset.root) not in validated] if same_data else []
     text = (
         f"{counted(len(seen), 'validation image is', 'validation images are')} not among those of the teacher, which "
         "may have been trained on them, so that the validation accuracy may be too high; tune both with the same "
         "--seed and --val-fraction, or make a val folder"
     )
-    return finding("teacher-validation", text, (path_name(name, dataset.root) for name in seen))
+    return finding("teacher-validation", text, (path_name(path, dataset.root) for path in seen))

@@ -9,23 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.runs import SPEC, write_run
+from PIL import Image, ImageFilter
+from support.runs import SPEC
 from support.stores import AMPLE
 from support.tuning import training_images
 
 from unfreeze.contract.errors import DataError
 from unfreeze.contract.images.preprocess import PreprocessSpec
-from unfreeze.export.options import ExportOptions
-from unfreeze.export.run import export_model
-from unfreeze.tune.artifacts.checkpoint import load_run
-from unfreeze.tune.data.dataset import read_dataset
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.data.views import Views, load_view
 from unfreeze.tune.distillation.answers import Answers, ask
-from unfreeze.tune.distillation.network_teacher import NetworkTeacher
 from unfreeze.tune.distillation.teacher import Teacher, TeacherIdentity
-from unfreeze.tune.evaluation.evaluate import evaluate
-from unfreeze.tune.pipeline.teacher import open_teacher
 from unfreeze.tune.store.store import FeatureStore
 
 WIDE = PreprocessSpec(resize=(56,), crop=(48, 48))
@@ -114,8 +108,7 @@ def test_a_teacher_of_another_size_sees_the_same_crop(asking: Ask, tmp_path: Pat
     """A random view of 48 pixels, reduced, is that of 32: crop, rotation and colors depend on the file's name alone."""
     teacher = ColorTeacher(spec=WIDE)
     asking(teacher)
-    from PIL import Image, ImageFilter
-
+    assert teacher.asked[0].shape == (4, 48, 48, 3)
     pixels = np.zeros((120, 160, 3), np.uint8)
     pixels[30:90, 40:70], pixels[10:50, 90:150] = (200, 40, 40), (40, 40, 200)
     path = tmp_path / "shapes.png"
@@ -124,7 +117,6 @@ def test_a_teacher_of_another_size_sees_the_same_crop(asking: Ask, tmp_path: Pat
     small, large = (load_view(image, Views(spec=spec, count=2, seed=5), 1) for spec in (SPEC, WIDE))
     reduced = np.asarray(Image.fromarray(large).resize((32, 32), Image.Resampling.BOX), np.float32)
     assert np.abs(reduced - small).mean() < 4
-    assert teacher.asked[0].shape == (4, 48, 48, 3)
 
 
 def test_an_image_that_disappeared_is_an_error(tmp_path: Path) -> None:
@@ -132,29 +124,3 @@ def test_an_image_that_disappeared_is_an_error(tmp_path: Path) -> None:
     gone = LabeledImage(path=tmp_path / "gone.jpg", label=0)
     with FeatureStore(0, tmp_path) as store, pytest.raises(DataError, match=r"gone\.jpg can no longer be decoded"):
         ask(ColorTeacher(), (0, 1, 2), [gone], Views(spec=SPEC), store, {})
-
-
-def test_a_run_and_its_export_answer_alike(tmp_path: Path) -> None:
-    """With the calibrated probabilities of the network, as logarithms; a version is found by its folder."""
-    run = write_run(tmp_path, temperature=5.0)
-    published = export_model(run, tmp_path / "models", "colors", ExportOptions(max_batch=16))
-    dataset = read_dataset(tmp_path / "images")
-    device = torch.device("cpu")
-    own, findings = open_teacher(run, dataset, device)
-    exported, none = open_teacher(tmp_path / "models" / "colors", dataset, device)
-    assert (list(findings), list(none)) == ([], [])
-    network, facts = load_run(run)
-    evaluation = evaluate(network, dataset.splits["val"], facts.preprocess, device)
-    pixels = np.stack([load_view(image, Views(spec=own.spec), 0) for image in evaluation.images])
-    expected = evaluation.probabilities(5.0)
-    assert isinstance(own, NetworkTeacher)
-    assert np.exp(own.answer(pixels)) == pytest.approx(expected, abs=1e-5)
-    assert np.exp(exported.answer(pixels[:4])) == pytest.approx(expected[:4], abs=1e-4)
-    assert (own.identity.name, own.identity.version, own.identity.sha256) == ("run", "", facts.weights_sha256)
-    assert str(exported.identity) == "colors version 1 (torchvision/squeezenet1_1)" or exported.identity.version == "1"
-    assert exported.identity.sha256 == published.manifest.sha256
-    (tmp_path / "images" / "val" / "red" / "new.jpg").write_bytes(
-        next((tmp_path / "images").rglob("*.jpg")).read_bytes()
-    )
-    _, found = open_teacher(run, read_dataset(tmp_path / "images"), device)
-    assert [(one.kind, one.paths) for one in found] == [("teacher-validation", ("val/red/new.jpg",))]

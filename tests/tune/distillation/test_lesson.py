@@ -52,11 +52,11 @@ def test_a_student_that_equals_its_teacher_has_no_loss() -> None:
     assert _lesson(3.0).losses(teacher + 5, teacher.log_softmax(1)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_the_total_mixes_labels_and_answers(balanced: bool) -> None:
+@pytest.mark.parametrize("class_weights", [None, [0.5, 1.0, 2.0, 3.0]])
+def test_the_total_mixes_labels_and_answers(class_weights: list[float] | None) -> None:
     """Images without a label count with the answers alone; class weights apply to both losses of a labeled image."""
     student, answers, labels = _logits(0), _logits(1).log_softmax(1), torch.tensor([0, 3, -1, 1, -1, 0])
-    weights = torch.tensor([0.5, 1.0, 2.0, 3.0]) if balanced else None
+    weights = None if class_weights is None else torch.tensor(class_weights)
     lesson = _lesson(2.0, weight=0.7)
     loss = LabelLoss(class_weights=weights, smoothing=0.1)
     found = loss.total_taught(student, labels, lesson, answers)

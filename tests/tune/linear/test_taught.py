@@ -46,13 +46,13 @@ def test_the_gradient_is_that_of_differences(classes: int, temperature: float, w
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("balanced", [False, True])
-def test_without_weight_it_is_the_probe(classes: int, balanced: bool) -> None:
+@pytest.mark.parametrize("balanced", [{}, {"balanced": True}])
+def test_without_weight_it_is_the_probe(classes: int, balanced: dict[str, bool]) -> None:
     """The optimum is that of scikit-learn's solver, also for two classes and with balanced weights."""
     features, labels = _images(classes, count=61)
-    probe = fit_probe(features, labels, inverse_regularization=STRENGTH, balanced=balanced)
+    probe = fit_probe(features, labels, inverse_regularization=STRENGTH, **balanced)
     lesson = Lesson(answers=_answers(61, classes), temperature=2.0, weight=0.0)
-    taught = fit_taught_probe(features, labels, lesson, inverse_regularization=STRENGTH, balanced=balanced)
+    taught = fit_taught_probe(features, labels, lesson, inverse_regularization=STRENGTH, **balanced)
     difference = probe.classify(features).log_softmax(-1) - taught.classify(features).log_softmax(-1)
     assert difference.abs().max() < 2e-3
     assert torch.equal(probe.mean, taught.mean)
