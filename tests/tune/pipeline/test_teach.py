@@ -19,6 +19,7 @@ from unfreeze.contract.errors import CheckpointError, DataError, ModelError, Opt
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import Published, export_model
 from unfreeze.tune.artifacts.checkpoint import load_run
+from unfreeze.tune.cost.plan import plan
 from unfreeze.tune.data.dataset import read_dataset
 from unfreeze.tune.data.views import Views, load_view
 from unfreeze.tune.device.distributed import Workers
@@ -295,6 +296,14 @@ def test_several_processes_are_refused() -> None:
     """By torchrun as by Ray Train."""
     with pytest.raises(CheckpointError, match="distributed training does not support --teacher"):
         check_distributed(replace(BLOCKS, teacher="big"), Workers(count=2))
+
+
+def test_other_commands_refuse_a_teacher(data: Path) -> None:
+    """They would ignore it."""
+    with pytest.raises(OptionsError, match="the cost of asking a teacher is not estimated: leave out --teacher"):
+        plan(replace(STUDENT, teacher="big"))
+    done = run_cli("features", data, "--backbone", STUDENT.backbone, "--weights", "none", "--teacher", "big")
+    assert (done.returncode, "--teacher is for tune" in done.stderr) == (2, True)
 
 
 def test_a_teacher_must_be_a_model(data: Path, teacher: Path, tmp_path: Path) -> None:
