@@ -97,9 +97,29 @@ def _model(metrics: dict[str, Any], provenance: dict[str, Any]) -> Section:
             network,
             f"pretrained weights: {provenance['weights']}{digest}",
             f"license of the pretrained weights: {license_name}",
+            *_teacher(provenance.get("distillation")),
             f"made with {versions}; seed {provenance['seed']}",
         ),
     )
+
+
+def _teacher(distillation: dict[str, Any] | None) -> list[str]:
+    """Describe the teacher that a model learned from, or that was tried."""
+    if not distillation:
+        return []
+    version = f" version {distillation['version']}" if distillation["version"] else ""
+    images = counted(distillation["unlabeled_images"], "image")
+    scores = ", ".join(
+        f"{distillation[f'{key}_accuracy']:.1%} {what} (standard error {distillation[f'{key}_standard_error']:.1%})"
+        for key, what in (("own", "without it"), ("taught", "with it"))
+        if distillation[f"{key}_accuracy"] is not None
+    )
+    outcome = "its answers were trained on" if distillation["kept"] else "tried, and not better than the labels alone"
+    line = (
+        f"teacher {distillation['name']}{version}, SHA-256 {distillation['sha256']}: {outcome}; temperature "
+        f"{distillation['temperature']:g}, weight {distillation['weight']:g}, {images} without labels"
+    )
+    return [f"{line}; cross-validated accuracy {scores}" if scores else line]
 
 
 def _data(metrics: dict[str, Any]) -> Section:

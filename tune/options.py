@@ -15,6 +15,7 @@ from unfreeze.tune.recipes.registry import (
     AUTO,
     LAST_BLOCKS,
     PROBE,
+    is_teachable,
     recipe_help,
     recipe_names,
     recipe_of,
@@ -34,10 +35,11 @@ BACKBONE = Group("Backbone", sort_key=2)
 RECIPE = Group("Recipe", sort_key=3)
 TRAINING = Group("Training", sort_key=4)
 HARDWARE = Group("Hardware and memory", sort_key=5)
-OUTPUT = Group("Output", sort_key=6)
+TEACHER = Group("Teacher", sort_key=6)
+OUTPUT = Group("Output", sort_key=7)
 
-_data, _backbone, _training, _hardware, _output = (
-    Parameter(group=group) for group in (DATA, BACKBONE, TRAINING, HARDWARE, OUTPUT)
+_data, _backbone, _training, _hardware, _teacher, _output = (
+    Parameter(group=group) for group in (DATA, BACKBONE, TRAINING, HARDWARE, TEACHER, OUTPUT)
 )
 DEFAULT_STORE_GB = 10.0
 _IMAGES_SEEN = 800  # over all epochs, at least
@@ -64,7 +66,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cache_gb": (0.0, 100_000.0),
     "store_gb": (0.0, 100_000.0),
     "abstain_precision": (0.01, 0.9999),
+    "temperature": (0.5, 100.0),
+    "teacher_weight": (0.01, 1.0),
 }
+_NEED_TEACHER = ("unlabeled", "temperature", "teacher_weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +148,15 @@ class TuneOptions:
         deep_range: values of gray images with more than 8 bits that become black and white: "auto" (from the bits
             that the training images use: 0 to 4095 for 12 of 16 bits), "full" (all 16 bits), or LOW,HIGH, with
             `=` before a negative LOW.
+        teacher: train on the answers of this model as well as on the labels: folder of a run, a model.onnx, or folder
+            of a published version. It has the same labels, in any order. What it teaches is kept only if it makes the
+            student better in cross-validation on the training images.
+        unlabeled: FOLDER of images without labels, at any depth, which are trained on with the answers of the teacher
+            alone. Copies of images of the dataset are left out.
+        temperature: that softens the answers of teacher and student, 0.5 to 100. By default 1, 2 or 4, by
+            cross-validation on frozen features.
+        teacher_weight: weight of the teacher's answers in the loss, 0.01 to 1; the labels have the rest. By default 0.5
+            or 0.9, by cross-validation on frozen features.
 
     Raises:
         OptionsError: a value is out of its range, a recipe is unknown, or the recipe and the cut contradict each other.
@@ -187,6 +201,10 @@ class TuneOptions:
     drop_issues: Annotated[str | None, _data] = None
     relabel: Annotated[str | None, _data] = None
     deep_range: Annotated[str, _data] = AUTO_RANGE
+    teacher: Annotated[str | None, _teacher] = None
+    unlabeled: Annotated[str | None, _teacher] = None
+    temperature: Annotated[float | None, _teacher] = None
+    teacher_weight: Annotated[float | None, _teacher] = None
 
     def __post_init__(self) -> None:
         """Validate the values."""
@@ -200,6 +218,19 @@ class TuneOptions:
             raise OptionsError(
                 f"--cut {self.cut} cannot be combined with --recipe {self.recipe}; leave out one of them, or use "
                 f"--recipe {LAST_BLOCKS} with the name of a block"
+            )
+        self._check_teacher(choices)
+
+    def _check_teacher(self, choices: Sequence[str]) -> None:
+        given = [name for name in _NEED_TEACHER if getattr(self, name) is not None]
+        if self.teacher is None and given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise OptionsError(f"{flags} needs --teacher, the model whose answers are trained on")
+        if self.teacher is not None and not is_teachable(self.requested_recipe):
+            raise OptionsError(
+                f"--recipe {self.requested_recipe} cannot be combined with --teacher, which needs a softmax over all "
+                f"classes and pretrained weights; use --recipe {', '.join(filter(is_teachable, choices))}, or leave "
+                "out --teacher"
             )
 
     @property

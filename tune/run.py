@@ -5,12 +5,14 @@ import os
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.artifacts.checkpoint import save_run
 from unfreeze.tune.artifacts.embedding import write_embedding
+from unfreeze.tune.artifacts.findings import write_findings
 from unfreeze.tune.artifacts.predictions import write_predictions
 from unfreeze.tune.artifacts.results import TuningResult, build_facts, build_metrics
 from unfreeze.tune.artifacts.run_folder import check_folder, locked_folder
@@ -25,6 +27,7 @@ from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.pipeline.evaluate import evaluate_run
 from unfreeze.tune.pipeline.issues import find_issues
 from unfreeze.tune.pipeline.prepare import open_run, prepare_run
+from unfreeze.tune.pipeline.teach import Taught, teach
 from unfreeze.tune.pipeline.train import train_candidate
 from unfreeze.tune.recipes.registry import is_linear
 from unfreeze.tune.store.store import FeatureStore
@@ -57,7 +60,8 @@ def fine_tune(
         The contents of `metrics.json`; an empty dict in all but the first of several processes.
 
     Raises:
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or a teacher has other labels.
+        ModelError: a teacher cannot be used.
         WeightsError: the backbone or its weights are unavailable.
         CheckpointError: `out` already contains a run, another process is writing to it, it cannot be written, the cut
             is unknown, or the run to resume was started with other inputs.
@@ -78,29 +82,49 @@ def fine_tune(
         with locked_folder(folder):
             open_run(context, folder, resume=resume)
             workers.barrier()
-            chosen, probed, training = _tune(context)
-            result = evaluate_run(context, chosen.choice, probed, training)
-            return _save(context, folder, result, chosen, started)
+            tuned = _tune(context)
+            result = evaluate_run(context, tuned.chosen.choice, tuned.network, tuned.probed, tuned.training)
+            return _save(context, folder, result, tuned, started)
 
 
-def _tune(context: RunContext) -> tuple[Chosen, Network, Training | None]:
-    """Choose a candidate and train it; all processes take part.
+@dataclass(frozen=True, kw_only=True)
+class _Tuned:
+    """A tuned network.
 
-    Returns:
-        What was chosen, the pretrained network with the probe as its head, and the training; None if the recipe is
-        linear.
+    Args:
+        chosen: how it was tuned.
+        taught: what became of a teacher; None without one.
+        network: the tuned network.
+        probed: the pretrained network with the probe as its head; the same if the probe is the result.
+        training: None if the recipe is linear.
     """
+
+    chosen: Chosen
+    taught: Taught | None
+    network: Network
+    probed: Network
+    training: Training | None
+
+
+def _tune(context: RunContext) -> _Tuned:
+    """Choose a candidate and train it; all processes take part."""
     chosen = choose_candidate(context)
-    candidate = chosen.choice.candidate
     context.reporter.info(chosen.choice.reason)
+    chosen, taught = teach(context, chosen)
+    candidate = chosen.choice.candidate
     probed = copy.deepcopy(context.network)
     chosen.probe.put_into(probed.head)
-    training = None if is_linear(candidate.recipe) else train_candidate(context, candidate, probed, chosen.extracted)
-    return chosen, probed, training
+    started = taught.network(probed) if taught is not None and taught.verdict.kept else probed
+    if is_linear(candidate.recipe):
+        return _Tuned(chosen=chosen, taught=taught, network=started, probed=probed, training=None)
+    answers = taught.answers if taught else None
+    training = train_candidate(context, candidate, started, chosen.extracted, answers)
+    return _Tuned(chosen=chosen, taught=taught, network=training.network, probed=probed, training=training)
 
 
-def _save(context: RunContext, folder: Path, result: TuningResult, chosen: Chosen, started: float) -> dict[str, Any]:
+def _save(context: RunContext, folder: Path, result: TuningResult, tuned: _Tuned, started: float) -> dict[str, Any]:
     """Write the finished run and delete the state for resuming it; return the metrics."""
+    chosen, taught = tuned.chosen, tuned.taught
     issues = find_issues(context, result, chosen.issues)
     write_issues(folder, issues, context.dataset)
     write_predictions(folder, result, context.dataset)
@@ -110,10 +134,15 @@ def _save(context: RunContext, folder: Path, result: TuningResult, chosen: Chose
     training = result.training
     metrics = build_metrics(*inputs, context.inspection.findings, context.precision)
     metrics["metric"] = context.metric
+    metrics["distillation"] = taught and taught.metrics()
     metrics["issues"] = Counter(issue.kind for issue in issues)
     metrics["sizes"] = context.inspection.sizes
     metrics["flipped"] = context.views.flip or (training is not None and training.schedule.flip)
     metrics["seconds"] = round(time.monotonic() - started, 2)
-    save_run(folder, result.network, build_facts(*inputs), metrics)
+    facts = build_facts(*inputs)
+    if taught is not None:
+        write_findings(folder, context.dataset, context.inspection)  # with what became of the teacher
+        facts = replace(facts, provenance=replace(facts.provenance, distillation=taught.provenance()))
+    save_run(folder, result.network, facts, metrics)
     context.resume_state.clear()
     return metrics

@@ -13,8 +13,8 @@ from unfreeze.contract.model.schema import decode, loads
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.contract.model.upgrade import upgraded_from_2
 
-SCHEMA = "3.0"
-_LAST_MINORS = {2: 0, 3: 0}  # by major version: the last minor one whose fields are known
+SCHEMA = "3.1"
+_LAST_MINORS = {2: 0, 3: 1}  # by major version: the last minor one whose fields are known
 METADATA_KEY = "unfreeze.manifest"
 INPUT = "pixels"
 OUTPUT = "probabilities"
@@ -80,6 +80,38 @@ class Golden:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """A teacher whose answers a model was trained on, and whether they made it better.
+
+    Args:
+        name: of the teacher: the folder of its run, or its name in a model repository.
+        version: of the teacher in a model repository; empty for a run or another file.
+        sha256: SHA-256 of the teacher's weights or of its model file.
+        temperature: that softened the answers of both.
+        weight: of the answers in the loss, 0 to 1; the labels have the rest.
+        unlabeled_images: number of images without a label that only the teacher has answered.
+        kept: whether the model was trained on the answers; otherwise it was not better with them, and learned from the
+            labels alone.
+        taught_accuracy: cross-validated on the training images, 0 to 1; None if nothing could be compared.
+        taught_standard_error: of this accuracy.
+        own_accuracy: of the model without a teacher, on the same images.
+        own_standard_error: of that accuracy.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    temperature: float
+    weight: float
+    unlabeled_images: int
+    kept: bool
+    taught_accuracy: float | None = None
+    taught_standard_error: float | None = None
+    own_accuracy: float | None = None
+    own_standard_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """How a model was made.
 
@@ -91,6 +123,7 @@ class Provenance:
         seed: random seed.
         images: number of training images.
         versions: versions of the packages that were used, by name.
+        distillation: the teacher that was tried; None without one. Since schema 3.1.
     """
 
     backbone: str
@@ -100,6 +133,7 @@ class Provenance:
     seed: int
     images: int
     versions: dict[str, str]
+    distillation: Distillation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

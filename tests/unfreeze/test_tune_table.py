@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from unfreeze.commands.tune import _table
@@ -55,3 +56,20 @@ def test_shows_accuracy_and_balanced_accuracy_with_their_standard_errors() -> No
     assert rows["test accuracy"] == "0.8000 ± 0.0600; balanced 0.7000 ± 0.0700 (1 of 2 classes have test images)"
     assert rows["frozen features at layer4"] == "0.900 ± 0.010; balanced 0.600 ± 0.050"
     assert rows["cross-validated: probe"] == "0.900 ± 0.010; balanced 0.600 ± 0.050"
+
+
+@pytest.mark.parametrize(
+    ("kept", "outcome"),
+    [(True, "its answers are trained on"), (False, "not followed: the student alone is kept")],
+)
+def test_shows_what_became_of_a_teacher(kept: bool, outcome: str) -> None:  # noqa: FBT001
+    """With its setting, and the cross-validated scores with and without it; nothing if it could not be judged."""
+    identity = {"name": "flowers", "version": "3", "backbone": "timm/big", "unlabeled_images": 120}
+    distillation = identity | {"kept": kept, "temperature": 2.0, "weight": 0.5, "own": SCORE, "taught": None}
+    output = io.StringIO()
+    Console(file=output, width=160).print(_table(METRICS | {"distillation": distillation}))
+    assert (
+        f"flowers 3 (timm/big): {outcome} (temperature 2, weight 0.5; 120 images without labels)" in output.getvalue()
+    )
+    assert "cross-validated: alone" in output.getvalue()
+    assert "cross-validated: taught" not in output.getvalue()

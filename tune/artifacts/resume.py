@@ -15,9 +15,10 @@ from unfreeze.tune.options import TuneOptions
 
 _FOLDER = ".unfinished"
 _REQUEST = "request.json"
-_WEIGHT_NEUTRAL_OPTIONS = ("cache_gb", "store_gb", "strict", "abstain_precision")  # they do not change the weights
+# They do not change the weights; what teacher and unlabeled name is compared by its content.
+_WEIGHT_NEUTRAL_OPTIONS = ("cache_gb", "store_gb", "strict", "abstain_precision", "teacher", "unlabeled")
 _SHOWN_DIFFERENCES = 5
-CHOICE, TRAINING = "choice.pt", "training.pt"
+CHOICE, TEACHING, TRAINING = "choice.pt", "teaching.pt", "training.pt"
 
 
 class ResumeState:

@@ -3,6 +3,7 @@
 import math
 import os
 
+from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.tune.backbones.network import ALL, HEAD
@@ -45,8 +46,11 @@ def plan(
 
     Raises:
         DataError: the dataset cannot be used.
+        OptionsError: a teacher is given, whose cost is not estimated.
         WeightsError: the backbone is unknown.
     """
+    if options.teacher:
+        raise OptionsError("the cost of asking a teacher is not estimated: leave out --teacher, or use tune")
     with limited_threads():
         weights = options.weights if options.weights == "builtin" else "none"
         pretrained = load_pretrained(options.backbone, weights, options.image_size, options.crop_pct)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 TRAIN, VAL, TEST = "train", "val", "test"
+UNLABELED = -1  # the label of an image without one
 SPLIT_WORDS = {TRAIN: "training", VAL: "validation", TEST: "test"}
 SPLIT_NAMES = {
     "train": TRAIN,
@@ -27,7 +28,7 @@ class LabeledImage:
 
     Args:
         path: of the file.
-        label: index into the labels.
+        label: index into the labels, or `UNLABELED`.
     """
 
     path: Path

@@ -98,7 +98,7 @@ class Rows:
         rows: the numbers of the selected images, int64 [n].
     """
 
-    whole: "Cached | PartlyCached | Streamed"
+    whole: ActivationSource
     rows: Tensor
 
     @property
@@ -225,15 +225,29 @@ class PartlyCached:
         batches = [(rows, views, places[rows] >= 0) for rows, views in indices]
         stored = self.cached.batches((places[rows[kept]], views[kept]) for rows, views, kept in batches)
         computed = self.streamed.batches((rows[~kept], views[~kept]) for rows, views, kept in batches)
-        for (rows, _, kept), one, other in zip(batches, stored, computed, strict=True):
-            merged = torch.empty((len(rows), *one.shape[1:]), dtype=one.dtype, device=other.device)
-            merged[kept.to(other.device)] = one.to(other.device, non_blocking=True)
-            merged[~kept.to(other.device)] = other
-            yield merged
+        yield from merge_batches((kept for _, _, kept in batches), stored, computed)
 
     def take(self, rows: np.ndarray) -> Rows:
         """Select images by their numbers."""
         return Rows(whole=self, rows=torch.from_numpy(rows))
+
+
+def merge_batches(from_first: Iterable[Tensor], first: Iterable[Tensor], second: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Merge the batches of two sources.
+
+    Args:
+        from_first: which samples of each batch the first source has, bool [n].
+        first: its samples of each batch.
+        second: the other samples of each batch.
+
+    Yields:
+        The batches, on the device of the second source.
+    """
+    for kept, one, other in zip(from_first, first, second, strict=True):
+        merged = torch.empty((len(kept), *one.shape[1:]), dtype=one.dtype, device=other.device)
+        merged[kept.to(other.device)] = one.to(other.device, non_blocking=True)
+        merged[~kept.to(other.device)] = other
+        yield merged
 
 
 def cache_dtype(position: int) -> torch.dtype:

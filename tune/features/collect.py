@@ -119,7 +119,7 @@ class FrozenPass:
 
     def _load_rows(self, pending: Sequence[int], skipped: list[Skipped], advance: Advance) -> Iterator[_Row]:
         """Decode images ahead of their use."""
-        load = partial(_load, self.views)
+        load = partial(load_keyed_views, self.views)
         for number, loaded in zip(pending, map_ahead(load, (self.images[one] for one in pending)), strict=True):
             advance(1)
             if isinstance(loaded, Skipped):
@@ -159,7 +159,7 @@ def _take(values: Tensor, kept: Sequence[int]) -> Tensor:
     return values[: len(kept)] if len(kept) == kept[-1] + 1 else values[list(kept)]
 
 
-def _load(views: Views, image: LabeledImage) -> list[tuple[str, np.ndarray]] | Skipped:
+def load_keyed_views(views: Views, image: LabeledImage) -> list[tuple[str, np.ndarray]] | Skipped:
     """Decode an image; return the key and the pixels of each view.
 
     The key is of the bytes that are decoded here: the file may have changed since the inspection.

@@ -51,6 +51,12 @@ class ExtractedFeatures:
         """Labels of the N images, int64."""
         return self.streamed.labels
 
+    @property
+    def cached_bytes(self) -> int:
+        """Size of the cached activations."""
+        cached = self.cached.cached if isinstance(self.cached, PartlyCached) else self.cached
+        return 0 if cached is None else cached.activations.nbytes
+
     def source_at(
         self, position: int, placement: CachePlacement, reporter: Reporter | None = None
     ) -> Cached | PartlyCached | Streamed:

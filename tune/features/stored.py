@@ -106,7 +106,7 @@ def describe_pass(network: Network, spec: PreprocessSpec, precision: Precision, 
         "precision": str(precision.dtype).removeprefix("torch."),
         "device": precision.device.type,
         "batch": batch,
-        **_machine(precision.device),
+        **describe_machine(precision.device),
     }
 
 
@@ -151,7 +151,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return what else changes the rounding of values: software, and the kind of processor."""
     software = {
         "unfreeze": version("unfreeze"),

@@ -69,7 +69,7 @@ def choose_candidate(context: RunContext) -> Chosen:
             extracted=None,
         )
     requested = requested_candidate(context.options)
-    extracted = _extract(context, requested)
+    extracted = extract_training_images(context, requested)
     features = context.workers.collect(extracted.features, len(context.dataset.splits[TRAIN]))
     choice, probe = _choose(context, requested, extracted, features)
     if not context.workers.is_leader:
@@ -98,8 +98,13 @@ def _issue(state: dict[str, Any]) -> Issue:
     return Issue(**state | {"path": Path(state["path"])})
 
 
-def _extract(context: RunContext, requested: Candidate | None) -> ExtractedFeatures:
-    """Run all blocks over the training images once, and cache activations where they may be needed."""
+def extract_training_images(context: RunContext, requested: Candidate | None) -> ExtractedFeatures:
+    """Run all blocks over the training images once, and cache activations where they may be needed.
+
+    Args:
+        context: state of the run; files that cannot be decoded are removed from its dataset.
+        requested: what is known to be tuned; None if the search chooses.
+    """
     network, options, images = context.network, context.options, context.own_images
     cut = earliest_cut(network, options) if requested is None else requested.cut
     extracted = extract_features(

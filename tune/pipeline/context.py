@@ -13,6 +13,7 @@ from unfreeze.tune.data.inspection.inspection import Inspection
 from unfreeze.tune.data.views import Views
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.distillation.teacher import Teacher
 from unfreeze.tune.evaluation.evaluate import evaluation_batch, full_precision
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.features.stored import StoredRows, stored_rows, weights_digest
@@ -37,6 +38,7 @@ class RunContext:
         resume_state: the state from which an interrupted run continues.
         workers: processes that share the work.
         store: results of frozen blocks in earlier runs.
+        teacher: whose answers may be trained on; None without one.
     """
 
     options: TuneOptions
@@ -50,6 +52,7 @@ class RunContext:
     resume_state: ResumeState
     workers: Workers
     store: FeatureStore = NO_STORE
+    teacher: Teacher | None = None
 
     @property
     def own_images(self) -> tuple[LabeledImage, ...]:

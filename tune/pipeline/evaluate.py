@@ -20,24 +20,26 @@ from unfreeze.tune.selection.choice import Choice
 from unfreeze.tune.training.train import Training
 
 
-def evaluate_run(context: RunContext, choice: Choice, probed: Network, training: Training | None) -> TuningResult:
+def evaluate_run(
+    context: RunContext, choice: Choice, tuned: Network, probed: Network, training: Training | None
+) -> TuningResult:
     """Evaluate on the validation and test images, and calibrate.
 
     Args:
         context: state of the run; files that cannot be decoded are removed from its dataset.
         choice: how the network was tuned.
-        probed: pretrained network with the probe as its head.
-        training: the finished training; None if the recipe is linear, so that `probed` is the result.
+        tuned: the tuned network.
+        probed: pretrained network with the probe as its head; the tuned one itself if the probe is the result.
+        training: the finished training; None if the recipe is linear.
 
     Raises:
         DataError: no validation or test image can be decoded.
         DivergenceError: the network's outputs are not finite.
     """
-    network = training.network if training else probed
-    evaluations = _validate(context, choice.candidate, network, probed)
+    evaluations = _validate(context, choice.candidate, tuned, probed)
     images = context.dataset.splits.get(TEST)
-    test = _evaluate(context, choice.candidate, [network], images)[0] if images else None
-    return calibrated_result(network, choice, evaluations, test, training, context.options.abstain_precision)
+    test = _evaluate(context, choice.candidate, [tuned], images)[0] if images else None
+    return calibrated_result(tuned, choice, evaluations, test, training, context.options.abstain_precision)
 
 
 def _validate(context: RunContext, candidate: Candidate, network: Network, probed: Network) -> list[Evaluation]:

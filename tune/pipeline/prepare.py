@@ -1,6 +1,7 @@
 """Prepare a run: read and inspect the images, load the pretrained network, open the run's folder."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from unfreeze.tune.artifacts.resume import ResumeState
 from unfreeze.tune.artifacts.run_folder import locked_folder, remove_run
 from unfreeze.tune.backbones.weights import load_pretrained
 from unfreeze.tune.data.dataset import Dataset, read_dataset
-from unfreeze.tune.data.inspection.inspection import Inspection, inspect_dataset
+from unfreeze.tune.data.inspection.inspection import Finding, Inspection, inspect_dataset
 from unfreeze.tune.data.sources import SourceOptions
 from unfreeze.tune.device.distributed import Workers
 from unfreeze.tune.device.precision import Precision
@@ -22,6 +23,7 @@ from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.issues.issue_file import relabeled, without_issues
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext
+from unfreeze.tune.pipeline.teacher import open_teacher
 from unfreeze.tune.selection.choose import FOLDS
 from unfreeze.tune.selection.request import check_attention, earliest_cut, requested_candidate
 from unfreeze.tune.store.store import NO_STORE, FeatureStore
@@ -51,9 +53,10 @@ def prepare_run(
         The context of the run, whose dataset has no files that cannot be decoded.
 
     Raises:
-        DataError: the images cannot be used, or `strict` is set and they have problems.
+        DataError: the images cannot be used, `strict` is set and they have problems, or a teacher has other labels.
         WeightsError: the backbone or its weights are unavailable.
         CheckpointError: the cut is unknown, or the options do not suit distributed training.
+        ModelError: a teacher cannot be used.
     """
     torch.manual_seed(options.seed)
     dataset = read_images(data, options, reporter)
@@ -64,7 +67,8 @@ def prepare_run(
     network.position(earliest_cut(network, options))
     check_attention(network, options)
     check_distributed(options, workers)
-    inspection = inspect_images(dataset, options, reporter, store)
+    teacher, noticed = open_teacher(Path(options.teacher), dataset, precision.device) if options.teacher else (None, ())
+    inspection = inspect_images(dataset, options, reporter, store, noticed)
     if options.strict:
         _refuse_problems(dataset, inspection, out, workers)
     return RunContext(
@@ -79,6 +83,7 @@ def prepare_run(
         resume_state=ResumeState(out),
         workers=workers,
         store=store,
+        teacher=teacher,
     )
 
 
@@ -94,12 +99,20 @@ def open_run(context: RunContext, out: Path, *, resume: bool) -> None:
         CheckpointError: the run to resume was started with other inputs.
     """
     write_findings(out, context.dataset, context.inspection)
-    inputs = context.options, context.inspection.contents, context.pretrained.sha256
+    contents = context.inspection.contents | _teacher_content(context)
+    inputs = context.options, contents, context.pretrained.sha256
     if resume:
         context.resume_state.check(*inputs)
         return
     remove_run(out)
     context.resume_state.begin(*inputs)
+
+
+def _teacher_content(context: RunContext) -> dict[str, str]:
+    """Return what identifies the teacher, so that a run is resumed with the same one."""
+    return (
+        {} if context.teacher is None else {"teacher": f"{context.teacher.identity}, {context.teacher.identity.sha256}"}
+    )
 
 
 def read_images(data: str | os.PathLike[str], options: TuneOptions, reporter: Reporter) -> Dataset:
@@ -119,9 +132,28 @@ def read_images(data: str | os.PathLike[str], options: TuneOptions, reporter: Re
     return dataset
 
 
-def inspect_images(dataset: Dataset, options: TuneOptions, reporter: Reporter, store: FeatureStore) -> Inspection:
-    """Inspect a dataset and report its problems."""
-    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range, store)
+def inspect_images(
+    dataset: Dataset,
+    options: TuneOptions,
+    reporter: Reporter,
+    store: FeatureStore,
+    noticed: Sequence[Finding] = (),
+) -> Inspection:
+    """Inspect a dataset and report its problems.
+
+    Args:
+        dataset: the dataset.
+        options: options of the run.
+        reporter: shows progress and problems.
+        store: has what earlier inspections found.
+        noticed: problems that are known already.
+
+    Raises:
+        DataError: there are no images in the folder of images without labels.
+    """
+    unlabeled = Path(options.unlabeled) if options.unlabeled else None
+    inspection = inspect_dataset(dataset, FOLDS, reporter, options.deep_range, store, unlabeled)
+    inspection = replace(inspection, findings=(*inspection.findings, *noticed))
     for line in (*inspection.notes, *(finding.describe() for finding in inspection.findings)):
         reporter.info(line)
     return inspection
@@ -141,6 +173,8 @@ def check_distributed(options: TuneOptions, workers: Workers) -> None:
         )
     if options.patience or options.mixup:
         raise CheckpointError("distributed training does not support --patience and --mixup; leave them out")
+    if options.teacher:
+        raise CheckpointError("distributed training does not support --teacher; leave it out, or use a single process")
 
 
 def _refuse_problems(dataset: Dataset, inspection: Inspection, out: Path, workers: Workers) -> None:

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfreeze.contract.counted import counted
 from unfreeze.tune.artifacts.journal import Journal
@@ -13,9 +14,11 @@ from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import TRAIN
 from unfreeze.tune.data.folds import stratified_part
 from unfreeze.tune.data.images import labels_of
+from unfreeze.tune.distillation.lesson import TeacherAnswers
 from unfreeze.tune.features.activations import ActivationSource, Cached, PartlyCached, Streamed
 from unfreeze.tune.features.cache import cache_activations, cache_bytes
 from unfreeze.tune.features.extract import ExtractedFeatures
+from unfreeze.tune.features.joined import Joined
 from unfreeze.tune.features.shards import Shard
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.recipes.registry import block_recipe
@@ -27,7 +30,11 @@ _HELD_OUT_SHARE = 10  # a tenth of the images is held out for early stopping
 
 
 def train_candidate(
-    context: RunContext, candidate: Candidate, probed: Network, extracted: ExtractedFeatures | None
+    context: RunContext,
+    candidate: Candidate,
+    probed: Network,
+    extracted: ExtractedFeatures | None,
+    answers: TeacherAnswers | None = None,
 ) -> Training:
     """Train the blocks of a candidate, from the start or from where an interrupted run stopped.
 
@@ -36,6 +43,7 @@ def train_candidate(
         candidate: a candidate whose recipe trains blocks.
         probed: pretrained network with the probe as its head; it is not changed.
         extracted: features and activations of the training images; None if they were extracted before an interruption.
+        answers: of a teacher, for a taught candidate.
 
     Returns:
         The finished training, whose `network` is trained.
@@ -44,9 +52,8 @@ def train_candidate(
         DivergenceError: weights or loss are not finite.
         CheckpointError: the state of the run is damaged, or cannot be written.
     """
-    training = _prepare(
-        context, candidate, _initial_network(context, candidate, probed), _source(context, candidate, extracted)
-    )
+    source, network = _source(context, candidate, extracted), _initial_network(context, candidate, probed)
+    training = _prepare(context, candidate, network, source, answers)
     interrupted = context.resume_state.load(TRAINING)
     context.workers.barrier()
     if interrupted is not None:
@@ -100,10 +107,21 @@ def _source(context: RunContext, candidate: Candidate, extracted: ExtractedFeatu
     return Shard(own=source, labels=labels_of(context.dataset.splits[TRAIN]), workers=context.workers)
 
 
-def _prepare(context: RunContext, candidate: Candidate, network: Network, source: ActivationSource) -> Training:
+def _prepare(
+    context: RunContext,
+    candidate: Candidate,
+    network: Network,
+    source: ActivationSource,
+    answers: TeacherAnswers | None,
+) -> Training:
     options, recipe = context.options, block_recipe(candidate.recipe)
     epochs = options.epochs_for(len(source.labels), recipe.epoch_factor)
-    source, held_out = _hold_out(context, source) if options.patience else (source, None)
+    rows = _held_out_rows(context, source.labels) if options.patience else np.empty(0, np.int64)
+    kept = np.setdiff1d(np.arange(len(source.labels)), rows)
+    source, held_out = (source.take(kept), source.take(rows)) if len(rows) else (source, None)
+    lesson = None if answers is None else answers.lesson(candidate.temperature, candidate.teacher_weight, kept)
+    if answers is not None:
+        source = _with_unlabeled(context, source, answers)
     return Training(
         network=network,
         source=source,
@@ -119,19 +137,26 @@ def _prepare(context: RunContext, candidate: Candidate, network: Network, source
         precision=context.precision,
         held_out=held_out,
         workers=context.workers,
+        lesson=lesson,
     )
 
 
-def _hold_out(context: RunContext, source: ActivationSource) -> tuple[ActivationSource, ActivationSource | None]:
-    """Split off images for early stopping; none if every class has too few images."""
-    count = len(source.labels)
-    rows = stratified_part(source.labels.numpy(), count / _HELD_OUT_SHARE, context.options.seed)
+def _with_unlabeled(context: RunContext, source: ActivationSource, answers: TeacherAnswers) -> ActivationSource:
+    """Add the images without a label, which only a teacher has answered."""
+    if answers.extracted is None:
+        return source
+    others = answers.extracted.source_at(source.position, context.placement, context.reporter)
+    return Joined(first=source, second=others)
+
+
+def _held_out_rows(context: RunContext, labels: Tensor) -> np.ndarray:
+    """Choose images for early stopping; none if every class has too few images."""
+    rows = stratified_part(labels.numpy(), len(labels) / _HELD_OUT_SHARE, context.options.seed)
     if not len(rows):
         context.reporter.info(
             f"no class has {_HELD_OUT_SHARE} images, so none are held out and training does not stop early"
         )
-        return source, None
-    return source.take(np.setdiff1d(np.arange(count), rows)), source.take(rows)
+    return rows
 
 
 def _run_logged(context: RunContext, candidate: Candidate, training: Training) -> None:

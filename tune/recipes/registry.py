@@ -61,6 +61,17 @@ def is_linear(name: str) -> bool:
     return isinstance(_REGISTERED.get(name), LinearRecipe)
 
 
+def is_teachable(name: str) -> bool:
+    """Return whether a recipe can train on a teacher's answers, as "auto" can.
+
+    It needs a softmax. From random weights, short trials could not judge a teacher.
+    """
+    recipe = _REGISTERED.get(name)
+    if isinstance(recipe, LinearRecipe):
+        return recipe.link == "softmax"
+    return recipe is None or recipe.pretrained
+
+
 def linear_recipe(name: str) -> LinearRecipe:
     """Return the linear recipe with this name.
 

@@ -19,7 +19,7 @@ from unfreeze.tune.selection.trials import SearchInputs, Trials
 FOLDS = 3
 _FEW_IMAGES, _SEVERAL_IMAGES, _MANY_IMAGES = 300, 500, 1000
 _CLEARLY = 3.0  # standard errors
-_TRIED_IMAGES = 600
+TRIED_IMAGES = 600
 _TRIED_OUT_OF_DOMAIN_IMAGES = 2000  # features that have to change need more images until they are better
 _LINEAR_WORK = 1_000_000  # images times features times classes up to which all linear recipes are tried
 
@@ -37,8 +37,8 @@ def choose(inputs: SearchInputs) -> Choice:
     survey = chooses_cut(inputs.options)
     depths = _survey(inputs) if survey else ()
     out_of_domain = is_out_of_domain(depths, inputs.metric)
-    tried = _TRIED_OUT_OF_DOMAIN_IMAGES if out_of_domain else _TRIED_IMAGES
-    folds = _folds(inputs.extracted.labels.numpy(), tried, inputs.options.seed)
+    tried = _TRIED_OUT_OF_DOMAIN_IMAGES if out_of_domain else TRIED_IMAGES
+    folds = trial_folds(inputs.extracted.labels.numpy(), tried, inputs.options.seed)
     if not folds:
         return _default_choice(inputs)
     trials = Trials(inputs=inputs, folds=folds)
@@ -49,7 +49,7 @@ def choose(inputs: SearchInputs) -> Choice:
     return _choice(trials, best, reason, depths)
 
 
-def _folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
+def trial_folds(labels: np.ndarray, tried: int, seed: int) -> tuple[Fold, ...]:
     """Split the images, or a stratified subset of many, because trials have to be cheap."""
     rows = stratified_part(labels, tried, seed, least=FOLDS) if len(labels) >= 2 * tried else np.arange(len(labels))
     return tuple(Fold(rows[train], rows[held_out]) for train, held_out in stratified_folds(labels[rows], FOLDS, seed))

@@ -46,6 +46,12 @@ def accuracy_gain(evaluations: Sequence[Evaluation], others: Sequence[Evaluation
     return estimate(_gains(evaluations, others), labels_of_folds(evaluations), metric).mean
 
 
+def mean_loss(evaluations: Sequence[Evaluation], metric: Metric) -> float:
+    """Return the mean log loss at the best temperature; the mean over the classes if they are balanced."""
+    weights = _weights(torch.from_numpy(labels_of_folds(evaluations)), metric)
+    return float((weights * _losses(evaluations)).mean())
+
+
 def _gains(evaluations: Sequence[Evaluation], others: Sequence[Evaluation]) -> np.ndarray:
     """Return +1 where only the candidate is correct and -1 where only the other is: float64 [n]."""
     gains: np.ndarray = correct(evaluations).astype(np.float64) - correct(others)

@@ -14,13 +14,16 @@ from unfreeze.contract.reporting import Reporter
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.folds import Fold
 from unfreeze.tune.device.precision import Precision
+from unfreeze.tune.distillation.lesson import TeacherAnswers
 from unfreeze.tune.evaluation.accuracy import estimate
 from unfreeze.tune.evaluation.evaluate import Evaluation
 from unfreeze.tune.features.activations import ActivationSource
 from unfreeze.tune.features.cache import pooled_features
 from unfreeze.tune.features.extract import ExtractedFeatures
+from unfreeze.tune.features.joined import Joined
 from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.linear.probe import Probe, fit_probe
+from unfreeze.tune.linear.taught import fit_taught_probe
 from unfreeze.tune.options import Metric, TuneOptions
 from unfreeze.tune.recipes.registry import PROBE, block_recipe, is_linear, linear_recipe
 from unfreeze.tune.selection.candidate import Candidate
@@ -45,6 +48,7 @@ class SearchInputs:
         placement: where to cache activations at later cuts.
         reporter: shows progress.
         allows_flips: returns whether images may be flipped; called only if images themselves are trained on.
+        answers: of a teacher, for taught candidates.
     """
 
     network: Network
@@ -55,6 +59,7 @@ class SearchInputs:
     placement: CachePlacement
     reporter: Reporter
     allows_flips: Callable[[], bool]
+    answers: TeacherAnswers | None = None
 
     @property
     def metric(self) -> Metric:
@@ -79,6 +84,7 @@ class Trials:
     diverged: set[Candidate] = field(default_factory=set)
     _source: ActivationSource | None = None
     _probes: dict[int, Probe] = field(default_factory=dict)
+    _taught_probes: dict[tuple[int, float, float], Probe] = field(default_factory=dict)
 
     def run(self, candidate: Candidate, incumbent: Candidate | None = None, required_lead: float = 0.0) -> None:
         """Try a candidate, unless it was tried already.
@@ -160,6 +166,34 @@ class Trials:
             self._probes[number] = self._fit(PROBE, self.folds[number], self.inputs.probe.inverse_regularization)
         return self._probes[number]
 
+    def taught_probe(self, candidate: Candidate, number: int) -> Probe:
+        """Fit the probe of a fold on a teacher's answers too, once for each temperature and weight."""
+        key = number, candidate.temperature, candidate.teacher_weight
+        if key not in self._taught_probes:
+            inputs, fold, answers, unlabeled = self.inputs, self.folds[number], self._answers(), self._unlabeled()
+            self._taught_probes[key] = fit_taught_probe(
+                inputs.extracted.features[fold.train],
+                inputs.extracted.labels[fold.train],
+                answers.lesson(candidate.temperature, candidate.teacher_weight, fold.train, unlabeled),
+                unlabeled=answers.features(unlabeled),
+                inverse_regularization=inputs.probe.inverse_regularization,
+                balanced=inputs.options.class_weights == "balanced",
+            )
+        return self._taught_probes[key]
+
+    def _answers(self) -> TeacherAnswers:
+        if self.inputs.answers is None:
+            raise AssertionError("a taught candidate needs the answers of a teacher")
+        return self.inputs.answers
+
+    def _unlabeled(self) -> np.ndarray:
+        """Choose the share of the images without a label that the folds have of the training images, evenly spaced."""
+        total, fold = len(self._answers().unlabeled), self.folds[0]
+        tried = len(fold.train) + len(fold.held_out)
+        count = round(total * tried / len(self.inputs.extracted.labels))
+        rows: np.ndarray = np.arange(count, dtype=np.int64) * total // max(1, count)
+        return rows
+
     def _fit(self, recipe: str, fold: Fold, inverse_regularization: float | None = None) -> Probe:
         extracted, options = self.inputs.extracted, self.inputs.options
         return fit_probe(
@@ -173,22 +207,31 @@ class Trials:
 
     def _evaluate_linear(self, candidate: Candidate, number: int) -> Evaluation:
         fold = self.folds[number]
-        probe = self._probe(number) if candidate.recipe == PROBE else self._fit(candidate.recipe, fold)
+        if candidate.is_taught:
+            probe = self.taught_probe(candidate, number)
+        else:
+            probe = self._probe(number) if candidate.recipe == PROBE else self._fit(candidate.recipe, fold)
         logits = probe.classify(self.inputs.extracted.features[fold.held_out, 0])
         return _evaluation(logits, self.inputs.extracted.labels[fold.held_out], probe.link)
 
     def _evaluate_trained(self, candidate: Candidate, number: int) -> Evaluation:
         inputs, fold = self.inputs, self.folds[number]
         trial = copy.deepcopy(inputs.network)
-        self._probe(number).put_into(trial.head)
+        taught = candidate.is_taught
+        (self.taught_probe(candidate, number) if taught else self._probe(number)).put_into(trial.head)
         source = self.source_at(trial.position(candidate.cut))
         held_out = source.take(fold.held_out)
         training = Training(
             network=trial,
-            source=source.take(fold.train),
+            source=self._with_unlabeled(source.take(fold.train)) if taught else source.take(fold.train),
             schedule=self._schedule(candidate, source),
             options=inputs.options,
             precision=inputs.precision,
+            lesson=self._answers().lesson(
+                candidate.temperature, candidate.teacher_weight, fold.train, self._unlabeled()
+            )
+            if taught
+            else None,
         )
         try:
             training.run()
@@ -197,6 +240,14 @@ class Trials:
             self.diverged.add(candidate)
             logits = torch.zeros(len(fold.held_out), trial.classes)
         return _evaluation(logits, held_out.labels, trial.head.link)
+
+    def _with_unlabeled(self, source: ActivationSource) -> ActivationSource:
+        """Add the images without a label to those of a fold; their activations are cached at the same cut."""
+        extracted, inputs = self._answers().extracted, self.inputs
+        if extracted is None:
+            return source
+        others = extracted.source_at(source.position, inputs.placement, inputs.reporter)
+        return Joined(first=source, second=others.take(self._unlabeled()))
 
     def _classify(self, trial: Network, held_out: ActivationSource) -> Tensor:
         """Return the logits of held-out images.

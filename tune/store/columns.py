@@ -1,6 +1,6 @@
 """The names of columns."""
 
-FEATURES, ACTIVATIONS, BORDER = "features", "activations", "border"
+FEATURES, ACTIVATIONS, BORDER, ANSWERS = "features", "activations", "border", "answers"
 
 
 def activations_column(position: int, dtype: str) -> str:

@@ -15,7 +15,8 @@ from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.device.distributed import SINGLE_WORKER, Workers
 from unfreeze.tune.device.memory import training_memory
 from unfreeze.tune.device.precision import Precision
-from unfreeze.tune.features.activations import ActivationSource
+from unfreeze.tune.distillation.lesson import LabelLoss, Lesson
+from unfreeze.tune.features.activations import ActivationSource, BatchIndices
 from unfreeze.tune.features.cache import pooled_features
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.training.augment import MixedBatch, flip_selected, mixup, rotate_quarters
@@ -61,6 +62,7 @@ class Training:
         precision: device and numeric type to compute in.
         held_out: images for early stopping, with activations at the same cut.
         workers: the processes that train together.
+        lesson: a teacher's answers for the images of `source`; None without a teacher.
     """
 
     network: Network
@@ -70,6 +72,7 @@ class Training:
     precision: Precision
     held_out: ActivationSource | None = None
     workers: Workers = SINGLE_WORKER
+    lesson: Lesson | None = None
     epochs: list[Epoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,8 +91,12 @@ class Training:
             self.optimizer, lambda step: warmup_cosine(step, warm_up, self.steps)
         )
         self.scaler = self.precision.grad_scaler()
-        weights = class_weights(self.source.labels) if self.options.class_weights == "balanced" else None
-        self.class_weights = None if weights is None else weights.to(self.precision.device)
+        known = self.source.labels[self.source.labels >= 0]  # images for a lesson alone have no label
+        weights = class_weights(known) if self.options.class_weights == "balanced" else None
+        self.label_loss = LabelLoss(
+            class_weights=None if weights is None else weights.to(self.precision.device),
+            smoothing=self.options.label_smoothing,
+        )
         self.best: dict[str, Tensor] | None = None
 
     def run(self, after_epoch: Callable[["Training"], None] = lambda _: None) -> None:
@@ -145,7 +152,7 @@ class Training:
         torch.manual_seed(self._epoch_seed())
         indices = shuffled_batches(len(self.source.labels), self.source.views, self.batch_size, self.generator)
         batches = zip(indices, self.source.batches(indices), strict=True)
-        steps = [self._step(batch, rows) for (rows, _), batch in batches]
+        steps = [self._step(batch, chosen) for chosen, batch in batches]
         losses = torch.stack(steps).tolist()  # read once per epoch, because each read waits for the GPU
         self.workers.average_statistics(self.network)
         held_out_loss = None if self.held_out is None else self._held_out_loss(self.held_out)
@@ -183,12 +190,14 @@ class Training:
                 f"{self.schedule.learning_rate:g}; use a smaller one{self.precision.overflow_advice}"
             )
 
-    def _step(self, batch: Tensor, rows: Tensor) -> Tensor:
-        """Take an optimizer step on this process's images of a batch; `rows` has the numbers of all images in it."""
+    def _step(self, batch: Tensor, chosen: BatchIndices) -> Tensor:
+        """Take an optimizer step on this process's images of a batch; `chosen` has all of its images and views."""
+        rows, views = chosen
         own = self.workers.owns(rows)
         flipped = torch.rand(len(rows), generator=self.generator) < 0.5  # noqa: PLR2004 - half
         turns = torch.randint(4, (len(rows),), generator=self.generator) if self.schedule.quarter_turns else None
         labels = self.source.labels[rows[own]].to(self.precision.device, non_blocking=True)
+        answers = None if self.lesson is None else self.lesson.at(rows, views).to(labels.device, non_blocking=True)
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.precision.device)
         if len(batch):
@@ -197,7 +206,8 @@ class Training:
                 batch = flip_selected(batch, flipped[own])
             if turns is not None and batch.dtype == torch.uint8:
                 batch = rotate_quarters(batch, turns[own])
-            loss = self._loss(mixup(self.network, batch, self.options.mixup, self.generator), labels) / len(rows)
+            mixed = mixup(self.network, batch, self.options.mixup, self.generator)
+            loss = self._loss(mixed, labels, answers) / len(rows)
         scaled = self.scaler.scale(loss)
         if len(batch):
             scaled.backward()
@@ -215,23 +225,21 @@ class Training:
         self.scaler.update()
         return self.scaler.get_scale() >= scale
 
-    def _loss(self, mixed: MixedBatch, labels: Tensor) -> Tensor:
-        """Sum the loss over the batch: for each sample's label and its partner's label, weighted by their shares."""
+    def _loss(self, mixed: MixedBatch, labels: Tensor, answers: Tensor | None = None) -> Tensor:
+        """Sum the loss over the batch: for each sample's targets and its partner's, weighted by their shares."""
         with self.precision.autocast():
             logits = self.network.run_tail(mixed.batch, self.source.position).float()
         losses = [
-            nn.functional.cross_entropy(
-                logits,
-                targets,
-                self.class_weights,
-                label_smoothing=self.options.label_smoothing,
-                reduction="sum",
-            )
-            * share
-            for targets, share in ((labels, mixed.share), (labels[mixed.partners], 1 - mixed.share))
+            self._total(logits, labels[order], None if answers is None else answers[order]) * share
+            for order, share in ((slice(None), mixed.share), (mixed.partners, 1 - mixed.share))
             if share
         ]
         return torch.stack(losses).sum()
+
+    def _total(self, logits: Tensor, labels: Tensor, answers: Tensor | None) -> Tensor:
+        if self.lesson is None or answers is None:
+            return self.label_loss.total(logits, labels)
+        return self.label_loss.total_taught(logits, labels, self.lesson, answers)
 
     def _held_out_loss(self, held_out: ActivationSource) -> float:
         self.network.eval()

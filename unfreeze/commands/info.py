@@ -11,7 +11,7 @@ from rich.text import Text
 
 from unfreeze.console import RESULTS, print_json
 from unfreeze.contract.errors import ModelError, first_line
-from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.model.manifest import Distillation, Manifest
 from unfreeze.contract.model.repository import find_model
 
 EXAMPLES = """Examples:
@@ -68,12 +68,20 @@ def _metadata_table(path: Path, manifest: Manifest) -> Table:
         f"as in training, largest probability difference {proof.largest_difference:.1e}",
         "backbone": f"{origin.backbone}, {origin.weights} weights, fine-tuned from {origin.cut}",
         "training images": f"{origin.images:,}, seed {origin.seed}",
+        **({"teacher": _teacher(origin.distillation)} if origin.distillation else {}),
         "created with": ", ".join(f"{name} {number}" for name, number in origin.versions.items()),
     }
     table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(Text(name), Text(str(value)))
     return table
+
+
+def _teacher(found: Distillation) -> str:
+    verb = "its answers were trained on" if found.kept else "tried, and not better than the labels alone"
+    setting = f"temperature {found.temperature:g}, weight {found.weight:g}"
+    name = f"{found.name}{f' version {found.version}' if found.version else ''}, SHA-256 {found.sha256}"
+    return f"{name}: {verb}; {setting}, {found.unlabeled_images:,} images without labels"
 
 
 def _size(sizes: tuple[int, ...]) -> str:

@@ -34,6 +34,7 @@ EXAMPLES = """Examples:
     unfreeze tune images/ --out run/ --backbone auto --budget-ms 20
     MLFLOW_TRACKING_URI=http://localhost:5000 unfreeze tune images/ --out run/ --track mlflow
     unfreeze tune images/ --out run/ --recipe all --learning-rate 0.003 --ray-workers 2
+    unfreeze tune images/ --out small/ --teacher run/ --backbone mobilenet_v3_small --unlabeled more/
     unfreeze tune images/ --out run/ --resume      # continue after Ctrl-C, a crash or a full disk
 """
 
@@ -153,6 +154,8 @@ def _table(metrics: dict[str, Any]) -> Table:
     table.add_row("images", f"{images}; {counted(len(metrics['skipped']), 'file')} skipped")
     table.add_row("classes", f"{len(metrics['labels'])}")
     _add_search(table, metrics)
+    if metrics.get("distillation"):
+        _add_teacher(table, metrics["distillation"])
     table.add_row("validation accuracy", f"{_both(metrics, 'val')}{_coverage(metrics, 'val')}")
     table.add_row("probe alone", _both(metrics, "probe_val"))
     if "test_accuracy" in metrics:
@@ -188,6 +191,18 @@ def _add_search(table: Table, metrics: dict[str, Any]) -> None:
     for score in metrics["candidates"]:
         trained = f" from {score['cut']} at learning rate {score['learning_rate']:g}" if score["learning_rate"] else ""
         table.add_row(f"cross-validated: {score['recipe']}{trained}", _accuracy(score))
+
+
+def _add_teacher(table: Table, distillation: dict[str, Any]) -> None:
+    """Add whether the student learned from a teacher, and what that is based on."""
+    name = " ".join(filter(None, [distillation["name"], distillation["version"]]))
+    setting = f"temperature {distillation['temperature']:g}, weight {distillation['weight']:g}"
+    images = counted(distillation["unlabeled_images"], "image")
+    kept = "its answers are trained on" if distillation["kept"] else "not followed: the student alone is kept"
+    table.add_row("teacher", Text(f"{name} ({distillation['backbone']}): {kept} ({setting}; {images} without labels)"))
+    for score, title in (("own", "alone"), ("taught", "taught")):
+        if distillation[score]:
+            table.add_row(f"cross-validated: {title}", _accuracy(distillation[score]))
 
 
 def _accuracy(score: dict[str, Any]) -> str:

@@ -48,6 +48,16 @@ _proofs = st.fixed_dictionaries(
     dict.fromkeys(("largest_difference", "tolerance", "same_top1", "accuracy", "trained_accuracy"), _numbers)
     | {"images": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
 )
+_distillations = st.fixed_dictionaries(
+    dict.fromkeys(("name", "version", "sha256"), _words)
+    | dict.fromkeys(("temperature", "weight"), st.floats(0, 100))
+    | {"unlabeled_images": st.integers(0, 10**9), "kept": st.booleans()}
+    | {
+        f"{whose}_{figure}": st.none() | st.floats(0, 1)
+        for whose in ("taught", "own")
+        for figure in ("accuracy", "standard_error")
+    }
+)
 _documents = st.fixed_dictionaries(
     {
         "labels": _labels,
@@ -70,6 +80,7 @@ _documents = st.fixed_dictionaries(
                 "seed": st.integers(0, 2**32 - 1),
                 "images": st.integers(0, 10**9),
                 "versions": st.dictionaries(_words, _words, max_size=5),
+                "distillation": st.none() | _distillations,
             }
         ),
         "proof": _proofs,
@@ -84,7 +95,7 @@ _documents = st.fixed_dictionaries(
         "sha256": st.binary(min_size=32, max_size=32).map(bytes.hex),
         "link": st.sampled_from(["softmax", "sigmoid"]),
         "abstain_below": st.none() | st.floats(0, 1),
-        "schema": st.just("3.0"),
+        "schema": st.just("3.1"),
     }
 )
 
@@ -149,7 +160,7 @@ def test_equal_manifests_give_equal_json() -> None:
         (_changed("labels", ["ant", "\ud800"]), r"expected text in UTF-8, got '\\ud800' @ \$\.labels\[1\]$"),
         (_changed("metrics", {"\ud800": 1}), r"expected text in UTF-8, got '\\ud800' @ \$\.metrics$"),
         (_changed("golden_tolerance", 2), r"golden_tolerance must be between 0 and 1, got 2\.0 @ \$$"),
-        ("[]", r'expected "MAJOR\.MINOR", like "3\.0", got None @ \$\.schema'),
+        ("[]", r'expected "MAJOR\.MINOR", like "3\.1", got None @ \$\.schema'),
         ("null", r"got None @ \$\.schema"),
         (_changed("schema", "one"), r"got 'one' @ \$\.schema"),
         (_changed("schema", 1), r"got 1 @ \$\.schema"),

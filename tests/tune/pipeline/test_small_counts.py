@@ -74,8 +74,9 @@ def _fine_tune(listed: Path, out: Path, options: TuneOptions) -> None:
         workers=SINGLE_WORKER,
     )
     context.resume_state.begin(options, inspection.contents, "")
-    chosen, probed, training = _tune(context)
-    _save(context, out, evaluate_run(context, chosen.choice, probed, training), chosen, 0.0)
+    tuned = _tune(context)
+    result = evaluate_run(context, tuned.chosen.choice, tuned.network, tuned.probed, tuned.training)
+    _save(context, out, result, tuned, 0.0)
 
 
 def _check(images: Path, out: Path, counts: Counts, recipe: str, *, views: int = 1, with_val: bool = False) -> None:

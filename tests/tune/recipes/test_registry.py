@@ -140,7 +140,7 @@ def test_help_lists_every_recipe() -> None:
 def test_a_registered_recipe_is_an_option(second_block: BlockRecipe) -> None:
     """Its name is accepted, and its only learning rate is used without a trial."""
     candidate = requested_candidate(TuneOptions(recipe=second_block.name))
-    assert candidate == ("second-block", "all", 1e-3)
+    assert candidate[:3] == ("second-block", "all", 1e-3)
     assert "| `second-block` | the second block and the head | 0.001 |" in recipe_table()
 
 

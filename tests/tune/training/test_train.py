@@ -215,8 +215,8 @@ def test_one_step_equals_the_formulas(optimizer: str, balance: str) -> None:
     weight, bias = _expected_step(network, source, optimizer, weights)
     training = _training(network, source, (), epochs=1, optimizer=optimizer, batch_size=10, class_weights=balance)
     if balance == "balanced":
-        torch.testing.assert_close(training.class_weights, weights)
-        assert float(training.class_weights[source.labels].mean()) == pytest.approx(1)
+        torch.testing.assert_close(training.label_loss.class_weights, weights)
+        assert float(training.label_loss.class_weights[source.labels].mean()) == pytest.approx(1)
     training.run()
     torch.testing.assert_close(network.head.linear.weight.detach(), weight, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(network.head.linear.bias.detach(), bias, rtol=1e-4, atol=1e-6)

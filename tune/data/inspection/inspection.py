@@ -29,6 +29,7 @@ from unfreeze.tune.data.inspection.findings import (
 )
 from unfreeze.tune.data.inspection.fingerprints import Fingerprints, take_fingerprints
 from unfreeze.tune.data.inspection.small import find_small
+from unfreeze.tune.data.inspection.unlabeled import NO_UNLABELED, UnlabeledImages, inspect_unlabeled
 from unfreeze.tune.options import AUTO_RANGE
 from unfreeze.tune.store.store import NO_STORE, FeatureStore
 
@@ -52,6 +53,7 @@ class Inspection:
         blank: images that are nearly of one color.
         small: images that are much smaller than the others, each with its size.
         sizes: lowest, median and highest width and height in pixels, by name.
+        unlabeled: images without labels that are trained on too.
     """
 
     findings: tuple[Finding, ...]
@@ -65,6 +67,7 @@ class Inspection:
     blank: tuple[LabeledImage, ...] = ()
     small: tuple[tuple[LabeledImage, str], ...] = ()
     sizes: dict[str, list[int]] = field(default_factory=dict)
+    unlabeled: tuple[LabeledImage, ...] = ()
 
 
 def inspect_dataset(
@@ -73,6 +76,7 @@ def inspect_dataset(
     reporter: Reporter,
     deep_range: str = AUTO_RANGE,
     store: FeatureStore = NO_STORE,
+    unlabeled: Path | None = None,
 ) -> Inspection:
     """Read every image of every split once, and report problems of the dataset.
 
@@ -82,9 +86,13 @@ def inspect_dataset(
         reporter: shows progress.
         deep_range: "auto", "full" or "LOW,HIGH", as in `TuneOptions`.
         store: has what earlier inspections found in the same images.
+        unlabeled: folder of images without labels that are trained on too.
 
     Returns:
         The findings, those that lose images first, and the images that cannot be decoded.
+
+    Raises:
+        DataError: the folder of images without labels does not exist, or has none that can be used.
     """
     total = sum(len(images) for images in dataset.splits.values())
     advance = reporter.track("inspecting the images", total)
@@ -93,6 +101,7 @@ def inspect_dataset(
     near = find_near_copies(prints, reporter.track("comparing the splits", later))
     relabeled, near_relabeled = find_other_labels(prints), find_near_other_labels(prints)
     chosen = choose_deep_range(deep_range, prints)
+    others = inspect_unlabeled(unlabeled, prints, deep_range, reporter, store) if unlabeled else NO_UNLABELED
     found = [
         *find_unused_files(dataset, undecodable),
         find_alike_labels(dataset.labels),
@@ -100,19 +109,23 @@ def inspect_dataset(
         *find_missing_classes(dataset, prints),
         *find_copies(dataset.root, prints, near, relabeled, near_relabeled),
         *find_deep_images(dataset.root, prints, chosen),
+        *others.findings,
     ]
     return Inspection(
         findings=tuple(finding for finding in found if finding.count),
         undecodable=undecodable,
-        contents=_contents(dataset, prints),
+        contents=_contents(dataset, prints) | _unlabeled_contents(others),
         deep_range=chosen,
         notes=tuple(describe_deep_range(prints, chosen)),
-        digests={image.path: digest for image, digest in zip(prints.images, prints.digests, strict=True)},
+        digests=dict(
+            zip((one.path for one in (*prints.images, *others.images)), prints.digests + others.digests, strict=True)
+        ),
         contradictions=_pairs(prints, relabeled),
         near_contradictions=_pairs(prints, near_relabeled),
         blank=find_blank(prints),
         small=find_small(prints),
         sizes=_sizes(prints),
+        unlabeled=others.images,
     )
 
 
@@ -125,6 +138,14 @@ def _sizes(prints: Fingerprints) -> dict[str, list[int]]:
         return {}
     found = np.quantile(prints.sizes, [0, 0.5, 1], axis=0).round().astype(int)
     return {"width": found[:, 0].tolist(), "height": found[:, 1].tolist()}
+
+
+def _unlabeled_contents(unlabeled: UnlabeledImages) -> dict[str, str]:
+    if not unlabeled.images:
+        return {}
+    names = [image.path.name.encode("utf-8", "surrogateescape") for image in unlabeled.images]
+    hashes = sorted(name + digest for name, digest in zip(names, unlabeled.digests, strict=True))
+    return {"unlabeled": f"{len(hashes)} images, {hashlib.sha256(b''.join(hashes)).hexdigest()[:16]}"}
 
 
 def _contents(dataset: Dataset, prints: Fingerprints) -> dict[str, str]:

@@ -81,6 +81,8 @@ def _checked(options: TuneOptions) -> TuneOptions:
         )
     if options.strict:
         raise OptionsError("--strict is for tune, which refuses data with problems; leave it out")
+    if options.teacher:
+        raise OptionsError("--teacher is for tune, which asks it about the images; leave it out")
     if not options.store_gb:
         raise OptionsError("--store-gb 0 turns the feature store off; give the size that it may have")
     return replace(options, recipe=PROBE) if recipe == AUTO else options
