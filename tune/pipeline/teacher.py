@@ -1,6 +1,6 @@
 """Open the teacher of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from unfreeze.contract.errors import ModelError
 from unfreeze.contract.model.repository import find_model
 from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, RunFacts, load_run
 from unfreeze.tune.data.dataset import Dataset, stored_path
-from unfreeze.tune.data.images import VAL
+from unfreeze.tune.data.images import TRAIN, VAL
 from unfreeze.tune.data.inspection.findings import Finding, finding, path_name
 from unfreeze.tune.distillation.network_teacher import NetworkTeacher
 from unfreeze.tune.distillation.onnx_teacher import open_model
@@ -27,7 +27,7 @@ def open_teacher(path: Path, dataset: Dataset, device: torch.device) -> tuple[Te
         device: to compute on.
 
     Returns:
-        The teacher; and a finding if it may have been trained on validation images of the student.
+        The teacher; and findings if it was trained on images of the student.
 
     Raises:
         DataError: its labels are not those of the dataset.
@@ -50,7 +50,7 @@ def open_teacher(path: Path, dataset: Dataset, device: torch.device) -> tuple[Te
             calibration=facts.temperature,
             device=device,
         )
-        findings = [_seen_validation_images(facts, dataset)]
+        findings = list(_known_images(facts, dataset))
     else:
         teacher, findings = open_model(_find(path), device), []
     match_labels(teacher.labels, dataset.labels, str(teacher.identity))
@@ -67,15 +67,23 @@ def _find(path: Path) -> Path:
         ) from None
 
 
-def _seen_validation_images(facts: RunFacts, dataset: Dataset) -> Finding:
-    """Report validation images of the same dataset that the teacher was not validated on, so that it may know them."""
+def _known_images(facts: RunFacts, dataset: Dataset) -> Iterator[Finding]:
+    """Report images of the same dataset that the teacher may have been trained on: all but its validation images."""
+    if Path(facts.data) != dataset.root.absolute():
+        return
     validated = {file.path for file in facts.val}
-    own = [image.path for image in dataset.splits[VAL]]
-    same_data = Path(facts.data) == dataset.root.absolute()
-    seen = [path for path in own if stored_path(path, dataset.root) not in validated] if same_data else []
+    known = {
+        split: [path for path in (image.path for image in images) if stored_path(path, dataset.root) not in validated]
+        for split, images in dataset.splits.items()
+    }
     text = (
-        f"{counted(len(seen), 'validation image is', 'validation images are')} not among those of the teacher, which "
-        "may have been trained on them, so that the validation accuracy may be too high; tune both with the same "
+        f"{counted(len(known[VAL]), 'validation image is', 'validation images are')} not among those of the teacher, "
+        "which may have been trained on them, so that the validation accuracy may be too high; tune both with the same "
         "--seed and --val-fraction, or make a val folder"
     )
-    return finding("teacher-validation", text, (path_name(path, dataset.root) for path in seen))
+    yield finding("teacher-validation", text, (path_name(path, dataset.root) for path in known[VAL]))
+    text = (
+        f"the teacher was trained on {counted(len(known[TRAIN]), 'training image')}, also on those that are held out "
+        "to judge it, so that cross-validation favors it; the validation images do not"
+    )
+    yield finding("teacher-training", text, (path_name(path, dataset.root) for path in known[TRAIN]), handled=True)

@@ -210,14 +210,15 @@ def test_an_exported_student_names_its_teacher(data: Path, exported: Published, 
 
 
 def test_the_teacher_may_know_validation_images(teacher: Path, tmp_path: Path) -> None:
-    """Those of the same data that it was not validated on are reported: it may have been trained on them."""
+    """Those of the same data that it was not validated on are reported, and that it knows the training images."""
     folder = shutil.copytree(teacher.parent / "images", tmp_path / "images")
     run = shutil.copytree(teacher, tmp_path / "run")
     facts = _json(run, "run.json") | {"data": str(folder)}
     (run / "run.json").write_text(json.dumps(facts))
-    assert not list(open_teacher(run, read_dataset(folder), CPU)[1])
+    (known,) = open_teacher(run, read_dataset(folder), CPU)[1]
+    assert (known.kind, known.count, known.handled) == ("teacher-training", 600, True)
     next((folder / "train" / "gray").iterdir()).rename(folder / "val" / "gray" / "moved.png")
-    (found,) = open_teacher(run, read_dataset(folder), CPU)[1]
+    found, _ = open_teacher(run, read_dataset(folder), CPU)[1]
     assert (found.kind, found.paths) == ("teacher-validation", ("val/gray/moved.png",))
 
 

@@ -23,7 +23,8 @@ class Finding:
     Args:
         kind: "undecodable", "names", "skipped", "case", "few-images", "val-classes", "test-classes", "duplicates",
             "duplicates-labels", "near-duplicates", "near-duplicates-labels", "deep-range", "deep-contrast",
-            "unlabeled-undecodable", "unlabeled-copies", "teacher-validation" or "teacher".
+            "unlabeled-undecodable", "unlabeled-copies", "teacher-validation",
+            "teacher-training" or "teacher".
         text: what was found and what to do.
         count: number of files, images or labels concerned.
         paths: all of them, printable: files by their path in the dataset, copies as "copy = original" or
