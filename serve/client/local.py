@@ -22,8 +22,8 @@ class LocalClassifier(Closing):
 
     Args:
         path: path of a `model.onnx` written by `unfreeze export`.
-        device: a runtime: "cpu", "openvino", "openvino-bf16", "auto" for the fastest of these, "cuda", or "tensorrt"
-            for the TensorRT engine next to the model.
+        device: "cpu", "openvino", "openvino-bf16", "auto" for the fastest of these, "cuda", or "tensorrt" for the
+            TensorRT engine next to the model.
         max_pixels: maximum number of pixels of an image.
 
     Raises:

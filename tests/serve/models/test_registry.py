@@ -134,6 +134,19 @@ def test_loads_leave_the_cores_to_the_served_version(
         _wait_until(lambda: set(_thread_priorities(server)) == {os.nice(0)})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_a_runtime_that_starts_threads_is_never_loaded_at_low_priority(
+    published: Published, repository: Path, images: list[bytes]
+) -> None:
+    """The threads of OpenVINO would keep it, and the version would be served slowly from then on."""
+    options = ("--poll-s", "0.05", "--threads", "1", "--device", "openvino")
+    with running_server(repository, *options) as server, grpc.insecure_channel(server.target) as channel:
+        _publish(published, repository, 2)
+        seen: set[int] = set()
+        _wait_until(lambda: seen.update(_thread_priorities(server)) or _version(channel, images[0]) == "2", pause_s=0)
+        assert seen == {os.nice(0)}
+
+
 def _thread_priorities(server: RunningServer) -> list[int]:
     """Return the niceness of each of a server's threads."""
     found = []
