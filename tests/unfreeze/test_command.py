@@ -24,6 +24,7 @@ from unfreeze.export.graph import with_manifest
 COMMANDS = (
     "plan",
     "compare",
+    "features",
     "tune",
     "report",
     "export",
@@ -32,6 +33,9 @@ COMMANDS = (
     "bench",
     "serve",
     "predict",
+    "classify",
+    "bundle",
+    "pull",
     "demo",
     "cache",
 )
