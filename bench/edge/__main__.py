@@ -18,7 +18,7 @@ import cyclopts
 from rich.table import Table
 
 from bench.edge.kernels import ENCODINGS
-from bench.edge.measure import Compared, compare, kernels, put
+from bench.edge.measure import BundleRun, Compared, compare, kernels, put, run_bundle
 from bench.edge.models import publish_precisions
 from bench.edge.processors import PROCESSORS
 from bench.edge.system import find_tools, make_system, wheels_exist
@@ -56,15 +56,18 @@ def main(
     validation = [image.path for image in facts.images(data)]
     put(system, files.values(), validation[: images or None])
     compared = compare(system, list(files.values()))
+    bundle = run_bundle(system, files["fp32"])
     found = {
         (precision, one.name): kernels(system, file, one) for precision, file in files.items() for one in PROCESSORS
     }
     wheels = {machine: wheels_exist(machine) for machine in ("aarch64", "armv7l")}
     if json:
         rows = [{"precision": key[0], "processor": key[1], **counts} for key, counts in found.items()]
-        print_json({"models": [asdict(one) for one in compared], "kernels": rows, "wheels": wheels})
+        print_json(
+            {"models": [asdict(one) for one in compared], "bundle": asdict(bundle), "kernels": rows, "wheels": wheels}
+        )
         return
-    RESULTS.print(_models_table(compared), _kernels_table(found), _wheels_table(wheels))
+    RESULTS.print(_models_table(compared), _bundle_table(bundle), _kernels_table(found), _wheels_table(wheels))
 
 
 def _models_table(compared: list[Compared]) -> Table:
@@ -75,6 +78,13 @@ def _models_table(compared: list[Compared]) -> Table:
         if one.changed_label_margin:
             label += f" (others within {one.changed_label_margin:.2g})"
         table.add_row(one.model, golden, label, f"{one.largest_difference:.2g}", f"{one.peak_mb:.0f}")
+    return table
+
+
+def _bundle_table(run: BundleRun) -> Table:
+    table = Table("bundle of", "wheels, MB", "with wheels, MB", "installed, MB", "same answer", "memory, MB")
+    sizes = f"{run.wheels_mb:.1f}", f"{run.bundle_mb:.1f}", f"{run.installed_mb:.0f}"
+    table.add_row(run.model, *sizes, "yes" if run.same_answer else "NO", f"{run.peak_mb:.0f}")
     return table
 
 

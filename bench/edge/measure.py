@@ -13,10 +13,11 @@ import numpy as np
 
 from bench.edge.kernels import executed_kernels
 from bench.edge.processors import PROCESSORS, Processor
-from bench.edge.system import WORK, ArmSystem
+from bench.edge.system import PACKAGES, PYTHON, WORK, ArmSystem
+from unfreeze.device.bundle import BundleOptions, write_bundle
 from unfreeze.serve.client.local import LocalClassifier
 
-_TYPICAL = PROCESSORS[1]
+_TYPICAL, _CLOSE = PROCESSORS[1], 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,50 @@ def compare(system: ArmSystem, models: Sequence[Path]) -> list[Compared]:
     """Verify models in the system, and classify all images there and here."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda model: _compare(system, model), models))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleRun:
+    """A bundle in the arm64 system.
+
+    Args:
+        model: its name.
+        wheels_mb: size of the wheels of the three libraries for aarch64.
+        bundle_mb: size of the bundle with these wheels.
+        installed_mb: size of the installed libraries.
+        same_answer: whether `classify` gives the label and, within 0.001, the score of this machine.
+        peak_mb: resident memory after one image, with the emulator's.
+    """
+
+    model: str
+    wheels_mb: float
+    bundle_mb: float
+    installed_mb: float
+    same_answer: bool
+    peak_mb: float
+
+
+def run_bundle(system: ArmSystem, model: Path) -> BundleRun:
+    """Write a bundle for aarch64, and run its `classify` in the system."""
+    folder = system.work / "app"
+    options = BundleOptions(platform="linux-aarch64", with_wheels=True, python=PYTHON)
+    write_bundle(model.parents[1], folder, options)
+    found = _run(system, _TYPICAL, "bundle", f"{WORK}/app", _first_image(system))
+    with LocalClassifier(model) as classifier:
+        here = classifier.predict([min((system.work / "images").iterdir())])[0][0]
+    there = found["answer"]
+    return BundleRun(
+        model=model.parents[1].name,
+        wheels_mb=_megabytes(folder / "wheels"),
+        bundle_mb=_megabytes(folder),
+        installed_mb=_megabytes(system.root / PACKAGES[1:]),
+        same_answer=there["label"] == here.label and abs(there["score"] - here.score) < _CLOSE,
+        peak_mb=found["peak_mb"],
+    )
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def kernels(system: ArmSystem, model: Path, processor: Processor) -> Counter[str]:

@@ -23,7 +23,8 @@ _TOOLS = {"debootstrap": "debootstrap", "qemu-aarch64-static": "qemu-user-static
 _PLATFORMS = "manylinux_2_28_{}", "manylinux_2_27_{}", "manylinux_2_17_{}", "manylinux2014_{}", "linux_{}"
 _LIBRARIES = "numpy", "pillow", "onnxruntime"
 _CORES = 2
-PACKAGES, SOURCE, WORK = "/opt/packages", "/opt/source", "/opt/work"
+PACKAGES = f"/usr/local/lib/python{PYTHON}/dist-packages"
+SOURCE, WORK = "/opt/source", "/opt/work"
 _MOUNT = """
 mount --bind /proc "$1/proc" && mount --bind "$2" "$1/proc/cpuinfo" && mount --bind /dev "$1/dev" || exit 1
 cd / && exec chroot "$1" /qemu-aarch64-static "${@:3}"
