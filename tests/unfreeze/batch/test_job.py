@@ -281,7 +281,7 @@ WRONG: list[tuple[list[str], str, int]] = [
     (["images", "--overwrite"], "--overwrite is for --out predictions.parquet", 2),
     (
         ["images", "--out", "out.parquet", "--device", "tpu"],
-        "--device must be one of cpu, cuda, tensorrt, got 'tpu'",
+        "--device must be one of cpu, openvino, openvino-bf16, auto, cuda, tensorrt, got 'tpu'",
         2,
     ),
     (["images", "--out", "out.parquet", "--device", "tensorrt"], "there is no file .*model.plan", 1),
