@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import platform
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +74,7 @@ class Conditions:
     def path(self) -> Path:
         """The file for the choice under these conditions."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return cache_folder() / _FOLDER / f"{digest}.json"
+        return choices_folder() / f"{digest}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,11 @@ class Choice:
         return "; ".join([speeds or "nothing else is possible", *refused])
 
 
+def choices_folder() -> Path:
+    """Return the folder of the choices."""
+    return cache_folder() / _FOLDER
+
+
 def read_choice(conditions: Conditions) -> Choice | None:
     """Read the choice that was made under these conditions; None if there is none, or its file is damaged."""
     try:
@@ -106,7 +113,11 @@ def read_choice(conditions: Conditions) -> Choice | None:
     except (OSError, ImportError, ManifestError) as error:
         _log.warning("an earlier choice of a runtime cannot be used: %s", error)
         return None
-    return choice if choice.conditions == conditions and choice.runtime in conditions.runtimes else None
+    if choice.conditions != conditions or choice.runtime not in conditions.runtimes:
+        return None
+    with suppress(OSError):
+        os.utime(conditions.path)  # `unfreeze cache --clear --older-than` deletes what is not used
+    return choice
 
 
 def write_choice(choice: Choice) -> None:

@@ -13,6 +13,8 @@ from support.cli import run_cli
 from support.stores import AMPLE, key_of, size_of
 
 from unfreeze.compare.stored import StoredResults, comparisons_folder, list_results
+from unfreeze.serve.runtimes.base import RuntimeOptions
+from unfreeze.serve.runtimes.chosen import Choice, Conditions, read_choice, write_choice
 from unfreeze.tune.store.folder import store_folder
 from unfreeze.tune.store.store import FeatureStore
 
@@ -114,3 +116,17 @@ def test_needs_no_torch(filled: Path) -> None:  # noqa: ARG001
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_shows_and_clears_choices_of_runtimes(cache_folder: Path) -> None:
+    """What --device auto has chosen is counted, and deleted if it was not used."""
+    conditions = Conditions.here("0" * 64, ("cpu", "openvino"), 8, RuntimeOptions())
+    write_choice(Choice(runtime="openvino", images_per_second={}, refused={}, conditions=conditions))
+    shown = json.loads(run_cli("cache", "--json").stdout)["runtimes"]
+    assert shown == {"folder": str(cache_folder / "runtimes"), "choices": 1}
+    os.utime(conditions.path, (1, 1))
+    assert read_choice(conditions) is not None  # marks it as used
+    assert json.loads(run_cli("cache", "--clear", "--older-than", "1", "--json").stdout)["runtimes"]["choices"] == 1
+    os.utime(conditions.path, (1, 1))
+    assert json.loads(run_cli("cache", "--clear", "--older-than", "1", "--json").stdout)["runtimes"]["choices"] == 0
+    assert read_choice(conditions) is None

@@ -35,9 +35,9 @@ def cache(
     older_than: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     json: Annotated[bool, _FLAG] = False,
 ) -> None:
-    """Show or clear what earlier runs computed: the feature store of tuning, and results of comparing backbones.
+    """Show or clear what earlier runs computed: features, results of comparing backbones, and choices of runtimes.
 
-    Both are in the user's cache folder, or in the folder that the environment variable UNFREEZE_CACHE_DIR names. A run
+    They are in the user's cache folder, or in the folder that the environment variable UNFREEZE_CACHE_DIR names. A run
     that is going on continues when they are cleared.
 
     Args:
@@ -49,18 +49,20 @@ def cache(
         OptionsError: --older-than is given without --clear.
     """
     from unfreeze.compare.stored import clear_results, comparisons_folder, list_results
+    from unfreeze.serve.runtimes.chosen import choices_folder
     from unfreeze.tune.store.folder import clear as clear_folder
     from unfreeze.tune.store.folder import store_folder
     from unfreeze.tune.store.summary import summarize
 
     if older_than is not None and not clear:
         raise OptionsError("--older-than says what --clear deletes; give both of them")
-    folder, compared = store_folder(), comparisons_folder()
+    folder, compared, chosen = store_folder(), comparisons_folder(), choices_folder()
     freed = 0
     if clear:
         unused_since = math.inf if older_than is None else time.time() - older_than * _DAY_SECONDS
-        freed = clear_folder(folder, unused_since=unused_since) + clear_results(compared, unused_since=unused_since)
-    results = list_results(compared)
+        freed = clear_folder(folder, unused_since=unused_since)
+        freed += sum(clear_results(one, unused_since=unused_since) for one in (compared, chosen))
+    results, choices = list_results(compared), list_results(chosen)
     spaces = summarize(folder)
     total = sum(space.size_bytes for space in spaces)
     if json:
@@ -68,7 +70,9 @@ def cache(
         bound = round(DEFAULT_STORE_GB * 1e9)
         sizes = {"bytes": total, "bound_bytes": bound, "freed_bytes": freed}
         comparisons = {"folder": str(compared), "results": len(results)}
-        print_json({"folder": str(folder), "spaces": described, **sizes, "comparisons": comparisons})
+        runtimes = {"folder": str(chosen), "choices": len(choices)}
+        stored = {"folder": str(folder), "spaces": described, **sizes}
+        print_json({**stored, "comparisons": comparisons, "runtimes": runtimes})
         return
     if clear:
         RESULTS.print(f"{freed / 1e6:,.1f} MB deleted", markup=False)
@@ -78,6 +82,7 @@ def cache(
         markup=False,
     )
     RESULTS.print(f"{compared}: {counted(len(results), 'result')} of comparing backbones", markup=False)
+    RESULTS.print(f"{chosen}: {counted(len(choices), 'choice')} of --device auto", markup=False)
 
 
 def _table(spaces: "Sequence[SpaceSummary]") -> Table:
