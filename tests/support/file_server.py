@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 _CHUNK = 1 << 14
 
@@ -21,9 +22,11 @@ class FileServer:
         url: of the folder.
         ranges: whether it knows ranges.
         break_after: close the connection after so many bytes of a file, once; None never.
+        breaks_always: and not only once.
         at_bytes: call `reached` when so many bytes of models were sent in all; None never.
         reached: what is called.
         requests: path and Range header of each request.
+        access: Authorization header of each request.
         sent: bytes of models that were sent.
     """
 
@@ -31,9 +34,11 @@ class FileServer:
     url: str = ""
     ranges: bool = True
     break_after: int | None = None
+    breaks_always: bool = False
     at_bytes: int | None = None
     reached: Callable[[], None] = lambda: None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    access: list[str | None] = field(default_factory=list)
     sent: int = 0
 
     def models_requested(self) -> list[str | None]:
@@ -67,7 +72,8 @@ def serving(folder: Path) -> Iterator[FileServer]:
 def _answer(handler: BaseHTTPRequestHandler, state: FileServer) -> None:
     path, wanted = handler.path.partition("?")[0].lstrip("/"), handler.headers.get("Range")
     state.requests.append((path, wanted))
-    file = state.folder / path
+    state.access.append(handler.headers.get("Authorization"))
+    file = state.folder / unquote(path)
     if not file.is_file():
         handler.send_error(404)
         return
@@ -92,7 +98,7 @@ def _answer(handler: BaseHTTPRequestHandler, state: FileServer) -> None:
 def _send(handler: BaseHTTPRequestHandler, state: FileServer, content: bytes, *, is_model: bool) -> None:
     for at in range(0, len(content), _CHUNK):
         if is_model and state.break_after is not None and at >= state.break_after:
-            state.break_after = None
+            state.break_after = state.break_after if state.breaks_always else None
             handler.close_connection = True
             return
         if is_model and state.at_bytes is not None and state.sent >= state.at_bytes:

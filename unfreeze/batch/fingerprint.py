@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unfreeze.batch.result import count_rows, read_fingerprint
+from unfreeze.batch.result import count_rows, is_file, read_fingerprint
 from unfreeze.batch.working_folder import WorkingFolder
 from unfreeze.contract.errors import UnfreezeError
 
@@ -17,7 +17,7 @@ def check_written(out: Path, fingerprint: Mapping[str, Any] | None, *, overwrite
     Args:
         out: where the result will be.
         fingerprint: of the job; None if it is not known yet.
-        overwrite: whether anything there is replaced.
+        overwrite: whether a Parquet file there, or the result of another job, is replaced.
 
     Returns:
         The number of rows if the result of this very job is there; None if it has to be computed.
@@ -25,9 +25,16 @@ def check_written(out: Path, fingerprint: Mapping[str, Any] | None, *, overwrite
     Raises:
         UnfreezeError: something else is there.
     """
-    if overwrite or not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     found = read_fingerprint(out)
+    if overwrite and (is_file(out) or found is not None):
+        return None
+    if overwrite:
+        raise UnfreezeError(
+            f"{out} is no result of this command, and --overwrite deletes nothing else; choose another --out, or "
+            "remove it yourself"
+        )
     if found is None:
         raise UnfreezeError(f"{out} exists and is no result of this command; choose another --out, or use --overwrite")
     if fingerprint is None:

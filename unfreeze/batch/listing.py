@@ -108,6 +108,8 @@ def list_entries(
     for found in expand(sources):
         if isinstance(found, Entry):
             yield found
+        elif os.path.abspath(found.path) in skipped:  # noqa: PTH100 - as `walk` compares
+            continue
         elif found.is_folder:
             yield from _in_folder(found.path, options, skipped, ignored)
         else:

@@ -31,7 +31,8 @@ class JobParameters:
             as image or path.
         ray: work on a Ray cluster: "auto" (the one that runs on this machine, or a new one of this machine), or the
             ADDRESS of one. Needs unfreeze[ray].
-        overwrite: replace what is at OUT, and discard the unfinished job of another command there.
+        overwrite: replace the Parquet file or the folder of results at OUT, and discard the unfinished job of another
+            command there.
     """
 
     out: Annotated[Path | None, _job] = None

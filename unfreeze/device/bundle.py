@@ -18,6 +18,7 @@ from unfreeze.contract.versions import installed_versions
 from unfreeze.device.bundle_texts import archive_main, programs, readme, units
 from unfreeze.device.modules import find_modules
 from unfreeze.device.opening import open_model
+from unfreeze.device.signature import read_public_key
 from unfreeze.device.versions import VersionFile, version_files
 from unfreeze.device.wheels import PLATFORMS, download_wheels
 from unfreeze.serve.runtimes.golden import verify_answers
@@ -41,7 +42,7 @@ class BundleOptions:
         source: that `pull` takes new versions from, for its unit.
 
     Raises:
-        OptionsError: wheels for "any", or the key is missing.
+        OptionsError: wheels for "any", the key is missing, or the source has a line break.
     """
 
     platform: PlatformName = "any"
@@ -56,6 +57,8 @@ class BundleOptions:
             raise OptionsError(f"--with-wheels needs --platform, one of {', '.join(PLATFORMS)}: wheels are binaries")
         if self.public_key is not None and not self.public_key.is_file():
             raise OptionsError(f"--public-key: no such file: {self.public_key}")
+        if not self.source.isprintable():
+            raise OptionsError(f"--source must be a path or a URL in one line, got {self.source!r:.100}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +91,12 @@ def write_bundle(model: Path, out: Path, options: BundleOptions) -> Bundle:
         options: what else it contains.
 
     Raises:
-        UnfreezeError: the folder exists, the model fails its golden images, or wheels cannot be fetched.
+        UnfreezeError: the folder exists, the model fails its golden images, the key is not a public one, or wheels
+            cannot be fetched.
     """
-    if out.exists():
+    if options.public_key is not None:
+        read_public_key(options.public_key)  # a private one must not reach a device
+    if out.exists() or out.is_symlink():
         raise UnfreezeError(f"{out} exists already; give another folder, or remove it")
     version = version_files(model)[0]
     with open_model(version.path, cache=False) as opened:
@@ -150,7 +156,7 @@ def _copy_model(version: VersionFile, models: Path) -> tuple[str, int]:
     if version.number is not None:
         shutil.copytree(version.path.parent, models / version.model / str(version.number))
         return version.model, version.number
-    name = version.path.absolute().parent.name or "model"
+    name = version.path.resolve().parent.name or "model"
     content = version.path.read_bytes()
     _write(models / name / "1" / MODEL_FILE, content)
     _write(models / name / "1" / INDEX_FILE, f"{sha256(content).hexdigest()}  {MODEL_FILE}\n".encode())

@@ -156,10 +156,21 @@ def units(name: str, source: str) -> dict[str, str]:
     """
     source = source or f"https://example.org/models/{name}"
     return {
-        "unfreeze-classify.service": _CLASSIFY_SERVICE.format(name=name),
-        "unfreeze-pull.service": _PULL_SERVICE.format(name=name, source=source.replace("%", "%%")),
-        "unfreeze-pull.timer": _PULL_TIMER.format(name=name),
+        "unfreeze-classify.service": _CLASSIFY_SERVICE.format(name=_escaped(name)),
+        "unfreeze-pull.service": _PULL_SERVICE.format(name=_escaped(name), source=_argument(source)),
+        "unfreeze-pull.timer": _PULL_TIMER.format(name=_escaped(name)),
     }
+
+
+def _escaped(text: str) -> str:
+    """Escape systemd's specifiers, and what ends a line."""
+    return "".join(one if one.isprintable() else " " for one in text).replace("%", "%%")
+
+
+def _argument(text: str) -> str:
+    """Quote an argument of a command as systemd.service(5) says, where that is needed."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"' if set(text) & set(" '\";") else text
 
 
 def readme(name: str, version: int, python: str, *, wheels: bool, signed: bool) -> str:

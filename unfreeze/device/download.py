@@ -75,13 +75,14 @@ class Download:
         self._resumed = self._size()
         if self._resumed and self._has_digest():
             return
-        failures = 0
+        failures, largest = 0, self._resumed
         while True:
-            before, was_resumed = self._received, self._size() > 0
+            was_resumed = self._size() > 0
             try:
                 self._receive()
-            except SourceError:
-                failures = 1 if self._received > before else failures + 1
+            except SourceError:  # from a source that always begins anew, more bytes alone are no progress
+                failures = 1 if self._size() > largest else failures + 1
+                largest = max(largest, self._size())
                 if failures > len(_WAITS_S):
                     raise
                 time.sleep(_WAITS_S[failures - 1])

@@ -85,7 +85,7 @@ def _saved(folder: Path, key: str, path: Path, manifest: Manifest, threads: int)
         graph = new.rename(folder / f"{key}-{_sha256(new)}.onnx")
     except ModelError:
         return None  # and keep the file, so that it is not tried again
-    except OSError:
+    except (OSError, KeyboardInterrupt):
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise

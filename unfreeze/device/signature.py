@@ -8,14 +8,18 @@ packages; this needs `cryptography`.
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unfreeze.contract.errors import ManifestError, RefusedVersionError, UnfreezeError
 from unfreeze.contract.model.schema import loads
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
+_HASHES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}  # by the name of the curve
 _PREDICATE = "https://model_signing/signature/v1.0"
 
 
@@ -79,23 +83,38 @@ def _encoded(payload: bytes) -> bytes:
     return f"DSSEv1 {len(_PAYLOAD_TYPE)} {_PAYLOAD_TYPE} {len(payload)} ".encode() + payload
 
 
-def _check_key(signed: bytes, message: bytes, public_key: Path, version: int) -> None:
+def read_public_key(path: Path) -> "EllipticCurvePublicKey":
+    """Read a key that signatures are checked with.
+
+    Args:
+        path: of the PEM file.
+
+    Raises:
+        UnfreezeError: it is no public key of a supported curve, or cryptography is not installed.
+    """
     try:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
         raise UnfreezeError(
             f"--public-key needs the package cryptography ({error}): pip install cryptography"
         ) from error
-    by_curve = {"secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
     try:
-        key = serialization.load_pem_public_key(public_key.read_bytes())
+        key = serialization.load_pem_public_key(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UnfreezeError(f"the public key {public_key} cannot be read: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in by_curve:
-        raise UnfreezeError(f"{public_key} is not a public key of the curves {', '.join(by_curve)}")
+        raise UnfreezeError(f"the public key {path} cannot be read: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES:
+        raise UnfreezeError(f"{path} is not a public key of the curves {', '.join(_HASHES)}")
+    return key
+
+
+def _check_key(signed: bytes, message: bytes, public_key: Path, version: int) -> None:
+    key = read_public_key(public_key)
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     try:
-        key.verify(signed, message, ec.ECDSA(by_curve[key.curve.name]))
+        key.verify(signed, message, ec.ECDSA(getattr(hashes, _HASHES[key.curve.name])()))
     except InvalidSignature as error:
         raise RefusedVersionError(f"version {version} is not signed with the key of {public_key}") from error

@@ -41,7 +41,7 @@ class PullOptions:
         retry_bad: try a version again that was refused before.
 
     Raises:
-        OptionsError: the key is missing.
+        OptionsError: the key is missing, or the source is the folder on this device, where old versions are deleted.
     """
 
     source: str
@@ -55,6 +55,17 @@ class PullOptions:
         """Validate once, at construction."""
         if self.public_key is not None and not self.public_key.is_file():
             raise OptionsError(f"--public-key: no such file: {self.public_key}")
+        if _is_same_folder(self.source, self.into):
+            raise OptionsError(
+                f"--into {self.into} is the source itself, where pull would delete old versions; give another folder"
+            )
+
+
+def _is_same_folder(source: str, folder: Path) -> bool:
+    try:
+        return folder.samefile(source)
+    except (OSError, ValueError):  # one is missing, or is a URL
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

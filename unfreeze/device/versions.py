@@ -87,7 +87,7 @@ def version_files(path: Path) -> list[VersionFile]:
     Raises:
         ModelError: there is none.
     """
-    path = path.absolute() if path.name in ("", "..") else path
+    path = path.resolve() if path.name in ("", "..") else path
     if path.is_file():
         return [_describe(path)]
     if (path / MODEL_FILE).is_file():

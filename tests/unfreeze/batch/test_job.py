@@ -218,6 +218,18 @@ def test_a_job_that_is_complete_is_not_computed_again(folder: Path, images: Path
     assert (tmp_path / "out.parquet").stat().st_mtime_ns > before
 
 
+def test_the_result_is_never_one_of_the_images(folder: Path, images: Path, tmp_path: Path) -> None:
+    """A pattern that matches the result leaves it out, and a table of images is not replaced by its own result."""
+    table = write_table(tmp_path / "images.parquet", image=[(images / "red" / "000.jpg").read_bytes()] * 3)
+    before = table.read_bytes()
+    command = ["predict", tmp_path / "*.parquet", "--file", folder / "models" / "colors", "--out"]
+    assert run_cli(*command, tmp_path / "out.parquet").returncode == 0
+    assert "out.parquet is complete" in run_cli(*command, tmp_path / "out.parquet").stderr
+    refused = run_cli("predict", table, *command[2:], table, "--overwrite")
+    assert (refused.returncode, table.read_bytes()) == (1, before)
+    assert "no images in" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "difference"),
     [(["--top-k", "1"], "--top-k"), (["more"], "the images"), (["--top-k", "1", "more"], "the images and --top-k")],
@@ -270,6 +282,12 @@ WRONG: list[tuple[list[str], str, int]] = [
         1,
     ),
     (["images", "--out", "images"], "error: images exists and is no result of this command; choose another --out", 1),
+    (
+        ["images/red", "--out", "images", "--overwrite"],
+        "error: images is no result of this command, and --overwrite deletes nothing else; choose another --out",
+        1,
+    ),
+    (["images/red", "--out", "images/blue/000.jpg", "--overwrite"], "000.jpg is no result of this command, and", 1),
     (["images", "--out", "images/red/000.jpg"], "images/red/000.jpg exists and is no result of this command", 1),
     (
         ["images", "--out", "s3://bucket/out.parquet"],

@@ -8,11 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from support.cli import run_cli
 from support.device_models import publish_again
 
 from unfreeze.contract.errors import OptionsError, UnfreezeError
 from unfreeze.device.bundle import ENTRIES, BundleOptions, write_bundle
+from unfreeze.device.bundle_texts import units
 from unfreeze.device.modules import find_modules
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -169,6 +172,36 @@ def test_refuses_a_model_that_fails_here_and_writes_nothing(device: Path, export
     with pytest.raises(UnfreezeError, match="exists already"):
         write_bundle(device, tmp_path, BundleOptions())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["device"]
+
+
+def test_a_private_key_is_never_packed(exported: Path, tmp_path: Path) -> None:
+    """Instead of the public one it would reach every device; any other file that is no key is refused too."""
+    private = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for content in (private, b"no key"):
+        (tmp_path / "key.pem").write_bytes(content)
+        with pytest.raises(UnfreezeError, match=r"the public key .* cannot be read"):
+            write_bundle(exported, tmp_path / "app", BundleOptions(public_key=tmp_path / "key.pem"))
+    assert [path.name for path in tmp_path.iterdir()] == ["key.pem"]
+
+
+def test_the_folder_above_has_its_own_name(device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`..` is the folder of the model, and never a part of a path in the bundle."""
+    monkeypatch.chdir(device / "1")
+    assert write_bundle(Path(".."), tmp_path / "app", BundleOptions()).model == "colors"
+    assert (tmp_path / "app" / "models" / "colors" / "1" / "model.onnx").is_file()
+
+
+def test_units_have_names_and_sources_as_systemd_quotes_them() -> None:
+    """No name and no source adds a line, a variable or a second argument."""
+    texts = units("a\n[Service]\nUser=root %h", 'https://example.org/a b?x=$HOME&y="%41"')
+    assert all("\n[Service]\nUser=root" not in text for text in texts.values())
+    assert "Description=Update the model a [Service] User=root %%h\n" in texts["unfreeze-pull.service"]
+    quoted = r'pull "https://example.org/a b?x=$$HOME&y=\"%%41\"" --json'
+    assert quoted in texts["unfreeze-pull.service"]
+    with pytest.raises(OptionsError, match="--source must be a path or a URL in one line"):
+        BundleOptions(source="https://example.org\nUser=root")
 
 
 def test_wheels_that_cannot_be_fetched_are_a_clear_error(

@@ -66,6 +66,21 @@ def test_an_attempt_that_crashed_the_process_is_not_repeated(
     assert _saved(device) == [unfinished]
 
 
+def test_an_attempt_that_was_interrupted_is_repeated(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during the first start leaves nothing that would keep the next ones slow."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optimized, "verify_answers", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            open_model(device / "1" / "model.onnx")
+    assert _saved(device) == []
+    open_model(device / "1" / "model.onnx").close()
+    assert len(_saved(device)) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_no_obstacle(device: Path) -> None:
     """A file in the folder's place, and a folder without permissions: the model itself answers."""
     (device / ".optimized").write_text("in the way")

@@ -1,16 +1,19 @@
 """`pull`: a new version is taken whole, checked and tried, or not at all."""
 
 import fcntl
+import io
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import fsspec.implementations.memory
 import pytest
 from support.cli import run_cli
 from support.device_models import publish_again
@@ -156,6 +159,49 @@ def test_a_server_without_ranges_sends_the_whole_file_again(web: FileServer, tmp
     assert _answers(tmp_path / "device") == 1
 
 
+def test_a_server_that_always_breaks_off_is_given_up(
+    web: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ranges, each attempt begins anew: after three that came no further, the pull ends."""
+    monkeypatch.setattr("unfreeze.device.download._WAITS_S", (0.0, 0.0, 0.0))
+    web.ranges, web.break_after, web.breaks_always = False, 100_000, True
+    with pytest.raises(SourceError, match=r"1/model.onnx (ended after|was interrupted)"):
+        _pull(web.url, tmp_path / "device")
+    assert len(web.models_requested()) == 4
+
+
+def test_a_url_may_have_a_user_and_any_letters(web: FileServer, tmp_path: Path) -> None:
+    """The password is sent as HTTP's basic access, and is in no message."""
+    (web.folder / "große blüten").mkdir()
+    for name in ("1", "stable"):
+        (web.folder / name).rename(web.folder / "große blüten" / name)
+    url = web.url.replace("://", "://me:s%40cret@")
+    assert _pull(f"{url}/große blüten", tmp_path / "device").version == 1
+    assert _pull(f"{url}/gro%C3%9Fe%20bl%C3%BCten", tmp_path / "other").version == 1
+    assert set(web.access) == {f"Basic {b64encode(b'me:s@cret').decode()}"}
+    with pytest.raises(SourceError, match="no channel stable") as caught:
+        _pull(f"{url}/gone", tmp_path / "device")
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x", "http://h:port/x", "http://h:99999/x", "http:///x", "https://ä..b/x"])
+def test_a_url_that_is_not_valid_is_one_line(url: str, tmp_path: Path) -> None:
+    """Instead of the error of the library that parses it."""
+    with pytest.raises(SourceError, match="the source is not a valid URL"):
+        _pull(url, tmp_path / "device")
+
+
+def test_the_source_is_never_the_folder_that_is_changed(source: Path, exported: Path) -> None:
+    """Pull would delete the versions that were published there, but the last two."""
+    for _ in range(3):
+        publish_again(exported, source)
+    link = source.with_name("link")
+    link.symlink_to(source)
+    with pytest.raises(OptionsError, match="is the source itself"):
+        _pull(source, link)
+    assert list_versions(source) == (1, 2, 3, 4)
+
+
 def test_a_tampered_file_is_refused_and_remembered(source: Path, device: Path, exported: Path) -> None:
     """It does not have the digest of SHA256SUMS; it is not received again before a day has passed."""
     publish_again(exported, source)
@@ -275,6 +321,37 @@ def test_a_source_of_fsspec_is_read_like_a_folder(source: Path, exported: Path, 
     assert _answers(tmp_path / "device") == 2
     with pytest.raises(SourceError, match="nothing://x cannot be used"):
         _pull("nothing://x", tmp_path / "device")
+
+
+class _Breaking(fsspec.implementations.memory.MemoryFileSystem):
+    """A bucket whose driver has errors of its own in the middle of a file."""
+
+    protocol, store, pseudo_dirs = "breaking", {}, [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("breaking://", "memory://"))
+
+    def open(self, path: str, mode: str = "rb", **options: object) -> object:
+        if path.endswith("model.onnx") and mode == "rb":
+            return _BreakingFile(super().open(path, mode, **options).getvalue())
+        return super().open(path, mode, **options)
+
+
+class _BreakingFile(io.BytesIO):
+    def read(self, size: int = -1) -> bytes:
+        if self.tell():
+            raise RuntimeError("the driver's own error")
+        return super().read(size)
+
+
+def test_an_error_of_a_driver_is_an_interruption(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its type: one line, and what was received stays."""
+    monkeypatch.setattr("unfreeze.device.download._WAITS_S", (0.0,))
+    fsspec.register_implementation("breaking", _Breaking, clobber=True)
+    fsspec.filesystem("breaking").put(str(source), "/bucket/colors", recursive=True)
+    with pytest.raises(SourceError, match=r"cannot read 1/model.onnx: the driver's own error"):
+        _pull("breaking://bucket/colors", tmp_path / "device")
 
 
 def test_the_command_prints_one_line_or_json(source: Path, device: Path, exported: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from unfreeze.contract.errors import SourceError
+from unfreeze.contract.errors import SourceError, first_line
 from unfreeze.contract.files import fingerprint
 from unfreeze.device.sources.source import Transfer
 from unfreeze.device.versions import list_versions
@@ -79,6 +79,8 @@ def read_chunks(file: BinaryIO, name: str) -> Iterator[bytes]:
             chunk = file.read(CHUNK_BYTES)
         except OSError as error:
             raise SourceError(f"cannot read {name}: {error.strerror or error}") from error
+        except Exception as error:  # drivers of fsspec raise errors of many types
+            raise SourceError(f"cannot read {name}: {first_line(error)}") from error
         if not chunk:
             return
         yield chunk

@@ -68,5 +68,8 @@ class FsspecSource:
         with file:
             found = next((str(info[key]) for key in _STATES if info.get(key)), "")
             begin = start if found and state == found else 0
-            file.seek(begin)
+            try:
+                file.seek(begin)
+            except Exception:  # noqa: BLE001 - some files cannot be read from the middle
+                begin = 0
             yield Transfer(start=begin, total=info.get("size"), state=found, chunks=read_chunks(file, path))

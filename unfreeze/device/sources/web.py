@@ -2,11 +2,12 @@
 
 import re
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from unfreeze.contract.errors import SourceError
@@ -23,16 +24,33 @@ class WebSource:
     """A source at an `http://` or `https://` URL.
 
     Args:
-        url: of the model's folder; a query, such as a signature of access, is sent with each file.
+        url: of the model's folder; a query, such as a signature of access, is sent with each file, and so are a user
+            and a password, but not where the server redirects to.
+
+    Raises:
+        SourceError: the URL is not valid.
     """
 
     def __init__(self, url: str) -> None:
-        self._parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").encode("idna").decode()
+            port = "" if parts.port is None else f":{parts.port}"
+        except ValueError as error:
+            raise SourceError(f"the source is not a valid URL: {error}") from error
+        if not host:
+            raise SourceError("the source is not a valid URL: it has no host")
+        netloc = f"[{host}]{port}" if ":" in host else f"{host}{port}"
+        self._parts = parts._replace(netloc=netloc, query=_quoted(parts.query), path=_quoted(parts.path))
+        self._access: dict[str, str] = {}
+        if parts.username is not None:
+            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._access = {"Authorization": f"Basic {b64encode(user.encode()).decode()}"}
 
     def read(self, path: str, most_bytes: int) -> bytes | None:
         """Read a small file; see `Source`."""
         url = self._url(path)
-        response = _request(url, {})
+        response = _request(url, {}, self._access)
         if response is None:
             return None
         try:
@@ -58,7 +76,7 @@ class WebSource:
         """
         url = self._url(path)
         wanted = {"Range": f"bytes={start}-", "If-Range": state} if start and state else {}
-        response = _request(url, wanted) or (_request(url, {}) if wanted else None)
+        response = _request(url, wanted, self._access) or (_request(url, {}, self._access) if wanted else None)
         if response is None:
             raise SourceError(f"there is no file {_shown(url)}")
         with response:
@@ -69,11 +87,19 @@ class WebSource:
         return urlunsplit(self._parts._replace(path=f"{self._parts.path.rstrip('/')}/{path}", fragment=""))
 
 
-def _request(url: str, headers: dict[str, str]) -> HTTPResponse | None:
+def _quoted(text: str) -> str:
+    """Escape what a request must not contain, and nothing that is escaped already."""
+    return quote(text, safe="%/:?#[]@!$&'()*+,;=~")
+
+
+def _request(url: str, headers: dict[str, str], access: dict[str, str]) -> HTTPResponse | None:
     """Send a request, again after an error that may pass; None if there is no such file, or no such part of it."""
+    request = Request(url, headers=_HEADERS | headers)  # noqa: S310 - http
+    for name, value in access.items():
+        request.add_unredirected_header(name, value)
     for wait in (*_WAITS_S, None):
         try:
-            response: HTTPResponse = urlopen(Request(url, headers=_HEADERS | headers), timeout=TIMEOUT_S)  # noqa: S310 - http
+            response: HTTPResponse = urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - http
         except HTTPError as error:
             error.close()
             if error.code in _MISSING or (headers and error.code == _BEYOND_END):
@@ -119,6 +145,5 @@ def _chunks(response: HTTPResponse, name: str) -> Iterator[bytes]:
 
 
 def _shown(url: str) -> str:
-    """Leave out the query and the user, which may be secret."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(query="", netloc=parts.netloc.rpartition("@")[2]))
+    """Leave out the query, which may be secret."""
+    return urlunsplit(urlsplit(url)._replace(query=""))
