@@ -109,9 +109,9 @@ def test_a_step_with_overflowing_gradients_is_skipped(overflowing: int) -> None:
     step = 0
     network.head.linear.bias.register_hook(lambda own: own * float("inf") if step == overflowing else own)
     indices = shuffled_batches(24, 1, 8, training.generator)
-    for step, ((rows, _), batch) in enumerate(zip(indices, source.batches(indices), strict=True)):
+    for step, (chosen, batch) in enumerate(zip(indices, source.batches(indices), strict=True)):
         before, taken, scale = _weights(training), training.scheduler.last_epoch, training.scaler.get_scale()
-        loss = training._step(batch, rows)
+        loss = training._step(batch, chosen)
         assert loss.isfinite()
         skipped = step == overflowing
         assert torch.equal(_weights(training), before) == skipped

@@ -104,7 +104,7 @@ def test_decoding_apart_from_the_gpu_gives_the_same_blocks(cluster: Any, folder:
         spec = read_manifest(model.content).preprocess
         settings = WorkerSettings(model=ray.put(model), blocks=objects, spec=spec, batch=model.batch, top_k=3, base="")
         apart = dict(ray_data._joined(ray, places, settings))
-        together = dict(ray_data._computed(ray, places, settings, "cpu"))
+        together = dict(ray_data._computed(ray, places, settings, uses_cpu=True))
     assert together.keys() == {3, 7}
     assert apart == together
 
