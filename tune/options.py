@@ -222,6 +222,9 @@ class TuneOptions:
         self._check_teacher(choices)
 
     def _check_teacher(self, choices: Sequence[str]) -> None:
+        for name in ("teacher", "unlabeled"):
+            if getattr(self, name) == "":  # of a variable that is not set: the run would silently have no teacher
+                raise OptionsError(f"--{name} is empty; give a path, or leave it out")
         given = [name for name in _NEED_TEACHER if getattr(self, name) is not None]
         if self.teacher is None and given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)

@@ -1,6 +1,5 @@
 """Terminal output of the commands: results on standard output, progress and remarks on standard error."""
 
-import json
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+from unfreeze.contract.json_text import json_text
 
 RESULTS = Console(highlight=False, soft_wrap=True, emoji=False)
 REMARKS = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -93,4 +94,4 @@ class TerminalReporter:
 
 def print_json(document: Any) -> None:
     """Print a document as one line of JSON on standard output."""
-    print(json.dumps(document, ensure_ascii=False))  # noqa: T201 - rich would wrap and color it
+    print(json_text(document))  # noqa: T201 - rich would wrap and color it

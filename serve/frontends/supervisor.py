@@ -110,16 +110,29 @@ class Supervisor:
             child = await self._start_child(child.task)
             self._board.count_restart(child.task.row)
             try:
-                await child.ready()
+                await self._ready(child)
             except Exception as error:  # noqa: BLE001 - the next attempt may succeed
                 _log.error("cannot restart the %s: %s", child.task.name, error)
             else:
                 _log.info("the %s runs again", child.task.name)
 
+    async def _ready(self, child: Child) -> None:
+        """Wait until a process is ready; one that hangs while it starts is killed, which is an error.
+
+        Raises:
+            UnfreezeError: it cannot be started.
+        """
+        ending = asyncio.create_task(self._end_of(child))
+        try:
+            await child.ready()
+        finally:
+            ending.cancel()
+
     async def _end_of(self, child: Child) -> int:
         """Wait until a process ends, and return its exit code; kill it when its event loop hangs.
 
-        Time in which this process did not run, such as that of a suspended machine, does not count.
+        Time in which this process did not run, such as that of a suspended machine, does not count, nor does that
+        before the first sign of life: importing libraries may take long.
         """
         seen, silent_s = -1, 0.0
         while True:
@@ -128,7 +141,7 @@ class Supervisor:
                     return await child.wait()
             except TimeoutError:
                 beats = self._board.beats(child.task.row)
-                silent_s = silent_s + BEAT_S if beats == seen else 0.0
+                silent_s = silent_s + BEAT_S if beats and beats == seen else 0.0
                 seen = beats
             if silent_s >= _HUNG_S:
                 _log.error("the %s gave no sign of life for %.0f s and is killed", child.task.name, silent_s)

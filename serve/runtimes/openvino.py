@@ -58,10 +58,17 @@ def open_in_precision(model: ModelFile, precision: Precision, options: RuntimeOp
         options: execution options; only `threads` and `instances` apply.
 
     Raises:
-        ModelError: the graph is not valid, differs from its manifest, or classifies its golden images differently.
+        ModelError: the graph is not valid, differs from its manifest, or classifies its golden images differently, or
+            it has none.
     """
+    is_exact = precision == "f32" and model.manifest.precision != "int8"
+    if not is_exact and not model.manifest.golden:
+        raise ModelError(
+            f"{model.path} has no golden images, without which OpenVINO is not trusted in a low precision; export it "
+            "again, or use the runtime cpu"
+        )
     runtime = OpenVinoRuntime(model, precision, threads=options.threads, instances=options.instances)
-    if model.manifest.golden and (precision != "f32" or model.manifest.precision == "int8"):
+    if not is_exact:
         try:
             verify_answers(runtime, str(model.path))
         except ModelError as error:

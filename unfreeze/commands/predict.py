@@ -91,7 +91,8 @@ def predict(
         images: image files, or folders of images. With --out, also lists, Parquet files and tar files, as paths, URLs
             or patterns.
         server: HOST:PORT of a server, or unix:///PATH of its Unix socket.
-        file: path of a `model.onnx`, instead of a server.
+        file: a `model.onnx`, the folder of a version, or the folder of a model, for its newest version, instead of a
+            server.
         options: connection to the server.
         top_k: number of labels for each image.
         json: print a JSON list to standard output; "unsure" is null if the model has no threshold.
@@ -201,9 +202,10 @@ def _with_server(
 def _with_file(
     paths: list[Path | LeftOut], file: Path, device: RuntimeName, top_k: int
 ) -> Generator[PredictionResult, None, None]:
+    from unfreeze.contract.model.repository import find_model
     from unfreeze.serve.client.local import LocalClassifier
 
-    with LocalClassifier(file, device=device) as classifier:
+    with LocalClassifier(find_model(file), device=device) as classifier:
         threshold = classifier.manifest.abstain_below
         for start in range(0, len(paths), _BATCH_SIZE):
             batch = paths[start : start + _BATCH_SIZE]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unfreeze.contract.errors import OptionsError, UnfreezeError
+from unfreeze.contract.json_text import json_text
 
 SUCCESS, FAILURE, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -21,7 +22,7 @@ def write_json_line(document: Mapping[str, Any]) -> None:
 
     Characters outside of ASCII are escaped, because a device's locale may not be able to write them.
     """
-    sys.stdout.write(f"{json.dumps(document)}\n")
+    sys.stdout.write(f"{json.dumps(json.loads(json_text(document)))}\n")
     sys.stdout.flush()
 
 

@@ -295,10 +295,21 @@ def test_a_port_in_use_is_refused(server: RunningServer, models: Path) -> None:
 def test_a_process_that_hangs_is_replaced(
     hanging: int, models: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One whose event loop stands still is killed, and another one answers; the others live on."""
+    """One whose event loop stands still is killed, also while it starts again; another one answers, the others live."""
     monkeypatch.setattr(supervisor, "_HUNG_S", 2.0)
     options = ServeOptions(repository=models, port=0, metrics=False, frontends=FRONTENDS)
     request = pb.PredictRequest(images=images)
+
+    def suspend_starting(started: Supervisor, killed: psutil.Process) -> psutil.Process:
+        """Suspend the process that replaces one, after its first sign of life and before it is ready."""
+        known = psutil.Process().children()
+        killed.kill()
+        _until(lambda: not killed.is_running() and started._board.beats(hanging) == 0)
+        while not started._board.beats(hanging):
+            time.sleep(0.001)
+        (new,) = (one for one in psutil.Process().children() if one not in known)
+        new.suspend()
+        return new
 
     def all_answer(port: int) -> bool:
         with _channels(f"127.0.0.1:{port}") as opened:
@@ -317,5 +328,9 @@ def test_a_process_that_hangs_is_replaced(
             await asyncio.to_thread(_until, lambda: not processes[hanging].is_running())
             await asyncio.to_thread(_until, lambda: all_answer(started.port))
             assert [one.is_running() for one in processes] == [number != hanging for number in range(len(processes))]
+            (current,) = (one for one in psutil.Process().children() if one not in [*already, *processes])
+            starting = await asyncio.to_thread(suspend_starting, started, current)
+            await asyncio.to_thread(_until, lambda: not starting.is_running())
+            await asyncio.to_thread(_until, lambda: all_answer(started.port))
 
     asyncio.run(run())

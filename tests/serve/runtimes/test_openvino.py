@@ -100,6 +100,21 @@ def test_bfloat16_is_refused_where_a_golden_image_gets_another_label(tmp_path: P
         open_runtime(altered, "openvino-bf16")
 
 
+@pytest.mark.parametrize(
+    ("runtime", "precision"), [pytest.param("openvino-bf16", "fp32", marks=needs_bfloat16), ("openvino", "int8")]
+)
+def test_a_low_precision_is_refused_without_golden_images(
+    runtime: str, precision: str, exported: dict[str, Path]
+) -> None:
+    """Nothing would show that its answers are those of the export; float32 needs no proof."""
+    model = read_model(exported[precision])
+    bare = replace(model, manifest=replace(model.manifest, golden=()))
+    with pytest.raises(ModelError, match="has no golden images, without which OpenVINO is not trusted"):
+        open_runtime(bare, runtime)
+    whole = read_model(exported["fp32"])
+    open_runtime(replace(whole, manifest=replace(whole.manifest, golden=())), "openvino").close()
+
+
 def test_concurrent_batches_are_independent(exported: dict[str, Path]) -> None:
     """Batches of four threads, more than there are instances, get the answers that they get alone."""
     with open_runtime(exported["fp32"], "openvino", RuntimeOptions(threads=1, instances=2)) as runtime:

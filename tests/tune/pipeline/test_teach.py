@@ -274,6 +274,8 @@ def test_the_command_line_refuses_what_cannot_be_taught(
 ) -> None:
     """Each message says what was found and what to do; nothing is written."""
     assert "--unlabeled needs --teacher" in refused("--unlabeled", data)
+    assert "--teacher is empty; give a path, or leave it out" in refused("--teacher", "")
+    assert "--unlabeled is empty" in refused("--teacher", teacher, "--unlabeled", "")
     assert "--temperature, --teacher-weight needs --teacher" in refused("--temperature", 2, "--teacher-weight", 0.5)
     assert "neither the folder of a finished run, nor a model.onnx" in refused("--teacher", tmp_path / "none")
     assert "more is not a folder" in refused("--teacher", teacher, "--unlabeled", tmp_path / "more")

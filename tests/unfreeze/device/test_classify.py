@@ -62,6 +62,19 @@ def test_a_bad_image_is_a_line_and_the_others_are_classified(
         assert (line["image"], line["label"], line["score"], line["top_k"]) == (str(path), None, None, [])
 
 
+def test_a_name_that_is_not_utf8_is_json_too(
+    device: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bytes are escaped in the text: parsers refuse what Python makes of them."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))
+    shutil.copy(images[0], odd)
+    assert main([str(odd), "--model", str(device)]) == 0
+    printed = capsys.readouterr().out
+    assert "\\udc" not in printed
+    (line,) = _lines(printed)
+    assert (line["image"], line["error"]) == (f"{tmp_path}/\\xff.jpg", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
