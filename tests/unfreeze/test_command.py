@@ -145,7 +145,7 @@ def test_wrong_usage_exits_with_an_error_and_no_traceback(arguments: list[str], 
         (["tune", "nowhere", "--out", "run"], "nowhere cannot be read as a dataset"),
         (["export", "nowhere", "--repository", "models", "--name", "x"], "nowhere contains no finished run"),
         (["serve", "--repository", "nowhere"], "nowhere"),
-        (["predict", "a.jpg", "--file", "nowhere.onnx"], "there is no file nowhere.onnx"),
+        (["predict", "a.jpg", "--file", "nowhere.onnx"], "nowhere.onnx is neither a model file nor a folder with one"),
         (["predict", "a.jpg", "--server", "127.0.0.1:1"], "cannot read a.jpg"),
     ],
 )

@@ -50,7 +50,7 @@ def test_csv_has_a_row_for_each_file_of_a_folder(
 ) -> None:
     """By file and by server, each row has two labels or an error, in order; the exit code 1 reports the errors."""
     model = folder / "models" / "colors" / "1" / "model.onnx"
-    inside = run_cli("predict", images, "--file", model, "--csv", tmp_path / "inside.csv", "--top-k", "2")
+    inside = run_cli("predict", images, "--file", model.parents[1], "--csv", tmp_path / "inside.csv", "--top-k", "2")
     served = run_cli("predict", images, "--server", server.target, "--csv", tmp_path / "served.csv", "--top-k", "2")
     tables = [_rows(tmp_path / "inside.csv"), _rows(tmp_path / "served.csv")]
     for done, rows in zip((inside, served), tables, strict=True):
