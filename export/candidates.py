@@ -13,6 +13,7 @@ from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Reporter
+from unfreeze.export.finish.finishing import Finishing
 from unfreeze.export.graph import CalibratedNetwork, onnx_from_network
 from unfreeze.export.options import ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages
@@ -58,6 +59,7 @@ class CandidateBuilder:
         options: options of the export.
         reporter: shows progress.
         keep_in_float: whether int8 may keep the worst layers in float, which takes a calibration for each attempt.
+        finishing: what a quantized graph that loses too much is trained on; None for no training.
     """
 
     network: CalibratedNetwork
@@ -67,6 +69,7 @@ class CandidateBuilder:
     options: ExportOptions
     reporter: Reporter
     keep_in_float: bool = True
+    finishing: Finishing | None = None
 
     def build(self, precision: Precision) -> CandidateGraph:
         """Build a graph and compare it with the trained network.
@@ -86,13 +89,17 @@ class CandidateBuilder:
         """The float32 graph, from which int8 is quantized."""
         return onnx_from_network(self.network, self.shape)
 
-    def _check(self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0) -> CandidateGraph:
+    def _check(
+        self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0, finish_epochs: int = 0
+    ) -> CandidateGraph:
         check_graph(graph)
         content = graph.SerializeToString(deterministic=True)
         proof = prove(content, precision, self.reference, tolerance, self.reporter)
         return CandidateGraph(
             graph=graph,
-            about=Candidate(precision=precision, bytes=len(content), kept_in_float=kept, proof=proof),
+            about=Candidate(
+                precision=precision, bytes=len(content), kept_in_float=kept, proof=proof, finish_epochs=finish_epochs
+            ),
         )
 
     def _quantized(self) -> CandidateGraph:
@@ -112,7 +119,31 @@ class CandidateBuilder:
                 tried = self._check(quantizer.graph(order[:count]), "int8", _ANY_DIFFERENCE, kept=count)
                 best = tried if accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof) else best
                 count *= 2
+            if (
+                accuracy_drop(best.about.proof) > self.options.max_drop
+                and self.finishing
+                and self.options.finish_epochs
+            ):
+                return self._finished(quantizer, self.finishing, best)
             return best
+
+    def _finished(self, quantizer: Quantizer, finishing: Finishing, best: CandidateGraph) -> CandidateGraph:
+        """Train the graph with all layers in int8; return it if it loses less accuracy than the best one so far."""
+        self.reporter.info(f"int8 loses {accuracy_drop(best.about.proof):.2f} points of accuracy: finishing it")
+        try:
+            graph = finishing.finish(
+                quantizer.graph(), quantizer.weights, self._float_graph, self.options.finish_epochs, self.reporter
+            )
+        except ProofError as error:
+            self.reporter.info(f"int8 is not finished: {error}")
+            return best
+        tried = self._check(graph, "int8", _ANY_DIFFERENCE, finish_epochs=self.options.finish_epochs)
+        is_better = accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof)
+        found = accuracy_drop(tried.about.proof)
+        self.reporter.info(
+            f"finished, int8 loses {found:.2f} points{'' if is_better else ', which is not less: not used'}"
+        )
+        return tried if is_better else best
 
 
 def choose(

@@ -1,6 +1,7 @@
 """Static int8 quantization; the layers with the largest quantization error can stay in float."""
 
 import logging
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -21,11 +23,13 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.model.manifest import INPUT
 from unfreeze.export.graph import strip_debug_info
+from unfreeze.export.hard_sigmoid import merge_scales, split_hard_sigmoids
 from unfreeze.export.options import Target
 
 _BATCH = 8
 _COMPARED_IMAGES = 16
 _LAYERS = ("Conv", "Gemm", "MatMul")
+_SMALLEST_FILTER = 256  # weights per filter of a first convolution that is worth quantizing on x86, see `_begin`
 # Operators between layers are quantized where ONNX Runtime has int8 kernels, to avoid dequantizing in between; softmax,
 # normalization and others stay in float.
 _QUANTIZED = (*_LAYERS, "Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu")
@@ -64,12 +68,21 @@ class Quantizer:
         onnx.save(model, raw)
         with _quiet():
             quant_pre_process(raw, self._float_path, skip_symbolic_shape=True)
-        nodes = onnx.load(self._float_path).graph.node
+        graph = onnx.load(self._float_path)
+        if target == "cpu":
+            split_hard_sigmoids(graph, _begin(graph.graph, target))
+            onnx.save(graph, self._float_path)
+        nodes, begin = graph.graph.node, _begin(graph.graph, target)
         *layers, head = (number for number, node in enumerate(nodes) if node.op_type in _LAYERS)
-        # The normalization before the first layer, and the head and softmax at the end, stay in float.
-        first, end = layers[0], head - 2
-        self._outside = {node.name for node in (*nodes[:first], *nodes[end:])}
-        self._layers = [nodes[number] for number in layers if number < end]
+        # What precedes the first quantized layer, and the head and softmax at the end, stay in float.
+        end = head - 2
+        self._outside = {node.name for node in (*nodes[:begin], *nodes[end:])}
+        self._layers = [nodes[number] for number in layers if begin <= number < end]
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights before quantization, by name."""
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(self._float_path).graph.initializer}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -100,6 +113,7 @@ class Quantizer:
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
         model = onnx.load(path)
+        merge_scales(model)
         strip_debug_info(model)
         return model
 
@@ -127,6 +141,20 @@ class Quantizer:
 
     def _path(self, name: str) -> Path:
         return self._folder / (name if "." in name else f"{name}.onnx")
+
+
+def _begin(graph: onnx.GraphProto, target: Target) -> int:
+    """Return the number of the node where quantization begins: the first layer, or the second one.
+
+    On x86, a first convolution with small filters stays in float: its int8 kernel takes 2.7 times as long as the float
+    one, and behind it, ONNX Runtime normalizes with the channels last, which takes 14 times as long. A maximum pooling
+    next to it takes longer still in float.
+    """
+    first, second = [number for number, node in enumerate(graph.node) if node.op_type in _LAYERS][:2]
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
+    is_small = math.prod(weights.get(graph.node[first].input[1], ())[1:]) < _SMALLEST_FILTER
+    pools = any(node.op_type == "MaxPool" for node in graph.node[first:second])
+    return second if target == "cpu" and graph.node[first].op_type == "Conv" and is_small and not pools else first
 
 
 @contextmanager

@@ -43,6 +43,17 @@ def _network(channels: int) -> nn.Sequential:
     return model
 
 
+def uneven() -> nn.Module:
+    """Build a network in which one channel is 30 times as large as the others, which static int8 cannot represent."""
+    model = _network(8)
+    with torch.no_grad():
+        for number in (0, 2):
+            model[number].weight[0] *= 30
+            model[number].bias[0] *= 30
+            model[number + 2].weight[:, 0] /= 30
+    return model
+
+
 def hidden_layers() -> nn.Sequential:
     """Build a network with linear layers before its features, so that activations between blocks are [N, F]."""
     torch.manual_seed(0)
