@@ -55,10 +55,17 @@ class Quantizer:
         target: the kernels to quantize for. x86 multiplies unsigned activations by signed weights; on ARM and in
             TensorRT both are signed and symmetric.
         folder: an empty folder for intermediate files.
+        plain: quantize the first layer and leave hard-sigmoids in float, to measure the difference.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, pixels: UInt8[np.ndarray, "n h w 3"], target: Target, folder: Path
+        self,
+        model: onnx.ModelProto,
+        pixels: UInt8[np.ndarray, "n h w 3"],
+        target: Target,
+        folder: Path,
+        *,
+        plain: bool = False,
     ) -> None:
         self._pixels = pixels
         self._target = target
@@ -69,10 +76,14 @@ class Quantizer:
         with _quiet():
             quant_pre_process(raw, self._float_path, skip_symbolic_shape=True)
         graph = onnx.load(self._float_path)
-        if target == "cpu":
-            split_hard_sigmoids(graph, _begin(graph.graph, target))
-            onnx.save(graph, self._float_path)
-        nodes, begin = graph.graph.node, _begin(graph.graph, target)
+        adapted = target == "cpu" and not plain
+        begin = _begin(graph.graph, adapted=adapted)
+        if adapted:
+            split_hard_sigmoids(graph, begin)
+        for number, node in enumerate(graph.graph.node):
+            node.name = node.name or f"{node.op_type}_{number}"  # nodes are excluded by their names
+        onnx.save(graph, self._float_path)
+        nodes = graph.graph.node
         *layers, head = (number for number, node in enumerate(nodes) if node.op_type in _LAYERS)
         # What precedes the first quantized layer, and the head and softmax at the end, stay in float.
         end = head - 2
@@ -89,11 +100,12 @@ class Quantizer:
         """Names of the layers that can be quantized, in order from the input."""
         return tuple(node.name for node in self._layers)
 
-    def graph(self, kept: Collection[str] = ()) -> onnx.ModelProto:
+    def graph(self, kept: Collection[str] = (), *, between: bool = True) -> onnx.ModelProto:
         """Quantize the graph.
 
         Args:
             kept: names of layers that stay in float.
+            between: whether operators between layers are quantized.
         """
         path = self._path("int8")
         symmetric = self._target != "cpu"
@@ -103,7 +115,7 @@ class Quantizer:
                 path,
                 _Reader(self._pixels),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_QUANTIZED),
+                op_types_to_quantize=list(_QUANTIZED if between else _LAYERS),
                 per_channel=True,
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -143,7 +155,7 @@ class Quantizer:
         return self._folder / (name if "." in name else f"{name}.onnx")
 
 
-def _begin(graph: onnx.GraphProto, target: Target) -> int:
+def _begin(graph: onnx.GraphProto, *, adapted: bool) -> int:
     """Return the number of the node where quantization begins: the first layer, or the second one.
 
     On x86, a first convolution with small filters stays in float: its int8 kernel takes 2.7 times as long as the float
@@ -154,7 +166,7 @@ def _begin(graph: onnx.GraphProto, target: Target) -> int:
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     is_small = math.prod(weights.get(graph.node[first].input[1], ())[1:]) < _SMALLEST_FILTER
     pools = any(node.op_type == "MaxPool" for node in graph.node[first:second])
-    return second if target == "cpu" and graph.node[first].op_type == "Conv" and is_small and not pools else first
+    return second if adapted and graph.node[first].op_type == "Conv" and is_small and not pools else first
 
 
 @contextmanager

@@ -44,13 +44,13 @@ def _network(channels: int) -> nn.Sequential:
 
 
 def uneven() -> nn.Module:
-    """Build a network in which one channel is 30 times as large as the others, which static int8 cannot represent."""
+    """Build a network with one channel that is 200 times as large as the others, which become 0 in int8."""
     model = _network(8)
     with torch.no_grad():
         for number in (0, 2):
-            model[number].weight[0] *= 30
-            model[number].bias[0] *= 30
-            model[number + 2].weight[:, 0] /= 30
+            model[number].weight[0] *= 200
+            model[number].bias[0] *= 200
+            model[number + 2].weight[:, 0] /= 200
     return model
 
 
@@ -67,6 +67,21 @@ def hidden_layers() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(8, 8),
         nn.ReLU(),
+    )
+    model.input_size = (3, 32, 32)  # type: ignore[assignment]
+    return model
+
+
+def hard_swishes() -> nn.Sequential:
+    """Build a network whose activations are hard-swishes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.Hardswish(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.Hardswish(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.Hardswish(),
     )
     model.input_size = (3, 32, 32)  # type: ignore[assignment]
     return model
