@@ -13,6 +13,7 @@ from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Reporter
+from unfreeze.export.by_speed import faster_in_float
 from unfreeze.export.finish.finishing import Finishing
 from unfreeze.export.graph import CalibratedNetwork, onnx_from_network
 from unfreeze.export.options import ExportOptions, Precision
@@ -106,17 +107,19 @@ class CandidateBuilder:
         """Quantize all layers; while accuracy drops too much, keep the worst 1, 2, 4, 8, ... layers in float."""
         with tempfile.TemporaryDirectory() as folder:
             quantizer = Quantizer(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
-            layers = len(quantizer.layers) if self.keep_in_float else 0
-            best = self._check(quantizer.graph(), "int8", _ANY_DIFFERENCE)
+            fast = self._faster_in_float(quantizer)
+            layers = len(quantizer.layers) - len(fast) if self.keep_in_float else 0
+            best = self._check(quantizer.graph(fast), "int8", _ANY_DIFFERENCE, kept=len(fast))
             order: Sequence[str] = ()
             count = 1
             while accuracy_drop(best.about.proof) > self.options.max_drop and count < layers:
-                order = order or quantizer.layers_by_error()
+                order = order or [name for name in quantizer.layers_by_error() if name not in fast]
                 dropped = accuracy_drop(best.about.proof)
                 self.reporter.info(
                     f"int8 loses {dropped:.2f} points of accuracy: keeping {counted(count, 'layer')} in float"
                 )
-                tried = self._check(quantizer.graph(order[:count]), "int8", _ANY_DIFFERENCE, kept=count)
+                kept = (*fast, *order[:count])
+                tried = self._check(quantizer.graph(kept), "int8", _ANY_DIFFERENCE, kept=len(kept))
                 best = tried if accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof) else best
                 count *= 2
             if (
@@ -124,20 +127,28 @@ class CandidateBuilder:
                 and self.finishing
                 and self.options.finish_epochs
             ):
-                return self._finished(quantizer, self.finishing, best)
+                return self._finished(quantizer, fast, self.finishing, best)
             return best
 
-    def _finished(self, quantizer: Quantizer, finishing: Finishing, best: CandidateGraph) -> CandidateGraph:
-        """Train the graph with all layers in int8; return it if it loses less accuracy than the best one so far."""
+    def _faster_in_float(self, quantizer: Quantizer) -> tuple[str, ...]:
+        """Return layers that are faster in float; none where nothing is timed, so that equal runs give equal bytes."""
+        if not self.options.chooses or not self.keep_in_float:
+            return ()
+        return faster_in_float(quantizer, self.shape, timed_batches(self.options), self.reporter)
+
+    def _finished(
+        self, quantizer: Quantizer, fast: tuple[str, ...], finishing: Finishing, best: CandidateGraph
+    ) -> CandidateGraph:
+        """Train the graph without layers kept for accuracy; return it if it loses less than the best so far."""
         self.reporter.info(f"int8 loses {accuracy_drop(best.about.proof):.2f} points of accuracy: finishing it")
         try:
             graph = finishing.finish(
-                quantizer.graph(), quantizer.weights, self._float_graph, self.options.finish_epochs, self.reporter
+                quantizer.graph(fast), quantizer.weights, self._float_graph, self.options.finish_epochs, self.reporter
             )
         except ProofError as error:
             self.reporter.info(f"int8 is not finished: {error}")
             return best
-        tried = self._check(graph, "int8", _ANY_DIFFERENCE, finish_epochs=self.options.finish_epochs)
+        tried = self._check(graph, "int8", _ANY_DIFFERENCE, len(fast), self.options.finish_epochs)
         is_better = accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof)
         found = accuracy_drop(tried.about.proof)
         self.reporter.info(
@@ -161,14 +172,18 @@ def choose(
         The candidates with latencies and verdicts, the published one first.
     """
     graphs = {one.about.precision: one.content for one in built}
-    batches = tuple(sorted({1, min(options.serving_batch, options.max_batch)}))
-    speeds = time_graphs(graphs, shape, batches, reporter)
+    speeds = time_graphs(graphs, shape, timed_batches(options), reporter)
     timed = [replace(one, speeds=speeds[one.about.precision]) for one in built]
     acceptable = [one for one in timed if _is_acceptable(one, options)]
     best = max(acceptable, key=_speedup)
     return [replace(best, verdict="published")] + [
         replace(one, verdict=_rejection(one, options)) for one in timed if one is not best
     ]
+
+
+def timed_batches(options: ExportOptions) -> tuple[int, ...]:
+    """Return the batch sizes at which graphs are timed."""
+    return tuple(sorted({1, min(options.serving_batch, options.max_batch)}))
 
 
 def _is_acceptable(built: CandidateGraph, options: ExportOptions) -> bool:

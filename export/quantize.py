@@ -29,6 +29,7 @@ from unfreeze.export.options import Target
 _BATCH = 8
 _COMPARED_IMAGES = 16
 _LAYERS = ("Conv", "Gemm", "MatMul")
+_FILTER_AXES = 4  # output and input channels, height, width
 _SMALLEST_FILTER = 256  # weights per filter of a first convolution that is worth quantizing on x86, see `_begin`
 # Operators between layers are quantized where ONNX Runtime has int8 kernels, to avoid dequantizing in between; softmax,
 # normalization and others stay in float.
@@ -89,6 +90,7 @@ class Quantizer:
         end = head - 2
         self._outside = {node.name for node in (*nodes[:begin], *nodes[end:])}
         self._layers = [nodes[number] for number in layers if begin <= number < end]
+        self._shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -99,6 +101,17 @@ class Quantizer:
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be quantized, in order from the input."""
         return tuple(node.name for node in self._layers)
+
+    @property
+    def depthwise(self) -> dict[str, tuple[str, ...]]:
+        """Names of the depthwise convolutions that can be quantized, by the size of their filters."""
+        found: dict[str, tuple[str, ...]] = {}
+        for node in self._layers:
+            shape = self._shapes.get(node.input[1], ())
+            if len(shape) == _FILTER_AXES and shape[0] > 1 and shape[1] == 1 and max(shape[2:]) > 1:
+                size = "x".join(map(str, shape[2:]))
+                found[size] = (*found.get(size, ()), node.name)
+        return found
 
     def graph(self, kept: Collection[str] = (), *, between: bool = True) -> onnx.ModelProto:
         """Quantize the graph.

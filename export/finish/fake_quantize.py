@@ -13,14 +13,14 @@ class _RoundStraightThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, values: Tensor, zero_point: Tensor, bounds: tuple[int, int]) -> Tensor:  # type: ignore[override]
+    def forward(context: Any, values: Tensor, zero_point: Tensor, bounds: tuple[int, int]) -> Tensor:
         rounded = values.round() + zero_point
         clamped = rounded.clamp(*bounds)
         context.save_for_backward(clamped == rounded)
         return clamped
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (inside,) = context.saved_tensors
         return gradient * inside, None, None
 
@@ -39,7 +39,7 @@ def quantize(values: Tensor, scale: Tensor, zero_point: Tensor, bounds: tuple[in
     Returns:
         Integers, as float32.
     """
-    integers: Tensor = _RoundStraightThrough.apply(values / scale, zero_point, bounds)  # type: ignore[no-untyped-call]
+    integers: Tensor = _RoundStraightThrough.apply(values / scale, zero_point, bounds)
     return integers
 
 

@@ -33,8 +33,8 @@ def _gemm(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     left, right, *bias = inputs
     left = left.T if attributes.get("transA") else left
     right = right.T if attributes.get("transB") else right
-    product = attributes.get("alpha", 1.0) * (left @ right)
-    return product + attributes.get("beta", 1.0) * bias[0] if bias else product
+    product = (left @ right) * float(attributes.get("alpha", 1.0))
+    return product + bias[0] * float(attributes.get("beta", 1.0)) if bias else product
 
 
 def _max_pool(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
@@ -65,7 +65,7 @@ def _reduce_mean(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
 
 
 def _hard_sigmoid(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
-    return (attributes.get("alpha", 0.2) * inputs[0] + attributes.get("beta", 0.5)).clamp(0, 1)
+    return (inputs[0] * float(attributes.get("alpha", 0.2)) + float(attributes.get("beta", 0.5))).clamp(0, 1)
 
 
 OPERATORS: dict[str, _Operator] = {

@@ -16,7 +16,7 @@ from unfreeze.export.finish.parts import Weight, split
 
 _WEIGHT_BOUNDS = (-127, 127)
 _BIAS_BOUND = 2**31 - 1
-_BOUNDS = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
+_BOUNDS: dict[int, tuple[int, int]] = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
 
 
 class TrainableGraph(nn.Module):

@@ -85,3 +85,22 @@ def hard_swishes() -> nn.Sequential:
     )
     model.input_size = (3, 32, 32)  # type: ignore[assignment]
     return model
+
+
+def separable() -> nn.Sequential:
+    """Build a network with depthwise convolutions of two sizes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 5, padding=2, groups=16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16),
+        nn.ReLU(),
+    )
+    model.input_size = (3, 32, 32)  # type: ignore[assignment]
+    return model
