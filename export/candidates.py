@@ -13,6 +13,8 @@ from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Reporter
+from unfreeze.export.by_speed import faster_in_float
+from unfreeze.export.finish.finishing import Finishing
 from unfreeze.export.graph import CalibratedNetwork, onnx_from_network
 from unfreeze.export.options import ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages
@@ -58,6 +60,7 @@ class CandidateBuilder:
         options: options of the export.
         reporter: shows progress.
         keep_in_float: whether int8 may keep the worst layers in float, which takes a calibration for each attempt.
+        finishing: what a quantized graph that loses too much is trained on; None for no training.
     """
 
     network: CalibratedNetwork
@@ -67,6 +70,7 @@ class CandidateBuilder:
     options: ExportOptions
     reporter: Reporter
     keep_in_float: bool = True
+    finishing: Finishing | None = None
 
     def build(self, precision: Precision) -> CandidateGraph:
         """Build a graph and compare it with the trained network.
@@ -86,33 +90,71 @@ class CandidateBuilder:
         """The float32 graph, from which int8 is quantized."""
         return onnx_from_network(self.network, self.shape)
 
-    def _check(self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0) -> CandidateGraph:
+    def _check(
+        self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0, finish_epochs: int = 0
+    ) -> CandidateGraph:
         check_graph(graph)
         content = graph.SerializeToString(deterministic=True)
         proof = prove(content, precision, self.reference, tolerance, self.reporter)
         return CandidateGraph(
             graph=graph,
-            about=Candidate(precision=precision, bytes=len(content), kept_in_float=kept, proof=proof),
+            about=Candidate(
+                precision=precision, bytes=len(content), kept_in_float=kept, proof=proof, finish_epochs=finish_epochs
+            ),
         )
 
     def _quantized(self) -> CandidateGraph:
         """Quantize all layers; while accuracy drops too much, keep the worst 1, 2, 4, 8, ... layers in float."""
         with tempfile.TemporaryDirectory() as folder:
             quantizer = Quantizer(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
-            layers = len(quantizer.layers) if self.keep_in_float else 0
-            best = self._check(quantizer.graph(), "int8", _ANY_DIFFERENCE)
+            fast = self._faster_in_float(quantizer)
+            layers = len(quantizer.layers) - len(fast) if self.keep_in_float else 0
+            best = self._check(quantizer.graph(fast), "int8", _ANY_DIFFERENCE, kept=len(fast))
             order: Sequence[str] = ()
             count = 1
             while accuracy_drop(best.about.proof) > self.options.max_drop and count < layers:
-                order = order or quantizer.layers_by_error()
+                order = order or [name for name in quantizer.layers_by_error() if name not in fast]
                 dropped = accuracy_drop(best.about.proof)
                 self.reporter.info(
                     f"int8 loses {dropped:.2f} points of accuracy: keeping {counted(count, 'layer')} in float"
                 )
-                tried = self._check(quantizer.graph(order[:count]), "int8", _ANY_DIFFERENCE, kept=count)
+                kept = (*fast, *order[:count])
+                tried = self._check(quantizer.graph(kept), "int8", _ANY_DIFFERENCE, kept=len(kept))
                 best = tried if accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof) else best
                 count *= 2
+            if (
+                accuracy_drop(best.about.proof) > self.options.max_drop
+                and self.finishing
+                and self.options.finish_epochs
+            ):
+                return self._finished(quantizer, fast, self.finishing, best)
             return best
+
+    def _faster_in_float(self, quantizer: Quantizer) -> tuple[str, ...]:
+        """Return layers that are faster in float; none where nothing is timed, so that equal runs give equal bytes."""
+        if not self.options.chooses or not self.keep_in_float:
+            return ()
+        return faster_in_float(quantizer, self.shape, timed_batches(self.options), self.reporter)
+
+    def _finished(
+        self, quantizer: Quantizer, fast: tuple[str, ...], finishing: Finishing, best: CandidateGraph
+    ) -> CandidateGraph:
+        """Train the graph without layers kept for accuracy; return it if it loses less than the best so far."""
+        self.reporter.info(f"int8 loses {accuracy_drop(best.about.proof):.2f} points of accuracy: finishing it")
+        try:
+            graph = finishing.finish(
+                quantizer.graph(fast), quantizer.weights, self._float_graph, self.options.finish_epochs, self.reporter
+            )
+        except ProofError as error:
+            self.reporter.info(f"int8 is not finished: {error}")
+            return best
+        tried = self._check(graph, "int8", _ANY_DIFFERENCE, len(fast), self.options.finish_epochs)
+        is_better = accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof)
+        found = accuracy_drop(tried.about.proof)
+        self.reporter.info(
+            f"finished, int8 loses {found:.2f} points{'' if is_better else ', which is not less: not used'}"
+        )
+        return tried if is_better else best
 
 
 def choose(
@@ -130,14 +172,18 @@ def choose(
         The candidates with latencies and verdicts, the published one first.
     """
     graphs = {one.about.precision: one.content for one in built}
-    batches = tuple(sorted({1, min(options.serving_batch, options.max_batch)}))
-    speeds = time_graphs(graphs, shape, batches, reporter)
+    speeds = time_graphs(graphs, shape, timed_batches(options), reporter)
     timed = [replace(one, speeds=speeds[one.about.precision]) for one in built]
     acceptable = [one for one in timed if _is_acceptable(one, options)]
     best = max(acceptable, key=_speedup)
     return [replace(best, verdict="published")] + [
         replace(one, verdict=_rejection(one, options)) for one in timed if one is not best
     ]
+
+
+def timed_batches(options: ExportOptions) -> tuple[int, ...]:
+    """Return the batch sizes at which graphs are timed."""
+    return tuple(sorted({1, min(options.serving_batch, options.max_batch)}))
 
 
 def _is_acceptable(built: CandidateGraph, options: ExportOptions) -> bool:

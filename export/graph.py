@@ -4,10 +4,12 @@ import contextlib
 import copy
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -21,17 +23,28 @@ from unfreeze.tune.backbones.network import Network
 OPSET = 18
 _EXAMPLE_BATCH = 2
 _ATTENTION_AXES = 4  # batch, heads, tokens, features
+_MAP_AXES = 4  # batch, channels, height, width
 
 
-class _PlainAttention(TorchFunctionMode):
-    """Computes attention over other than four axes by its formula, because the exporter translates four axes only."""
+class _Plain(TorchFunctionMode):
+    """Computes by their formulas what the exporter does not translate well.
+
+    It translates attention over four axes only, and pooling to one place into a mean, a reshape and a gather with
+    indices that are computed for each batch.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is nn.functional.scaled_dot_product_attention and args[0].ndim != _ATTENTION_AXES:
             return _attention(*args, **(kwargs or {}))
+        if func is nn.functional.adaptive_avg_pool2d and _pools_to_one_place(*args, **(kwargs or {})):
+            return args[0].mean((-2, -1), keepdim=True)
         return func(*args, **(kwargs or {}))
+
+
+def _pools_to_one_place(_: Tensor, output_size: int | Sequence[int | None]) -> bool:
+    return output_size == 1 or (not isinstance(output_size, int) and tuple(output_size) == (1, 1))
 
 
 def _attention(
@@ -111,7 +124,7 @@ def onnx_from_network(network: CalibratedNetwork, shape: tuple[int, int, int]) -
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         sdpa_kernel(SDPBackend.MATH),
-        _PlainAttention(),
+        _Plain(),
     ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -128,6 +141,7 @@ def onnx_from_network(network: CalibratedNetwork, shape: tuple[int, int, int]) -
         raise ProofError("torch exported no graph; nothing was published")
     model = program.model_proto
     _lower_einsums(model)
+    _pool_globally(model)
     strip_debug_info(model)
     return model
 
@@ -154,6 +168,23 @@ def _lower_einsums(model: onnx.ModelProto) -> None:
             letters = {letter for letter in attribute.s.decode() if letter.isalpha()}
             if len({letter.lower() for letter in letters}) == len(letters):
                 attribute.s = attribute.s.lower()
+
+
+def _pool_globally(model: onnx.ModelProto) -> None:
+    """Write the mean of feature maps over height and width as GlobalAveragePool.
+
+    ONNX Runtime has kernels of it for its blocked layout of float32 and for int8; of ReduceMean it has neither. In a
+    squeeze-and-excitation it would convert the layout back and forth.
+    """
+    maps = {value.name for value in model.graph.value_info if len(value.type.tensor_type.shape.dim) == _MAP_AXES}
+    axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or node.input[0] not in maps:
+            continue
+        reduced = sorted(axis % _MAP_AXES for name in node.input[1:] for axis in axes.get(name, ()))
+        if reduced == [2, 3] and all(one.i for one in node.attribute if one.name == "keepdims"):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
 
 
 def strip_debug_info(model: onnx.ModelProto) -> None:

@@ -41,6 +41,8 @@ class ExportOptions:
             is faster.
         target: the kernels that int8 is quantized for: "cpu" (x86), "arm" or "tensorrt"; "auto" is this machine's CPU.
         max_drop: largest accepted drop in top-1 accuracy on the validation images, in percentage points, 0 to 100.
+        finish_epochs: epochs of quantization-aware training where int8 loses more than `max_drop`, 0 to 1000;
+            0 for none.
         tolerance: largest accepted difference of a probability between torch and the fp32 graph, 0 to 1.
         max_batch: largest batch size that the model is served with, 1 to 4096.
         serving_batch: typical batch size, at which latency is measured in addition to 1, 1 to 4096.
@@ -57,6 +59,7 @@ class ExportOptions:
     precision: str = "fp32"
     target: Literal["auto", "cpu", "arm", "tensorrt"] = AUTO
     max_drop: float = 0.5
+    finish_epochs: int = 10
     tolerance: float = 1e-4
     max_batch: int = 64
     serving_batch: int = 8
@@ -68,6 +71,7 @@ class ExportOptions:
         """Validate the options."""
         ranges = {
             "max_drop": (0.0, 100.0),
+            "finish_epochs": (0, 1000),
             "tolerance": (0.0, 1.0),
             "max_batch": (1, 4096),
             "serving_batch": (1, 4096),

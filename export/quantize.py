@@ -1,6 +1,7 @@
 """Static int8 quantization; the layers with the largest quantization error can stay in float."""
 
 import logging
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -21,11 +23,14 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.model.manifest import INPUT
 from unfreeze.export.graph import strip_debug_info
+from unfreeze.export.hard_sigmoid import merge_scales, split_hard_sigmoids
 from unfreeze.export.options import Target
 
 _BATCH = 8
 _COMPARED_IMAGES = 16
 _LAYERS = ("Conv", "Gemm", "MatMul")
+_FILTER_AXES = 4  # output and input channels, height, width
+_SMALLEST_FILTER = 256  # weights per filter of a first convolution that is worth quantizing on x86, see `_begin`
 # Operators between layers are quantized where ONNX Runtime has int8 kernels, to avoid dequantizing in between; softmax,
 # normalization and others stay in float.
 _QUANTIZED = (*_LAYERS, "Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu")
@@ -51,10 +56,17 @@ class Quantizer:
         target: the kernels to quantize for. x86 multiplies unsigned activations by signed weights; on ARM and in
             TensorRT both are signed and symmetric.
         folder: an empty folder for intermediate files.
+        plain: quantize the first layer and leave hard-sigmoids in float, to measure the difference.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, pixels: UInt8[np.ndarray, "n h w 3"], target: Target, folder: Path
+        self,
+        model: onnx.ModelProto,
+        pixels: UInt8[np.ndarray, "n h w 3"],
+        target: Target,
+        folder: Path,
+        *,
+        plain: bool = False,
     ) -> None:
         self._pixels = pixels
         self._target = target
@@ -64,23 +76,49 @@ class Quantizer:
         onnx.save(model, raw)
         with _quiet():
             quant_pre_process(raw, self._float_path, skip_symbolic_shape=True)
-        nodes = onnx.load(self._float_path).graph.node
+        graph = onnx.load(self._float_path)
+        adapted = target == "cpu" and not plain
+        begin = _begin(graph.graph, adapted=adapted)
+        if adapted:
+            split_hard_sigmoids(graph, begin)
+        for number, node in enumerate(graph.graph.node):
+            node.name = node.name or f"{node.op_type}_{number}"  # nodes are excluded by their names
+        onnx.save(graph, self._float_path)
+        nodes = graph.graph.node
         *layers, head = (number for number, node in enumerate(nodes) if node.op_type in _LAYERS)
-        # The normalization before the first layer, and the head and softmax at the end, stay in float.
-        first, end = layers[0], head - 2
-        self._outside = {node.name for node in (*nodes[:first], *nodes[end:])}
-        self._layers = [nodes[number] for number in layers if number < end]
+        # What precedes the first quantized layer, and the head and softmax at the end, stay in float.
+        end = head - 2
+        self._outside = {node.name for node in (*nodes[:begin], *nodes[end:])}
+        self._layers = [nodes[number] for number in layers if begin <= number < end]
+        self._shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights before quantization, by name."""
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(self._float_path).graph.initializer}
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be quantized, in order from the input."""
         return tuple(node.name for node in self._layers)
 
-    def graph(self, kept: Collection[str] = ()) -> onnx.ModelProto:
+    @property
+    def depthwise(self) -> dict[str, tuple[str, ...]]:
+        """Names of the depthwise convolutions that can be quantized, by the size of their filters."""
+        found: dict[str, tuple[str, ...]] = {}
+        for node in self._layers:
+            shape = self._shapes.get(node.input[1], ())
+            if len(shape) == _FILTER_AXES and shape[0] > 1 and shape[1] == 1 and max(shape[2:]) > 1:
+                size = "x".join(map(str, shape[2:]))
+                found[size] = (*found.get(size, ()), node.name)
+        return found
+
+    def graph(self, kept: Collection[str] = (), *, between: bool = True) -> onnx.ModelProto:
         """Quantize the graph.
 
         Args:
             kept: names of layers that stay in float.
+            between: whether operators between layers are quantized.
         """
         path = self._path("int8")
         symmetric = self._target != "cpu"
@@ -90,7 +128,7 @@ class Quantizer:
                 path,
                 _Reader(self._pixels),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_QUANTIZED),
+                op_types_to_quantize=list(_QUANTIZED if between else _LAYERS),
                 per_channel=True,
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -100,6 +138,7 @@ class Quantizer:
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
         model = onnx.load(path)
+        merge_scales(model)
         strip_debug_info(model)
         return model
 
@@ -127,6 +166,20 @@ class Quantizer:
 
     def _path(self, name: str) -> Path:
         return self._folder / (name if "." in name else f"{name}.onnx")
+
+
+def _begin(graph: onnx.GraphProto, *, adapted: bool) -> int:
+    """Return the number of the node where quantization begins: the first layer, or the second one.
+
+    On x86, a first convolution with small filters stays in float: its int8 kernel takes 2.7 times as long as the float
+    one, and behind it, ONNX Runtime normalizes with the channels last, which takes 14 times as long. A maximum pooling
+    next to it takes longer still in float.
+    """
+    first, second = [number for number, node in enumerate(graph.node) if node.op_type in _LAYERS][:2]
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
+    is_small = math.prod(weights.get(graph.node[first].input[1], ())[1:]) < _SMALLEST_FILTER
+    pools = any(node.op_type == "MaxPool" for node in graph.node[first:second])
+    return second if adapted and graph.node[first].op_type == "Conv" and is_small and not pools else first
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from unfreeze.contract.model.seal import check_seal
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.export.candidates import CandidateBuilder, CandidateGraph, choose
 from unfreeze.export.engine import build_engine
+from unfreeze.export.finish.finishing import Finishing, trained_weights
 from unfreeze.export.golden import make_golden
 from unfreeze.export.graph import CalibratedNetwork, with_manifest
 from unfreeze.export.model_card import CARD_FILE, card_markdown
@@ -99,6 +100,13 @@ def export_model(
         calibration=lambda: _calibration(facts, data, reporter),
         options=options,
         reporter=reporter,
+        finishing=Finishing(
+            images=lambda: prepare_images(
+                facts.training_images(data), facts.preprocess, "preparing images to finish int8", reporter
+            ),
+            trained=trained_weights(network, facts.provenance.cut),
+            seed=facts.provenance.seed,
+        ),
     )
     built = [builder.build(precision) for precision in options.precisions]
     check_proof(built[0].about.proof, options.max_drop)

@@ -54,12 +54,14 @@ class Candidate:
         bytes: size of the graph in bytes.
         kept_in_float: number of layers of an int8 graph that are not quantized, to keep its accuracy.
         proof: how closely it agrees with the trained network.
+        finish_epochs: epochs of quantization-aware training; 0 if the graph is only rounded.
     """
 
     precision: str
     bytes: int
     kept_in_float: int
     proof: Proof
+    finish_epochs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Every family of torchvision's classifiers exports, computes what torch computes, and can become an engine."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +88,14 @@ def test_a_builder_exports_and_becomes_an_engine(backbone: str, precision: str) 
     if precision == "fp32":
         assert not found.refusal
         assert found.engine_mb > 0.9 * found.model_mb
+
+
+def test_squeezing_is_one_operator() -> None:
+    """Each squeeze-and-excitation pools with GlobalAveragePool, and no index is computed from the batch size."""
+    size = image_size("efficientnet_b0")
+    graph = onnx_from_network(
+        _network("efficientnet_b0", PreprocessSpec(resize=(size,), crop=(size, size))), (size, size, 3)
+    ).graph
+    operators = Counter(node.op_type for node in graph.node)
+    assert operators["GlobalAveragePool"] == 3
+    assert not {"Shape", "Gather", "Range", "Reshape"} & operators.keys()

@@ -52,6 +52,8 @@ class RunFacts:
         data: the dataset's folder.
         val: validation images.
         calibration: training images of every class, from which export derives the ranges of activations.
+        training: training images of every class, on which export may finish an int8 graph; empty for the calibration
+            images.
         link: how the head's logits become probabilities, "softmax" or "sigmoid".
         pooling: how the head pools, "stock" or "class-mean".
         abstain_below: a classification whose highest probability is below this is uncertain; None if no
@@ -70,6 +72,7 @@ class RunFacts:
     data: str
     val: tuple[LabeledFile, ...]
     calibration: tuple[LabeledFile, ...] = ()
+    training: tuple[LabeledFile, ...] = ()
     link: str = SOFTMAX
     pooling: Pooling = STOCK
     abstain_below: float | None = None
@@ -83,7 +86,7 @@ class RunFacts:
         if self.link not in LINKS:
             raise ValueError(f"link must be one of {', '.join(LINKS)}, got {self.link!r}")
         check_abstain_below(self.abstain_below)
-        for file in (*self.val, *self.calibration):
+        for file in (*self.val, *self.calibration, *self.training):
             if not 0 <= file.label < len(self.labels):
                 raise ValueError(f"{file.path} has label {file.label}, but there are {len(self.labels)} labels")
 
@@ -96,7 +99,13 @@ class RunFacts:
             data: the dataset's folder, or its CSV file, if it was moved.
             calibration: return the calibration images instead.
         """
-        files = self.calibration if calibration else self.val
+        return self._located(self.calibration if calibration else self.val, data)
+
+    def training_images(self, data: str | os.PathLike[str] | None = None) -> tuple[LabeledImage, ...]:
+        """Return the training images that an int8 graph may be finished on; `data` is that of `images`."""
+        return self._located(self.training or self.calibration, data)
+
+    def _located(self, files: tuple[LabeledFile, ...], data: str | os.PathLike[str] | None) -> tuple[LabeledImage, ...]:
         root = Path(data or self.data)
         root = root.parent if root.is_file() else root
         return tuple(LabeledImage(path=root / file.path, label=file.label) for file in files)

@@ -27,6 +27,7 @@ from unfreeze.tune.selection.choice import Choice
 from unfreeze.tune.training.train import Training
 
 _CALIBRATION_IMAGES = 200
+_FINISHING_IMAGES = 2_000  # of training images, for export
 _PACKAGES = ("unfreeze", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
@@ -95,7 +96,10 @@ def calibrated_result(
 def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, result: TuningResult) -> RunFacts:
     """Build the contents of `run.json`."""
     training_images = dataset.splits[TRAIN]
-    calibration = stratified_part(labels_of(training_images).numpy(), _CALIBRATION_IMAGES, options.seed, least=1)
+    labels = labels_of(training_images).numpy()
+    calibration, finishing = (
+        stratified_part(labels, count, options.seed, least=1) for count in (_CALIBRATION_IMAGES, _FINISHING_IMAGES)
+    )
     return RunFacts(
         labels=dataset.labels,
         preprocess=pretrained.spec,
@@ -116,6 +120,7 @@ def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, 
         data=str(dataset.root.absolute()),
         val=_files(result.evaluation.images, dataset.root),
         calibration=_files([training_images[row] for row in calibration], dataset.root),
+        training=_files([training_images[row] for row in finishing], dataset.root),
     )
 
 

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.contract.counted import counted
 from unfreeze.track.tracker import TrackerName, check_trackers, track_model
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def export(
     precision: str = "fp32",
     target: Literal["auto", "cpu", "arm", "tensorrt"] = "auto",
     max_drop: float = 0.5,
+    finish_epochs: int = 10,
     data: Path | None = None,
     tolerance: float = 1e-4,
     max_batch: int = 64,
@@ -54,6 +56,8 @@ def export(
             the fastest on this machine that loses at most --max-drop is published; others than fp32 only if faster.
         target: kernels to quantize for; "auto" selects those of this machine.
         max_drop: largest acceptable loss of top-1 accuracy on the validation images, in percentage points.
+        finish_epochs: epochs of quantization-aware training of the tuned layers where int8 loses more than --max-drop;
+            the result is used only if it loses less. 0 for none.
         data: folder of the images, if it has moved since tuning.
         tolerance: largest acceptable difference of a probability between torch and the fp32 graph.
         max_batch: largest batch size to serve.
@@ -73,6 +77,7 @@ def export(
         precision=precision,
         target=target,
         max_drop=max_drop,
+        finish_epochs=finish_epochs,
         tolerance=tolerance,
         max_batch=max_batch,
         serving_batch=serving_batch,
@@ -127,6 +132,7 @@ def _table(published: "Published") -> Table:
     for one in published.candidates:
         proof = one["proof"]
         kept = f" ({one['kept_in_float']} nodes in float)" if one["kept_in_float"] else ""
+        kept += f" (finished, {counted(one['finish_epochs'], 'epoch')})" if one["finish_epochs"] else ""
         figures = [f"{one['bytes'] / 1e6:.1f}", f"{proof['accuracy']:.4f}", f"{proof['same_top1']:.4f}"]
         times = [f"{speed['p50_ms']:.1f}" for speed in one["speeds"]]
         table.add_row(one["precision"] + kept, *figures, f"{proof['largest_difference']:.0e}", *times, one["verdict"])
