@@ -38,10 +38,10 @@ def web(exported: Path, tmp_path: Path) -> Iterator[FileServer]:
 @pytest.fixture
 def before(exported: Path, tmp_path: Path) -> Path:
     """A device with version 2 in use and version 1 before it; copied for each point."""
-    folder = tmp_path / "before" / "colors"
+    source, folder = tmp_path / "first" / "colors", tmp_path / "before" / "colors"
     for _ in range(2):
-        publish_again(exported, folder)
-    pull(PullOptions(source=str(folder), into=folder))
+        publish_again(exported, source)
+        pull(PullOptions(source=str(source), into=folder))
     assert read_current(folder) == (2, 1)
     return folder
 
