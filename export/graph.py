@@ -185,6 +185,10 @@ def _pool_globally(model: onnx.ModelProto) -> None:
         if reduced == [2, 3] and all(one.i for one in node.attribute if one.name == "keepdims"):
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
+    used = {name for node in model.graph.node for name in node.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
 
 
 def strip_debug_info(model: onnx.ModelProto) -> None:

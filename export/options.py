@@ -59,7 +59,7 @@ class ExportOptions:
     precision: str = "fp32"
     target: Literal["auto", "cpu", "arm", "tensorrt"] = AUTO
     max_drop: float = 0.5
-    finish_epochs: int = 10
+    finish_epochs: int = 5
     tolerance: float = 1e-4
     max_batch: int = 64
     serving_batch: int = 8

@@ -18,7 +18,7 @@ from unfreeze.contract.reporting import Reporter
 from unfreeze.export.finish.trainable import TrainableGraph
 from unfreeze.tune.training.optimization import batches_per_epoch, warmup_cosine
 
-_BATCH = 32
+_BATCH = 16
 _LEARNING_RATE = 3e-4  # of a weight, as a share of its tensor's root mean square
 _SCALE_LEARNING_RATE = 3e-3  # of the logarithm of a scale
 _WARM_UP = 0.1  # share of the steps

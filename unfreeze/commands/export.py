@@ -32,7 +32,7 @@ def export(
     precision: str = "fp32",
     target: Literal["auto", "cpu", "arm", "tensorrt"] = "auto",
     max_drop: float = 0.5,
-    finish_epochs: int = 10,
+    finish_epochs: int = 5,
     data: Path | None = None,
     tolerance: float = 1e-4,
     max_batch: int = 64,

@@ -88,7 +88,13 @@ _documents = st.fixed_dictionaries(
         "golden_tolerance": st.floats(0, 1),
         "candidates": st.lists(
             st.fixed_dictionaries(
-                {"precision": _words, "bytes": st.integers(0), "kept_in_float": st.integers(0), "proof": _proofs}
+                {
+                    "precision": _words,
+                    "bytes": st.integers(0),
+                    "kept_in_float": st.integers(0),
+                    "proof": _proofs,
+                    "finish_epochs": st.integers(0),
+                }
             ),
             max_size=3,
         ),
