@@ -9,7 +9,7 @@ import torch
 from bench.families import PRECISIONS, export_member
 from bench.timm_members import MEMBERS, UNEXPORTED, UNTRACEABLE
 from unfreeze.contract.errors import ProofError
-from unfreeze.export.graph import _PlainAttention
+from unfreeze.export.graph import _Plain
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 # In `make test`; the others are exhaustive.
@@ -56,6 +56,6 @@ def test_attention_over_five_axes_is_computed_by_its_formula(mask: str) -> None:
     additive = torch.randn(5, 5, generator=generator)
     options = {"none": {}, "bool": {"attn_mask": additive > -1}, "float": {"attn_mask": additive, "scale": 0.2}}[mask]
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, **options)
-    with _PlainAttention():
+    with _Plain():
         found = torch.nn.functional.scaled_dot_product_attention(query, key, value, **options)
     torch.testing.assert_close(found, expected)
