@@ -193,6 +193,29 @@ def test_the_same_seed_gives_the_same_bytes(
     assert graphs[0] == graphs[1] != graphs[2]
 
 
+def test_scales_of_biases_follow_those_of_inputs_and_weights(
+    network: CalibratedNetwork, training: PreparedImages, quantized: Quantized
+) -> None:
+    """Int8 kernels assume that the scale of a bias is their product; learning changes both."""
+    finished = _finishing(network, training).finish(quantized.model, quantized.weights, quantized.floats, 3, Silent())
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in finished.graph.initializer}
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.model.graph.initializer}
+    producers = {name: node for node in finished.graph.node for name in node.output}
+    layers = [node for node in finished.graph.node if node.op_type == "Conv" and node.input[1] in producers]
+    assert len(layers) == 2
+    for layer in layers:
+        scales = [producers[name].input[1] for name in layer.input]
+        product = weights[scales[0]] * weights[scales[1]]
+        np.testing.assert_allclose(weights[scales[2]], product, rtol=1e-5)
+        assert np.abs(weights[scales[2]] / before[scales[2]] - 1).max() > 1e-4
+        name = producers[layer.input[2]].input[0]
+        np.testing.assert_allclose(
+            weights[name] * product,
+            before[name] * before[scales[2]],
+            atol=0.05 * np.abs(quantized.weights[layer.input[2]]).max(),
+        )
+
+
 def test_only_the_tuned_layers_change(
     network: CalibratedNetwork, training: PreparedImages, quantized: Quantized
 ) -> None:
