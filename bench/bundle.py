@@ -19,6 +19,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from bench.sizes import megabytes
 from unfreeze.device.bundle import BundleOptions, write_bundle
 
 app = App(help=__doc__)
@@ -57,10 +58,10 @@ def run(
 
 
 def _sizes(bundle: Path) -> dict[str, Any]:
-    wheels = _megabytes(bundle / "wheels")
-    return {"wheels, MB": wheels, "bundle with wheels, MB": _megabytes(bundle)} | {
+    wheels = megabytes(bundle / "wheels")
+    return {"wheels, MB": wheels, "bundle with wheels, MB": megabytes(bundle)} | {
         f"modules, {name}": value
-        for name, value in (("number", len(list((bundle / "lib").rglob("*.py")))), ("MB", _megabytes(bundle / "lib")))
+        for name, value in (("number", len(list((bundle / "lib").rglob("*.py")))), ("MB", megabytes(bundle / "lib")))
     }
 
 
@@ -79,7 +80,7 @@ def _measure(bundle: Path, python: Path, image: Path, repeats: int) -> dict[str,
     packages = next((bundle / "venv" / "lib").glob("python*/site-packages"))
     libraries = [path for path in packages.iterdir() if path.name.startswith(("numpy", "PIL", "pillow", "onnxruntime"))]
     command = [str(python), "-I", str(bundle / "classify"), str(image)]
-    figures: dict[str, Any] = {"libraries installed, MB": sum(map(_megabytes, libraries))}
+    figures: dict[str, Any] = {"libraries installed, MB": sum(map(megabytes, libraries))}
     variants: dict[str, tuple[list[str], Callable[[], None]]] = {
         "no saved graph": ([*command, "--no-cache"], lambda: None),
         "saved graph": (command, lambda: None),
@@ -140,11 +141,6 @@ def _evict(folder: Path) -> None:
             os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
-
-
-def _megabytes(path: Path) -> float:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files) / 1e6
 
 
 if __name__ == "__main__":

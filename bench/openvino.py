@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cyclopts
 import numpy as np
@@ -22,9 +22,9 @@ from unfreeze.console import RESULTS, TerminalReporter, print_json
 from unfreeze.contract.cache_folder import FOLDER_VARIABLE
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.model.model_file import ModelFile, read_model
 from unfreeze.serve.runtimes.auto import MARGIN, open_fastest
 from unfreeze.serve.runtimes.base import Runtime, RuntimeOptions
-from unfreeze.serve.runtimes.model_file import ModelFile, read_model
 from unfreeze.serve.runtimes.registry import cpu_runtimes, open_runtime
 
 _WEIGHTS = {
@@ -65,7 +65,7 @@ def main(
     *,
     networks: tuple[str, ...] = NETWORKS,
     weights: Path = Path("/work/shared/models"),
-    precision: str = "fp32",
+    precision: Literal["fp32", "fp16"] = "fp32",
     batches: tuple[int, ...] = (1, 8, 32),
     rounds: int = 7,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,

@@ -34,7 +34,7 @@ from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.repository import ENCODED_SUFFIX, ModelRepository
 from unfreeze.demo.serving import serving
-from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.runtimes.onnx_cpu import open_path
 
 _PORT = 18001
 _LOOP_S = 4.0
@@ -129,7 +129,7 @@ def _children_s() -> float:
 
 def _loops(path: Path, encoded: list[bytes]) -> Iterator[tuple[str, dict[str, float]]]:
     """Time an upper bound for any server: decode, resize and inference in a plain loop on every core."""
-    with OnnxRuntime(path, threads=1) as runtime:
+    with open_path(path, threads=1) as runtime:
         spec = runtime.manifest.preprocess
         prepared = [prepare(data, spec)[None] for data in encoded[:64]]
 

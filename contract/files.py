@@ -1,6 +1,7 @@
-"""Write files so that a crash leaves no partially written file."""
+"""Write files so that a crash leaves no partially written file, and tell whether a file has changed."""
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,12 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:

@@ -104,15 +104,18 @@ class CandidateBuilder:
         )
 
     def _quantized(self) -> CandidateGraph:
-        """Quantize all layers; while accuracy drops too much, keep the worst 1, 2, 4, 8, ... layers in float."""
+        """Quantize all layers; while accuracy drops too much, finish, then keep 1, 2, 4, 8, ... layers in float."""
         with tempfile.TemporaryDirectory() as folder:
             quantizer = Quantizer(self._float_graph, self.calibration().pixels, self.options.kernels, Path(folder))
             fast = self._faster_in_float(quantizer)
             layers = len(quantizer.layers) - len(fast) if self.keep_in_float else 0
             best = self._check(quantizer.graph(fast), "int8", _ANY_DIFFERENCE, kept=len(fast))
+            # Layers in float make the graph larger and slower, training does not.
+            if self._loses(best) and self.finishing and self.options.finish_epochs:
+                best = self._finished(quantizer, fast, self.finishing, best)
             order: Sequence[str] = ()
             count = 1
-            while accuracy_drop(best.about.proof) > self.options.max_drop and count < layers:
+            while self._loses(best) and count < layers:
                 order = order or [name for name in quantizer.layers_by_error() if name not in fast]
                 dropped = accuracy_drop(best.about.proof)
                 self.reporter.info(
@@ -122,13 +125,10 @@ class CandidateBuilder:
                 tried = self._check(quantizer.graph(kept), "int8", _ANY_DIFFERENCE, kept=len(kept))
                 best = tried if accuracy_drop(tried.about.proof) < accuracy_drop(best.about.proof) else best
                 count *= 2
-            if (
-                accuracy_drop(best.about.proof) > self.options.max_drop
-                and self.finishing
-                and self.options.finish_epochs
-            ):
-                return self._finished(quantizer, fast, self.finishing, best)
             return best
+
+    def _loses(self, built: CandidateGraph) -> bool:
+        return accuracy_drop(built.about.proof) > self.options.max_drop
 
     def _faster_in_float(self, quantizer: Quantizer) -> tuple[str, ...]:
         """Return layers that are faster in float; none where nothing is timed, so that equal runs give equal bytes."""
@@ -139,7 +139,7 @@ class CandidateBuilder:
     def _finished(
         self, quantizer: Quantizer, fast: tuple[str, ...], finishing: Finishing, best: CandidateGraph
     ) -> CandidateGraph:
-        """Train the graph without layers kept for accuracy; return it if it loses less than the best so far."""
+        """Train the graph; return it if it loses less than the one that is not trained."""
         self.reporter.info(f"int8 loses {accuracy_drop(best.about.proof):.2f} points of accuracy: finishing it")
         try:
             graph = finishing.finish(

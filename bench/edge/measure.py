@@ -14,6 +14,7 @@ import numpy as np
 from bench.edge.kernels import executed_kernels
 from bench.edge.processors import PROCESSORS, Processor
 from bench.edge.system import PACKAGES, PYTHON, WORK, ArmSystem
+from bench.sizes import megabytes
 from unfreeze.device.bundle import BundleOptions, write_bundle
 from unfreeze.serve.client.local import LocalClassifier
 
@@ -96,16 +97,12 @@ def run_bundle(system: ArmSystem, model: Path) -> BundleRun:
     there = found["answer"]
     return BundleRun(
         model=model.parents[1].name,
-        wheels_mb=_megabytes(folder / "wheels"),
-        bundle_mb=_megabytes(folder),
-        installed_mb=_megabytes(system.root / PACKAGES[1:]),
+        wheels_mb=megabytes(folder / "wheels"),
+        bundle_mb=megabytes(folder),
+        installed_mb=megabytes(system.root / PACKAGES[1:]),
         same_answer=there["label"] == here.label and abs(there["score"] - here.score) < _CLOSE,
         peak_mb=found["peak_mb"],
     )
-
-
-def _megabytes(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def kernels(system: ArmSystem, model: Path, processor: Processor) -> Counter[str]:

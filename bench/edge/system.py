@@ -16,11 +16,11 @@ from pathlib import Path
 
 from bench.edge.processors import Processor
 from unfreeze.contract.errors import UnfreezeError
+from unfreeze.device.wheels import glibc_tags
 
 SUITE, PYTHON = "bookworm", "3.11"
 _DEBIAN = "python3-minimal,python3,libstdc++6,libgomp1"
 _TOOLS = {"debootstrap": "debootstrap", "qemu-aarch64-static": "qemu-user-static"}
-_PLATFORMS = "manylinux_2_28_{}", "manylinux_2_27_{}", "manylinux_2_17_{}", "manylinux2014_{}", "linux_{}"
 _LIBRARIES = "numpy", "pillow", "onnxruntime"
 _CORES = 2
 PACKAGES = f"/usr/local/lib/python{PYTHON}/dist-packages"
@@ -130,7 +130,7 @@ def wheels_exist(machine: str) -> dict[str, bool]:
 
 
 def _pip(what: str, machine: str) -> list[str]:
-    platforms = [word for platform in _PLATFORMS for word in ("--platform", platform.format(machine))]
+    platforms = [word for tag in (*glibc_tags(machine), f"linux_{machine}") for word in ("--platform", tag)]
     kind = "--python-version", PYTHON, "--implementation", "cp", "--abi", "cp311", "--abi", "abi3", "--abi", "none"
     return [sys.executable, "-m", "pip", what, "--quiet", "--only-binary", ":all:", *platforms, *kind]
 

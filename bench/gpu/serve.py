@@ -16,12 +16,12 @@ from bench.perf_analyzer import drive
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import INPUT, Manifest
+from unfreeze.contract.model.model_file import read_model
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
 from unfreeze.demo.serving import serving
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT
-from unfreeze.serve.runtimes.model_file import read_model
 from unfreeze.tune.data.dataset import TRAIN, read_dataset
 
 KINDS = ("pixels", "jpeg")

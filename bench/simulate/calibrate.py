@@ -25,7 +25,7 @@ from unfreeze.protos import open_inference_pb2 as inference
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
-from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.runtimes.onnx_cpu import open_path
 
 _REPEATS = 9
 _PLAN = re.compile(r"(\d+) instances? with (\d+) threads? each, batches of up to (\d+), images decoded (by|in)")
@@ -70,7 +70,7 @@ def measure_stages(model: Path, encoded: list[bytes], largest: int) -> tuple[tup
         Of each image, and of batches of 1, 2, ... images.
     """
     found: list[tuple[list[float], list[float]]] = []
-    with OnnxRuntime(model, threads=1) as runtime:
+    with open_path(model, threads=1) as runtime:
         spec = runtime.manifest.preprocess
 
         def work() -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from unfreeze.serve.frontends.decode_pool import DecodePool
 from unfreeze.serve.frontends.link import Kind, Link, Record, error_from
 from unfreeze.serve.frontends.region import Region
 from unfreeze.serve.models.served import LoadedVersions
+from unfreeze.serve.models.use_count import UseCount
 from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.scheduling.admission import Admission
@@ -296,9 +297,7 @@ class RemoteModel:
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._answer_bytes = 4 * len(self.manifest.labels)
         self._preprocess = partial(prepare, spec=self.manifest.preprocess, max_pixels=models.options.max_pixels)
-        self._users = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._uses = UseCount()
         options = models.options
         self._admission = Admission(
             self.name,
@@ -314,21 +313,13 @@ class RemoteModel:
         """Number of images of requests that any process has accepted."""
         return self._board.accepted(self.handle)
 
-    @contextmanager
-    def in_use(self) -> Iterator["RemoteModel"]:
+    def in_use(self) -> AbstractContextManager["RemoteModel"]:
         """Keep the model loaded while the body runs."""
-        self._users += 1
-        self._idle.clear()
-        try:
-            yield self
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._idle.set()
+        return self._uses.counted(self)
 
     async def retire(self) -> None:
         """Wait for its users, then let the other process close it."""
-        await self._idle.wait()
+        await self._uses.wait_until_idle()
         self._models.release(self)
 
     def check_size(self, images: int) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
+from unfreeze.serve.models.use_count import UseCount
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.scheduling.admission import Admission
@@ -51,9 +52,7 @@ class LoadedModel:
         self._runtime = runtime
         self.classes = len(self.manifest.labels)
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
-        self._users = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._uses = UseCount()
         self._batcher = Batcher(
             runtime.run,
             partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels),
@@ -81,21 +80,13 @@ class LoadedModel:
         """Start the instances."""
         self._batcher.start()
 
-    @contextmanager
-    def in_use(self) -> Iterator["LoadedModel"]:
+    def in_use(self) -> AbstractContextManager["LoadedModel"]:
         """Keep the model loaded while the body runs."""
-        self._users += 1
-        self._idle.clear()
-        try:
-            yield self
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._idle.set()
+        return self._uses.counted(self)
 
     async def close(self) -> None:
         """Wait for its users, execute the queued requests and close the runtime."""
-        await self._idle.wait()
+        await self._uses.wait_until_idle()
         await asyncio.to_thread(self._batcher.close)
         self._runtime.close()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.model.model_file import ModelFile, read_model
 from unfreeze.serve.models.loaded_model import LoadedModel
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.auto import open_named
 from unfreeze.serve.runtimes.base import Runtime, RuntimeOptions
 from unfreeze.serve.runtimes.golden import verify_answers
-from unfreeze.serve.runtimes.model_file import ModelFile, read_model
 from unfreeze.serve.runtimes.registry import AUTO, cpu_runtimes, open_runtime
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan, candidate_plans, images_per_second
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.serve.runtimes.base import Runtime, RuntimeOptions
 from unfreeze.serve.runtimes.chosen import Choice, Conditions, read_choice, write_choice
 from unfreeze.serve.runtimes.golden import verify_answers
-from unfreeze.serve.runtimes.model_file import ModelFile
 from unfreeze.serve.runtimes.registry import AUTO, RuntimeName, cpu_runtimes, open_runtime
 from unfreeze.serve.runtimes.throughput import MEASURED_BATCH, Run, measure_throughput
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.model.manifest import Manifest
-from unfreeze.serve.runtimes.model_file import ModelFile
+from unfreeze.contract.model.model_file import ModelFile
 
 
 @dataclass(frozen=True, kw_only=True)

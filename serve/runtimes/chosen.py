@@ -4,12 +4,9 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
@@ -17,14 +14,14 @@ from unfreeze.contract.cache_folder import cache_folder
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ManifestError
 from unfreeze.contract.model.schema import decode, loads
+from unfreeze.contract.processor import processor_digest, processor_name
+from unfreeze.contract.versions import installed_versions
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.registry import RuntimeName
 
 _FOLDER = "runtimes"
 _MAX_BYTES = 2**16
 _PACKAGES = ("unfreeze", "onnxruntime", "openvino")
-_CPU_INFO = Path("/proc/cpuinfo")
-_CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
 _log = logging.getLogger(__name__)
 
 
@@ -66,8 +63,8 @@ class Conditions:
             batch=batch,
             threads=options.threads or usable_cores(),
             instances=options.instances,
-            cpu=_processor(),
-            versions=dict(_versions()),
+            cpu=f"{processor_name()} {processor_digest()[:16]}",
+            versions=installed_versions(*_PACKAGES),
         )
 
     @property
@@ -130,24 +127,3 @@ def write_choice(choice: Choice) -> None:
         temporary.replace(path)
     except (OSError, ImportError) as error:  # a folder that is not writable, or no platformdirs
         _log.warning("the choice of a runtime cannot be kept: %s", error)
-
-
-def _processor() -> str:
-    """Name this machine's processor, with a digest of the properties on which the speed of its kernels depends."""
-    try:
-        first, _, _ = _CPU_INFO.read_text().partition("\n\n")
-    except OSError:  # not Linux
-        first = ""
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
-    properties = [found.get(name, "") for name in _CPU_FIELDS] if found else [platform.processor()]
-    digest = hashlib.sha256("\n".join([platform.machine(), *properties]).encode()).hexdigest()
-    return f"{found.get('model name') or platform.processor() or platform.machine()} {digest[:16]}"
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    """Yield the versions of the packages that are installed."""
-    for package in _PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:  # onnxruntime-gpu, or none
-            yield package, ""

@@ -9,11 +9,11 @@ import onnxruntime
 
 from unfreeze.contract.errors import ModelError
 from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.cuda import Cuda, load_libraries
 from unfreeze.serve.runtimes.device import Slot
 from unfreeze.serve.runtimes.device_pipeline import DevicePipeline
-from unfreeze.serve.runtimes.model_file import ModelFile
 from unfreeze.serve.runtimes.onnx_session import open_session
 
 _PROVIDER = "CUDAExecutionProvider"

@@ -1,13 +1,60 @@
-"""Sessions of ONNX Runtime, shared by its execution providers."""
+"""Sessions of ONNX Runtime, shared by its execution providers, and a model that runs in one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
-from unfreeze.contract.errors import ModelError
+from unfreeze.contract.arrays import Float32, UInt8
+from unfreeze.contract.closing import Closing
+from unfreeze.contract.errors import ModelError, first_line
 from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
-from unfreeze.serve.runtimes.model_file import ModelFile
+
+CPU = "CPUExecutionProvider"
+
+
+class OnnxRuntime(Closing):
+    """A model in a session; a context manager, because it holds memory and threads. It is a `Runtime`.
+
+    Args:
+        path: of the `model.onnx`.
+        manifest: of the model.
+        session: of its graph.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, session: onnxruntime.InferenceSession) -> None:
+        self.path, self.manifest = path, manifest
+        self._session: onnxruntime.InferenceSession | None = session
+
+    def buffer(self, images: int) -> UInt8[np.ndarray, "n h w 3"]:
+        """Allocate memory for preprocessed images."""
+        return np.empty((images, *self.manifest.preprocess.shape), np.uint8)
+
+    def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
+        """Classify preprocessed images.
+
+        Args:
+            pixels: RGB, of the manifest's crop size.
+
+        Returns:
+            Probabilities, in the order of the manifest's labels.
+
+        Raises:
+            ModelError: ONNX Runtime failed, for example out of memory, or the model is closed.
+        """
+        if self._session is None:
+            raise ModelError(f"{self.path} is closed")
+        try:
+            return np.asarray(self._session.run([OUTPUT], {INPUT: pixels})[0])
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise ModelError(f"{self.path} failed on a batch of {len(pixels)}: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Release the session; may be called again."""
+        self._session = None
 
 
 def open_session(
@@ -23,20 +70,38 @@ def open_session(
     Raises:
         ModelError: the graph is not valid, differs from its manifest, or the provider cannot be started.
     """
-    try:
-        session = onnxruntime.InferenceSession(
-            model.content,
-            session_options(threads),
-            providers=[provider],
-            disabled_optimizers=disabled_optimizers(model.manifest.precision),
-        )
-    except Exception as error:  # ONNX Runtime's errors have no common base class
-        raise ModelError(f"{model.path} is not an ONNX model that ONNX Runtime can load: {error}") from error
+    disabled = disabled_optimizers(model.manifest.precision)
+    session = create_session(model.content, model.path, session_options(threads), [provider], disabled)
     name = provider if isinstance(provider, str) else provider[0]
     if session.get_providers()[0] != name:
         raise ModelError(f"ONNX Runtime could not start {name}; see its log")
     check_tensors(session, model.path, model.manifest)
     return session
+
+
+def create_session(
+    graph: bytes | str,
+    path: Path,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[str | tuple[str, dict[str, str]]],
+    disabled: Sequence[str],
+) -> onnxruntime.InferenceSession:
+    """Create a session.
+
+    Args:
+        graph: its content, which the session keeps in memory, or its path.
+        path: of the graph, for the message.
+        options: of the session.
+        providers: execution providers, alone or with their options.
+        disabled: names of optimizers that do not run.
+
+    Raises:
+        ModelError: the graph is not valid, or a provider cannot be started.
+    """
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=disabled)
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        raise ModelError(f"{path} is not an ONNX model that ONNX Runtime can load: {first_line(error)}") from error
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -13,9 +13,9 @@ from unfreeze.contract.closing import Closing
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError
 from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.golden import verify_answers
-from unfreeze.serve.runtimes.model_file import ModelFile
 from unfreeze.serve.runtimes.openvino_library import DEVICE, error_reason, openvino, openvino_core
 
 Precision = Literal["f32", "bf16"]

@@ -1,9 +1,9 @@
 """OpenVINO in bfloat16, on CPUs that have instructions for it."""
 
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.serve.runtimes import openvino
 from unfreeze.serve.runtimes.base import RuntimeOptions
-from unfreeze.serve.runtimes.model_file import ModelFile
 from unfreeze.serve.runtimes.openvino_library import supports_bfloat16
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from unfreeze.contract.errors import ModelError, OptionsError
+from unfreeze.contract.model.model_file import ModelFile, read_model
 from unfreeze.serve.runtimes.base import Runtime, RuntimeModule, RuntimeOptions
-from unfreeze.serve.runtimes.model_file import ModelFile, read_model
 
 RuntimeName = str
 AUTO: RuntimeName = "auto"

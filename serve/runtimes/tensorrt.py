@@ -16,12 +16,12 @@ from unfreeze.contract.model.engine import (
     read_engine_facts,
 )
 from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.contract.model.repository import read_published
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.cuda import Cuda
 from unfreeze.serve.runtimes.device import Slot
 from unfreeze.serve.runtimes.device_pipeline import DevicePipeline
-from unfreeze.serve.runtimes.model_file import ModelFile
 
 
 def check_available() -> None:

@@ -20,7 +20,7 @@ from unfreeze.contract.model.seal import UNSEALED, check_seal
 from unfreeze.export.graph import with_manifest
 from unfreeze.export.run import Published
 from unfreeze.serve.models.verification import verify
-from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.runtimes.onnx_cpu import open_path
 
 pytestmark = pytest.mark.xdist_group("export")
 
@@ -102,7 +102,7 @@ def test_detects_one_changed_bit(place: str, published: Published, tmp_path: Pat
         verify(path)
     (tmp_path / "SHA256SUMS").write_bytes((published.path.parent / "SHA256SUMS").read_bytes())
     with pytest.raises(ModelError, match="is not the file that was published"):
-        OnnxRuntime(path)
+        open_path(path)
 
 
 @pytest.mark.parametrize(

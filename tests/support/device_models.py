@@ -15,11 +15,11 @@ import onnx
 from onnx import numpy_helper
 
 from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.model.model_file import read_model
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.export.graph import with_manifest
 from unfreeze.export.signing import sign_folder
-from unfreeze.serve.runtimes.model_file import read_model
 
 
 def publish_again(model: Path, folder: Path, *, key: Path | None = None, broken: bool = False) -> int:

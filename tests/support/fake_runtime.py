@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 
 from unfreeze.contract.model.manifest import METADATA_KEY, Manifest
+from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.contract.model.seal import sealed
 from unfreeze.serve.runtimes.base import RuntimeOptions
-from unfreeze.serve.runtimes.model_file import ModelFile
 from unfreeze.serve.runtimes.registry import RuntimeSpec
 
 FAKE = RuntimeSpec(name="fake", summary="for tests", module="support.fake_runtime", extra="fake", uses_cpu=True)

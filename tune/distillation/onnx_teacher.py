@@ -11,10 +11,8 @@ from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import ModelError, first_line
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
-from unfreeze.contract.model.onnx_metadata import read_manifest
+from unfreeze.contract.model.model_file import ModelFile, read_model
 from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
-from unfreeze.contract.model.repository import read_published
-from unfreeze.contract.model.seal import check_seal
 from unfreeze.tune.distillation.teacher import LEAST_PROBABILITY, TeacherIdentity
 from unfreeze.tune.features.stored import describe_machine
 
@@ -88,32 +86,27 @@ def open_model(path: Path, device: torch.device) -> OnnxTeacher:
     Raises:
         ModelError: the file is not an exported model, was changed, or ONNX Runtime is not installed.
     """
-    content = read_published(path)
-    try:
-        check_seal(content)
-        manifest = read_manifest(content)
-    except ModelError as error:
-        raise ModelError(f"{path} {error}") from error.__cause__
-    session = _open_session(path, content, manifest, device)
+    model = read_model(path)
+    session = _open_session(model, device)
     used = device if session.get_providers()[0] == _PROVIDERS[device.type] else torch.device("cpu")
-    version, model = path.absolute().parent, path.absolute().parent.parent
+    version = path.absolute().parent
     published = version.name.isdecimal()
     identity = TeacherIdentity(
-        name=model.name if published else path.name,
+        name=version.parent.name if published else path.name,
         version=version.name if published else "",
-        backbone=manifest.provenance.backbone,
-        sha256=manifest.sha256,
+        backbone=model.manifest.provenance.backbone,
+        sha256=model.manifest.sha256,
     )
-    return OnnxTeacher(identity=identity, manifest=manifest, session=session, device=used)
+    return OnnxTeacher(identity=identity, manifest=model.manifest, session=session, device=used)
 
 
-def _open_session(path: Path, content: bytes, manifest: Manifest, device: torch.device) -> "InferenceSession":
+def _open_session(model: ModelFile, device: torch.device) -> "InferenceSession":
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"the teacher {path} needs ONNX Runtime, which is not installed: pip install 'unfreeze[cpu]', or use the "
-            "folder of its run as --teacher"
+            f"the teacher {model.path} needs ONNX Runtime, which is not installed: pip install 'unfreeze[cpu]', or use "
+            "the folder of its run as --teacher"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -122,7 +115,10 @@ def _open_session(path: Path, content: bytes, manifest: Manifest, device: torch.
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(
-            content, options, providers=providers, disabled_optimizers=disabled_optimizers(manifest.precision)
+            model.content,
+            options,
+            providers=providers,
+            disabled_optimizers=disabled_optimizers(model.manifest.precision),
         )
     except Exception as error:  # ONNX Runtime's errors have no common base class
-        raise ModelError(f"{path} cannot be loaded by ONNX Runtime: {first_line(error)}") from error
+        raise ModelError(f"{model.path} cannot be loaded by ONNX Runtime: {first_line(error)}") from error

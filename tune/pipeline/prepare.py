@@ -23,7 +23,7 @@ from unfreeze.tune.features.placement import CachePlacement
 from unfreeze.tune.issues.issue_file import relabeled, without_issues
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.pipeline.context import RunContext
-from unfreeze.tune.pipeline.teacher import open_teacher
+from unfreeze.tune.pipeline.teacher import check_paths, open_teacher
 from unfreeze.tune.selection.choose import FOLDS
 from unfreeze.tune.selection.request import check_attention, earliest_cut, requested_candidate
 from unfreeze.tune.store.store import NO_STORE, FeatureStore
@@ -59,6 +59,7 @@ def prepare_run(
         ModelError: a teacher cannot be used.
     """
     torch.manual_seed(options.seed)
+    check_paths(options)
     dataset = read_images(data, options, reporter)
     pretrained = load_pretrained(options.backbone, options.weights, options.image_size, options.crop_pct)
     if pretrained.note:

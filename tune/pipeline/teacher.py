@@ -12,10 +12,12 @@ from unfreeze.tune.artifacts.checkpoint import FACTS_FILE, RunFacts, load_run
 from unfreeze.tune.data.dataset import Dataset, stored_path
 from unfreeze.tune.data.images import TRAIN, VAL
 from unfreeze.tune.data.inspection.findings import Finding, finding, path_name
+from unfreeze.tune.data.inspection.unlabeled import check_folder
 from unfreeze.tune.distillation.network_teacher import NetworkTeacher
 from unfreeze.tune.distillation.onnx_teacher import open_model
 from unfreeze.tune.distillation.teacher import Teacher, TeacherIdentity, match_labels
 from unfreeze.tune.features.stored import weights_digest
+from unfreeze.tune.options import TuneOptions
 
 
 def open_teacher(path: Path, dataset: Dataset, device: torch.device) -> tuple[Teacher, Sequence[Finding]]:
@@ -55,6 +57,19 @@ def open_teacher(path: Path, dataset: Dataset, device: torch.device) -> tuple[Te
         teacher, findings = open_model(_find(path), device), []
     match_labels(teacher.labels, dataset.labels, str(teacher.identity))
     return teacher, [found for found in findings if found.count]
+
+
+def check_paths(options: TuneOptions) -> None:
+    """Check that the teacher and the images without labels exist, before anything is downloaded or read.
+
+    Raises:
+        DataError: there is no folder of images.
+        ModelError: there is no model.
+    """
+    if options.teacher is not None and not (Path(options.teacher) / FACTS_FILE).is_file():
+        _find(Path(options.teacher))
+    if options.unlabeled is not None:
+        check_folder(Path(options.unlabeled))
 
 
 def _find(path: Path) -> Path:

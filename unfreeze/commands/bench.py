@@ -39,9 +39,9 @@ def bench(
         threads: CPU threads per batch; 0 for one per core.
         json: print JSON to standard output instead of a table.
     """
+    from unfreeze.contract.model.model_file import read_model
     from unfreeze.serve.runtimes.auto import open_named
     from unfreeze.serve.runtimes.benchmark import time_batches
-    from unfreeze.serve.runtimes.model_file import read_model
 
     sizes = _parse_sizes(batch)
     check_ranges({"threads": threads}, {"threads": (0, 1024)})

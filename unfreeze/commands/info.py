@@ -30,7 +30,7 @@ def info(model: Path, *, json: Annotated[bool, Parameter(negative="")] = False) 
         model: a `model.onnx`, the folder of a version, or the folder of a model, for its newest version.
         json: print JSON to standard output instead of tables.
     """
-    from unfreeze.serve.runtimes.model_file import read_model
+    from unfreeze.contract.model.model_file import read_model
 
     path = find_model(model)
     manifest = read_model(path).manifest

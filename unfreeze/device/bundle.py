@@ -1,5 +1,6 @@
 """`bundle`: a folder for a device with a model, the programs, the modules that they import, and what explains them."""
 
+import re
 import shutil
 import tempfile
 import zipfile
@@ -42,7 +43,7 @@ class BundleOptions:
         source: that `pull` takes new versions from, for its unit.
 
     Raises:
-        OptionsError: wheels for "any", the key is missing, or the source has a line break.
+        OptionsError: wheels for "any", no version of Python, the key is missing, or the source has a line break.
     """
 
     platform: PlatformName = "any"
@@ -55,6 +56,8 @@ class BundleOptions:
         """Validate once, at construction."""
         if self.with_wheels and self.platform == "any":
             raise OptionsError(f"--with-wheels needs --platform, one of {', '.join(PLATFORMS)}: wheels are binaries")
+        if self.python and re.fullmatch(r"3\.\d{1,2}", self.python) is None:
+            raise OptionsError(f"--python must be like 3.11, got {self.python!r}")
         if self.public_key is not None and not self.public_key.is_file():
             raise OptionsError(f"--public-key: no such file: {self.public_key}")
         if not self.source.isprintable():

@@ -1,7 +1,6 @@
 """Receive a file so that nothing is received twice: after an interruption, it continues where it ended."""
 
 import errno
-import hashlib
 import os
 import shutil
 import time
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.contract.errors import RefusedVersionError, SourceError, UnfreezeError
-from unfreeze.contract.files import flush_folder, write_durably
+from unfreeze.contract.files import flush_folder, sha256_of, write_durably
 from unfreeze.device.sources import Source, Transfer
 
 MOST_BYTES = 2**31  # protobuf's limit, and so ONNX's
@@ -131,8 +130,7 @@ class Download:
     def _has_digest(self) -> bool:
         with self._part.open("ab"):  # an empty file has a digest, too
             pass
-        with self._part.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self._digest
+        return sha256_of(self._part) == self._digest
 
     def _forget(self) -> None:
         self._part.unlink(missing_ok=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError
 from unfreeze.contract.files import fingerprint
-from unfreeze.device.model import DeviceModel, open_graph
+from unfreeze.contract.model.model_file import read_model
+from unfreeze.device.model import open_graph
 from unfreeze.device.optimized import open_optimized
 from unfreeze.device.terminal import say
 from unfreeze.device.versions import VersionFile, version_files
-from unfreeze.serve.runtimes.model_file import read_model
+from unfreeze.serve.runtimes.onnx_session import OnnxRuntime
 
 FileState = tuple[int, int, int] | None
 
@@ -25,12 +26,12 @@ class LoadedVersion:
         state: values that change when the file does.
     """
 
-    model: DeviceModel
+    model: OnnxRuntime
     version: VersionFile
     state: FileState
 
 
-def open_model(path: Path, *, threads: int = 0, cache: bool = True) -> DeviceModel:
+def open_model(path: Path, *, threads: int = 0, cache: bool = True) -> OnnxRuntime:
     """Open a model file; its digest and its seal are checked first.
 
     Args:

@@ -6,25 +6,25 @@ are in `.optimized`, in the model's folder: a version's own folder must stay as 
 """
 
 import hashlib
-import platform
 from contextlib import suppress
 from pathlib import Path
 
 import onnxruntime
 
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.files import sha256_of
 from unfreeze.contract.model.manifest import Manifest
-from unfreeze.device.model import DeviceModel, open_graph, open_optimized_graph
+from unfreeze.contract.processor import processor_digest
+from unfreeze.device.model import open_graph, open_optimized_graph
 from unfreeze.device.versions import is_published
 from unfreeze.serve.runtimes.golden import verify_answers
+from unfreeze.serve.runtimes.onnx_session import OnnxRuntime
 
 FOLDER = ".optimized"
 _KEY_DIGITS, _DIGEST_DIGITS = 16, 64
-_CPU_INFO = Path("/proc/cpuinfo")
-_CPU_FIELDS = ("model name", "flags", "features", "cpu implementer", "cpu part")
 
 
-def open_optimized(path: Path, manifest: Manifest, threads: int, folder: Path | None = None) -> DeviceModel | None:
+def open_optimized(path: Path, manifest: Manifest, threads: int, folder: Path | None = None) -> OnnxRuntime | None:
     """Open a model's optimized graph, and save it first where there is none.
 
     A graph that was saved is used only if it classifies the golden images as the model does. A file that stays from an
@@ -66,13 +66,13 @@ def discard_others(folder: Path, keep: set[str]) -> None:
 def _find(folder: Path, key: str) -> Path | None:
     """Find the graph of a key whose content is the one that was saved."""
     for file in sorted(folder.glob(f"{key}-*.onnx")):
-        if file.stem[-_DIGEST_DIGITS:] == _sha256(file):
+        if file.stem[-_DIGEST_DIGITS:] == sha256_of(file):
             return file
         file.unlink()
     return None
 
 
-def _saved(folder: Path, key: str, path: Path, manifest: Manifest, threads: int) -> DeviceModel | None:
+def _saved(folder: Path, key: str, path: Path, manifest: Manifest, threads: int) -> OnnxRuntime | None:
     folder.mkdir(exist_ok=True)
     new = folder / f".{key}.onnx"
     try:
@@ -82,7 +82,7 @@ def _saved(folder: Path, key: str, path: Path, manifest: Manifest, threads: int)
     try:
         open_graph(path, manifest, threads, save_as=new).close()
         verify_answers(open_optimized_graph(new, path, manifest, threads), str(path))
-        graph = new.rename(folder / f"{key}-{_sha256(new)}.onnx")
+        graph = new.rename(folder / f"{key}-{sha256_of(new)}.onnx")
     except ModelError:
         return None  # and keep the file, so that it is not tried again
     except (OSError, KeyboardInterrupt):
@@ -94,19 +94,5 @@ def _saved(folder: Path, key: str, path: Path, manifest: Manifest, threads: int)
 
 def _key(manifest: Manifest) -> str:
     """Name what a graph is for: the model, then the machine and the version of ONNX Runtime."""
-    machine = hashlib.sha256(f"{onnxruntime.__version__} {platform.machine()} {_cpu()}".encode()).hexdigest()
+    machine = hashlib.sha256(f"{onnxruntime.__version__} {processor_digest()}".encode()).hexdigest()
     return f"{manifest.sha256[:_KEY_DIGITS]}-{machine[:_KEY_DIGITS]}"
-
-
-def _cpu() -> str:
-    """Describe the CPU and its instruction sets."""
-    try:
-        lines = _CPU_INFO.read_text(errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.partition(":")[0].strip().lower() in _CPU_FIELDS}))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -31,7 +31,9 @@ def run_pull(options: PullOptions, *, json: bool) -> int:
     """
     try:
         done = pull(options)
-    except OptionsError:
+    except OptionsError as error:
+        if json:
+            write_json_line({"installed": False, **_in_use(options.into), "error": str(error)})
         raise
     except (UnfreezeError, OSError) as error:
         if json:

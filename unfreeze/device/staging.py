@@ -1,11 +1,10 @@
 """Collect the files of a version in a hidden folder, from which one rename gives them their place."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from unfreeze.contract.files import flush_folder, write_durably
+from unfreeze.contract.files import flush_folder, sha256_of, write_durably
 from unfreeze.contract.model.repository import INDEX_FILE, SIGNATURE_FILE
 from unfreeze.device.download import Download, Received
 from unfreeze.device.offered import OfferedVersion
@@ -75,7 +74,4 @@ class Staging:
 
 
 def _has_digest(file: Path, digest: str) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == digest
+    return file.is_file() and sha256_of(file) == digest

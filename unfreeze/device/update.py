@@ -11,6 +11,7 @@ from pathlib import Path
 
 from unfreeze.contract.errors import ModelError, OptionsError, RefusedVersionError, UnfreezeError
 from unfreeze.contract.files import flush_folder
+from unfreeze.contract.model.model_file import read_model
 from unfreeze.contract.model.repository import INDEX_FILE, MODEL_FILE
 from unfreeze.device.download import Received
 from unfreeze.device.lock import locked
@@ -23,7 +24,6 @@ from unfreeze.device.sources import Source, open_source
 from unfreeze.device.staging import Staging
 from unfreeze.device.trial import try_model
 from unfreeze.device.versions import VersionFile, list_versions, read_current, version_files, write_current
-from unfreeze.serve.runtimes.model_file import read_model
 
 STATE = ".pull"
 

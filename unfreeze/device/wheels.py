@@ -1,14 +1,20 @@
 """Fetch the wheels of a device's libraries with pip."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-from unfreeze.contract.errors import OptionsError, UnfreezeError
+from unfreeze.contract.errors import UnfreezeError
 
 _GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
-PLATFORMS = {f"linux-{machine}": [f"{one}_{machine}" for one in _GLIBC] for machine in ("aarch64", "x86_64")}
+
+
+def glibc_tags(machine: str) -> list[str]:
+    """Return the platform tags of wheels for Linux with glibc 2.28 or newer, newest first."""
+    return [f"{one}_{machine}" for one in _GLIBC]
+
+
+PLATFORMS = {f"linux-{machine}": glibc_tags(machine) for machine in ("aarch64", "x86_64")}
 
 
 def download_wheels(requirements: Path, folder: Path, platform: str, python: str) -> None:
@@ -21,11 +27,8 @@ def download_wheels(requirements: Path, folder: Path, platform: str, python: str
         python: version of Python, "MAJOR.MINOR"; empty for the one that is running.
 
     Raises:
-        OptionsError: the version of Python is not valid.
         UnfreezeError: pip is missing or cannot fetch one of them.
     """
-    if python and re.fullmatch(r"3\.\d{1,2}", python) is None:
-        raise OptionsError(f"--python must be like 3.11, got {python!r}")
     python = python or f"{sys.version_info.major}.{sys.version_info.minor}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += [f"--python-version={python}", *(f"--platform={tag}" for tag in PLATFORMS[platform])]

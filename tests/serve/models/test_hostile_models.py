@@ -13,7 +13,7 @@ from support.manifests import MANIFEST
 from unfreeze.contract.errors import ModelError
 from unfreeze.contract.model.manifest import METADATA_KEY
 from unfreeze.contract.model.seal import sealed
-from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.runtimes.onnx_cpu import open_path
 
 
 def _model(change: Callable[[onnx.ModelProto], None] = lambda _: None, manifest: str | None = None) -> bytes:
@@ -80,7 +80,7 @@ def test_loads_the_unchanged_model(tmp_path: Path) -> None:
     """The models below are rejected because of their change only."""
     path = tmp_path / "model.onnx"
     path.write_bytes(_model())
-    with OnnxRuntime(path) as runtime:
+    with open_path(path) as runtime:
         np.testing.assert_allclose(runtime.run(np.zeros((2, *MANIFEST.preprocess.shape), np.uint8)), 0.5)
 
 
@@ -108,7 +108,7 @@ def test_rejects_hostile_graphs(change: Callable[[onnx.ModelProto], None], tmp_p
     path.write_bytes(_model(change))
     before = sorted((tmp_path / "inside").iterdir())
     with pytest.raises(ModelError, match=r"model\.onnx"):
-        OnnxRuntime(path)
+        open_path(path)
     assert sorted((tmp_path / "inside").iterdir()) == before
 
 
@@ -127,7 +127,7 @@ def test_a_graph_that_fails_at_run_time_is_an_error(tmp_path: Path) -> None:
     """A one-line ModelError, whatever ONNX Runtime raises; the runtime stays usable."""
     path = tmp_path / "model.onnx"
     path.write_bytes(_model(_huge_at_run_time))
-    with OnnxRuntime(path) as runtime:
+    with open_path(path) as runtime:
         for _ in range(2):
             with pytest.raises(ModelError, match=r"model\.onnx failed on a batch of 1: .*"):
                 runtime.run(np.zeros((1, *MANIFEST.preprocess.shape), np.uint8))
@@ -149,7 +149,7 @@ def test_rejects_hostile_manifests(manifest: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(_model(manifest=manifest))
     with pytest.raises(ModelError, match=r"model\.onnx has an invalid manifest"):
-        OnnxRuntime(path)
+        open_path(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b'"sha256": "' + b"0" * 64 + b'"', os.urandom(1000)])
@@ -158,4 +158,4 @@ def test_rejects_files_that_are_not_models(content: bytes, tmp_path: Path) -> No
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx"):
-        OnnxRuntime(path)
+        open_path(path)

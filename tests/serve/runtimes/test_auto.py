@@ -17,13 +17,13 @@ from support.servers import server_thread
 import unfreeze
 from unfreeze.batch.model import read_job_model
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.model.model_file import ModelFile, read_model
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import Published, export_model
 from unfreeze.serve.models.loading import load
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.auto import open_fastest
 from unfreeze.serve.runtimes.base import RuntimeOptions
-from unfreeze.serve.runtimes.model_file import ModelFile, read_model
 from unfreeze.serve.runtimes.openvino_library import supports_bfloat16
 from unfreeze.serve.runtimes.registry import open_runtime
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan

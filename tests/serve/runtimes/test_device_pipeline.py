@@ -15,12 +15,12 @@ from support.runs import SPEC
 from unfreeze.contract.errors import ModelError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.manifest import METADATA_KEY
+from unfreeze.contract.model.model_file import read_model
 from unfreeze.contract.model.seal import sealed
 from unfreeze.export.run import Published
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.device_pipeline import DevicePipeline, batch_sizes
-from unfreeze.serve.runtimes.model_file import read_model
-from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.runtimes.onnx_cpu import open_path
 from unfreeze.serve.runtimes.onnx_cuda import BoundGraph, provider_options
 from unfreeze.serve.runtimes.onnx_session import open_session
 
@@ -73,7 +73,7 @@ def test_batch_sizes_grow_by_at_most_a_half(max_batch: int, sizes: list[int]) ->
 
 def test_results_match_the_cpu_runtime(published: Published, pipeline: DevicePipeline) -> None:
     """For empty, full, partial and oversized batches."""
-    with OnnxRuntime(published.path) as reference:
+    with open_path(published.path) as reference:
         for count in (0, 1, 2, 5, 7, 8, 9, 21):
             pixels = _images(count, seed=count)
             expected = reference.run(pixels) if count else np.empty((0, len(reference.manifest.labels)), np.float32)

@@ -17,12 +17,12 @@ import unfreeze
 from bench.models import publish_random
 from unfreeze.batch.model import read_job_model
 from unfreeze.contract.errors import ModelError
+from unfreeze.contract.model.model_file import read_model
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import Published, export_model
 from unfreeze.serve.models.verification import verify
 from unfreeze.serve.runtimes import openvino as openvino_runtime
 from unfreeze.serve.runtimes.base import Runtime, RuntimeOptions
-from unfreeze.serve.runtimes.model_file import read_model
 from unfreeze.serve.runtimes.openvino_library import supports_bfloat16
 from unfreeze.serve.runtimes.registry import open_runtime
 

@@ -15,11 +15,11 @@ from support.servers import server_thread
 
 import unfreeze
 from unfreeze.contract.errors import ModelError, OptionsError
+from unfreeze.contract.model.model_file import read_model
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.export.run import Published
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.base import Runtime, RuntimeOptions
-from unfreeze.serve.runtimes.model_file import read_model
 from unfreeze.serve.runtimes.registry import open_runtime, register, runtime_names, specific_options, unregister
 
 pytestmark = pytest.mark.xdist_group("serve")

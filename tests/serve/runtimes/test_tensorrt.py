@@ -24,7 +24,7 @@ from unfreeze.serve.client.blocking import Client
 from unfreeze.serve.models.verification import verify
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.cuda import Cuda
-from unfreeze.serve.runtimes.onnx_cpu import OnnxRuntime
+from unfreeze.serve.runtimes.onnx_cpu import open_path
 from unfreeze.serve.runtimes.registry import open_runtime
 from unfreeze.serve.runtimes.tensorrt import read_engine
 
@@ -113,7 +113,7 @@ def test_engine_results_match_the_graph(
     rng = np.random.default_rng(0)
     with (
         open_runtime(published.path, "tensorrt", RuntimeOptions(instances=2)) as engine,
-        OnnxRuntime(published.path) as graph,
+        open_path(published.path) as graph,
     ):
         for batch in BATCHES:
             pixels = rng.integers(0, 256, (batch, *SPEC.shape), np.uint8)
@@ -143,7 +143,7 @@ def test_cuda_results_match_the_cpu(
     except ModelError as error:
         pytest.skip(str(error))
     rng = np.random.default_rng(0)
-    with on_gpu, OnnxRuntime(published.path) as on_cpu:
+    with on_gpu, open_path(published.path) as on_cpu:
         for batch in BATCHES:
             pixels = rng.integers(0, 256, (batch, *SPEC.shape), np.uint8)
             with ThreadPoolExecutor(4) as pool:
@@ -157,7 +157,7 @@ def test_cuda_results_match_the_cpu(
 def test_a_server_on_a_gpu_classifies_as_the_cpu(run: Path, tmp_path: Path, images: list[bytes]) -> None:
     """Sixteen clients get the labels and probabilities that the CPU computes."""
     published = export_model(run, tmp_path / "models", "colors", ExportOptions(max_batch=8))
-    with OnnxRuntime(published.path) as on_cpu:
+    with open_path(published.path) as on_cpu:
         spec = on_cpu.manifest.preprocess
         expected = on_cpu.run(np.stack([prepare(image, spec) for image in images]))
     labels = published.manifest.labels

@@ -200,6 +200,8 @@ def test_units_have_names_and_sources_as_systemd_quotes_them() -> None:
     assert "Description=Update the model a [Service] User=root %%h\n" in texts["unfreeze-pull.service"]
     quoted = r'pull "https://example.org/a b?x=$$HOME&y=\"%%41\"" --json'
     assert quoted in texts["unfreeze-pull.service"]
+    with pytest.raises(OptionsError, match=r"--python must be like 3\.11, got 'latest'"):
+        BundleOptions(python="latest")
     with pytest.raises(OptionsError, match="--source must be a path or a URL in one line"):
         BundleOptions(source="https://example.org\nUser=root")
 

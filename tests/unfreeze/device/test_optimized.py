@@ -7,6 +7,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from unfreeze.contract import processor
 from unfreeze.device import optimized
 from unfreeze.device.classify import main
 from unfreeze.device.opening import open_model
@@ -48,7 +49,7 @@ def test_another_machine_or_version_of_onnx_runtime_makes_its_own(
     open_model(device / "1" / "model.onnx").close()
     monkeypatch.setattr(onnxruntime, "__version__", "9.9.9")
     open_model(device / "1" / "model.onnx").close()
-    monkeypatch.setattr(optimized, "_CPU_INFO", device / "1" / "SHA256SUMS")
+    monkeypatch.setattr(processor, "_CPU_INFO", device / "1" / "SHA256SUMS")
     open_model(device / "1" / "model.onnx").close()
     assert len(_saved(device)) == 3
 

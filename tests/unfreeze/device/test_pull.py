@@ -277,6 +277,14 @@ def test_a_source_that_is_gone_is_an_error_that_is_not_remembered(source: Path, 
     assert _pull(source, device).version == 2
 
 
+def test_a_pipe_is_not_read(source: Path, device: Path) -> None:
+    """It would never end, as a channel's file or as a model."""
+    os.mkfifo(source / "stable")
+    with pytest.raises(SourceError, match="stable is not a regular file"):
+        _pull(source, device)
+    assert _answers(device) == 1
+
+
 def test_a_full_disk_keeps_the_old_version(source: Path, device: Path, exported: Path) -> None:
     """No file may be larger than a megabyte: one line, exit code 1, and what was received is deleted."""
     publish_again(exported, source)

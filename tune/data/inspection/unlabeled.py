@@ -93,10 +93,19 @@ def _verb(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _list(folder: Path) -> tuple[tuple[LabeledImage, ...], list[Skipped]]:
+def check_folder(folder: Path) -> None:
+    """Check that there is such a folder.
+
+    Raises:
+        DataError: there is none.
+    """
     if not folder.is_dir():
         problem = file_problem(folder) or "a file"
         raise DataError(f"--unlabeled {folder} is not a folder ({problem}); give a folder of images")
+
+
+def _list(folder: Path) -> tuple[tuple[LabeledImage, ...], list[Skipped]]:
+    check_folder(folder)
     listing = list_files(folder)
     unused = [Skipped(path=entry.path, reason=entry.reason) for entry in listing.unusable]
     images = []

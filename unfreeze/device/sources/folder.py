@@ -25,6 +25,7 @@ class FolderSource:
 
     def read(self, path: str, most_bytes: int) -> bytes | None:
         """Read a small file; see `Source`."""
+        _check_regular(self._folder / path)
         try:
             with (self._folder / path).open("rb") as file:
                 content = file.read(most_bytes + 1)
@@ -49,6 +50,7 @@ class FolderSource:
     def open(self, path: str, start: int, state: str) -> Iterator[Transfer]:
         """Begin to copy a file; see `Source`."""
         file = self._folder / path
+        _check_regular(file)
         found = str(fingerprint(file))
         begin = start if state == found else 0
         try:
@@ -62,6 +64,12 @@ class FolderSource:
     def _check(self) -> None:
         if not self._folder.is_dir():
             raise SourceError(f"there is no folder {self._folder}")
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse pipes and devices, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path} is not a regular file")
 
 
 def read_chunks(file: BinaryIO, name: str) -> Iterator[bytes]:
