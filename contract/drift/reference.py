@@ -1,0 +1,74 @@
+"""What a model's validation images were like: stored in its manifest, and compared with what it sees later."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfreeze.contract.arrays import Float32, Float64, UInt8
+from unfreeze.contract.drift.histogram import Histogram, categories_of, histogram_of
+
+LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST, MEGAPIXELS = "label", "confidence", "brightness", "contrast", "megapixels"
+_STRIDE = 8  # of the pixels that brightness is computed from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One property of images or predictions.
+
+    Args:
+        name: of the property.
+        histogram: of the validation images.
+    """
+
+    name: str
+    histogram: Histogram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The validation images, as distributions.
+
+    Args:
+        images: number of validation images.
+        quantities: their properties.
+    """
+
+    images: int
+    quantities: tuple[Quantity, ...]
+
+
+def reference_of(values: dict[str, Float64[np.ndarray, " n"]], classes: int) -> Reference:
+    """Build a reference.
+
+    Args:
+        values: of each property, one per validation image; the values of `LABEL` are the numbers of classes.
+        classes: number of classes.
+    """
+    made = {
+        name: categories_of(found.astype(np.int64), classes) if name == LABEL else histogram_of(found)
+        for name, found in values.items()
+    }
+    images = len(next(iter(values.values())))
+    return Reference(images=images, quantities=tuple(Quantity(name=name, histogram=made[name]) for name in made))
+
+
+def measure(
+    pixels: UInt8[np.ndarray, "n h w 3"], probabilities: Float32[np.ndarray, "n c"]
+) -> dict[str, Float64[np.ndarray, " n"]]:
+    """Measure the properties of prepared images and their predictions.
+
+    Args:
+        pixels: prepared images.
+        probabilities: of their classes.
+
+    Returns:
+        Values by name of the property, one per image. Brightness and contrast, mean and standard deviation over every eighth pixel of every eighth row,
+        are on a scale of 0 to 255.
+    """
+    sampled = pixels[:, ::_STRIDE, ::_STRIDE].reshape(len(pixels), -1).astype(np.float32)
+    return {
+        LABEL: probabilities.argmax(1).astype(np.float64),
+        CONFIDENCE: probabilities.max(1).astype(np.float64),
+        BRIGHTNESS: sampled.mean(1).astype(np.float64),
+        CONTRAST: sampled.std(1).astype(np.float64),
+    }

@@ -1,0 +1,104 @@
+"""Windows over what a model sees, and their distance from the reference."""
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfreeze.contract.arrays import Float64
+from unfreeze.contract.drift.chi_square import chi_square_quantile
+from unfreeze.contract.drift.histogram import Distance, distance
+from unfreeze.contract.drift.reference import Reference
+
+FEWEST_IMAGES = 50
+_PARTS = 10
+_FALSE_ALARM = 1e-5  # for a quantity in a window
+_SMALLEST_PSI = 0.1  # below it, a difference is of no practical interest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far a window is from the reference in one quantity.
+
+    Args:
+        name: of the quantity.
+        images: of the window.
+        distance: from the reference.
+        alarm: whether it is larger than chance and size of the window explain, and large enough to matter.
+    """
+
+    name: str
+    images: int
+    distance: Distance
+    alarm: bool
+
+
+def drift_of(reference: Reference, counts: Mapping[str, np.ndarray]) -> tuple[Drift, ...]:
+    """Compare counts with a reference.
+
+    Args:
+        reference: of the model.
+        counts: by name of the quantity and bin; quantities without any image are left out.
+    """
+    found = []
+    for quantity in reference.quantities:
+        own = counts.get(quantity.name)
+        if own is None or own.sum() == 0:
+            continue
+        away = distance(quantity.histogram.counts, own.tolist())
+        images = int(own.sum())
+        unlikely = away.statistic > chi_square_quantile(1 - _FALSE_ALARM, away.freedom)
+        relevant = away.psi - away.expected_psi > _SMALLEST_PSI and images >= FEWEST_IMAGES
+        found.append(Drift(name=quantity.name, images=images, distance=away, alarm=bool(unlikely and relevant)))
+    return tuple(found)
+
+
+class Window:
+    """Counts of the latest images, thread-safe.
+
+    A window consists of ten parts; when the newest is full, the oldest is dropped, so that between nine tenths and all of
+    the size are counted.
+
+    Args:
+        reference: whose bins are counted.
+        images: size of the window.
+    """
+
+    def __init__(self, reference: Reference, images: int) -> None:
+        self.reference = reference
+        self._histograms = {one.name: one.histogram for one in reference.quantities}
+        self._part = max(1, images // _PARTS)
+        self._lock = threading.Lock()
+        self._full: deque[dict[str, np.ndarray]] = deque(maxlen=_PARTS - 1)
+        self._newest, self._in_newest = self._empty(), 0
+
+    def add(self, values: Mapping[str, Float64[np.ndarray, " n"]]) -> None:
+        """Count images.
+
+        Args:
+            values: of each quantity, one per image; those that the reference lacks are ignored.
+        """
+        counted = {name: self._histograms[name].count(found) for name, found in values.items() if name in self._newest}
+        size = max((len(found) for found in values.values()), default=0)
+        with self._lock:
+            for name, counts in counted.items():
+                self._newest[name] += counts
+            self._in_newest += size
+            if self._in_newest >= self._part:
+                self._full.append(self._newest)
+                self._newest, self._in_newest = self._empty(), 0
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Return the counts of all images in the window."""
+        with self._lock:
+            parts = [*self._full, self._newest]
+            return {name: np.sum([part[name] for part in parts], axis=0) for name in self._newest}
+
+    def drift(self) -> tuple[Drift, ...]:
+        """Compare the window with the reference."""
+        return drift_of(self.reference, self.counts())
+
+    def _empty(self) -> dict[str, np.ndarray]:
+        return {name: np.zeros(histogram.bins, np.int64) for name, histogram in self._histograms.items()}
