@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
+
+from unfreeze.contract.drift.reference import DriftReference, measure, reference_of
 from unfreeze.contract.errors import ModelError, ProofError
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.model.manifest import Manifest, Provenance
@@ -24,10 +27,11 @@ from unfreeze.export.graph import CalibratedNetwork, with_manifest
 from unfreeze.export.model_card import CARD_FILE, card_markdown
 from unfreeze.export.options import PRECISIONS, ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages, prepare_images
-from unfreeze.export.prove import check_proof, compute_reference
+from unfreeze.export.prove import Reference, check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
 from unfreeze.tune.artifacts.checkpoint import METRICS_FILE, RunFacts, load_run, read_metrics
 
+_CHUNK = 256  # images
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CANDIDATES_FILE = "candidates.json"
 # Accepted differences of log probabilities, in nats, between this machine's kernels and another machine's.
@@ -112,7 +116,7 @@ def export_model(
     check_proof(built[0].about.proof, options.max_drop)
     if options.chooses:
         built = choose(built, options, facts.preprocess.shape, reporter)
-    manifest = _manifest(built, facts, options)
+    manifest = replace(_manifest(built, facts, options), drift=_drift_reference(builder.reference))
     model = with_manifest(built[0].graph, manifest)
     manifest = _readable(model)
     candidates = tuple(
@@ -161,6 +165,15 @@ def _manifest(built: Sequence[CandidateGraph], facts: RunFacts, options: ExportO
         link=cast("Literal['softmax', 'sigmoid']", facts.link),
         abstain_below=facts.abstain_below,
     )
+
+
+def _drift_reference(reference: Reference) -> DriftReference:
+    """Measure the validation images, a few at a time: their pixels may not fit in memory."""
+    pixels, probabilities = reference.images.pixels, reference.probabilities
+    chunks = range(0, len(pixels), _CHUNK)
+    measured = [measure(np.asarray(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK]) for at in chunks]
+    values = {name: np.concatenate([chunk[name] for chunk in measured]) for name in measured[0]}
+    return reference_of(values, probabilities.shape[1])
 
 
 def _readable(model: bytes) -> Manifest:

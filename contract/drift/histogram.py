@@ -58,8 +58,8 @@ def histogram_of(values: Float64[np.ndarray, " n"]) -> Histogram:
     bins = min(_MOST_BINS, max(2, len(values) // _FEWEST))
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
     edges = edges[edges > values.min()]
-    made = Histogram(edges=tuple(edges.tolist()), counts=(1,) * (len(edges) + 1))
-    return Histogram(edges=made.edges, counts=tuple(np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).tolist()))
+    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+    return Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
 
 def categories_of(numbers: Int64[np.ndarray, " n"], count: int) -> Histogram:

@@ -1,5 +1,6 @@
 """What a model's validation images were like: stored in its manifest, and compared with what it sees later."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, Float64, UInt8
 from unfreeze.contract.drift.histogram import Histogram, categories_of, histogram_of
 
-LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST, MEGAPIXELS = "label", "confidence", "brightness", "contrast", "megapixels"
+LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST = "label", "confidence", "brightness", "contrast"
 _STRIDE = 8  # of the pixels that brightness is computed from
 
 
@@ -25,7 +26,7 @@ class Quantity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class DriftReference:
     """The validation images, as distributions.
 
     Args:
@@ -37,7 +38,7 @@ class Reference:
     quantities: tuple[Quantity, ...]
 
 
-def reference_of(values: dict[str, Float64[np.ndarray, " n"]], classes: int) -> Reference:
+def reference_of(values: Mapping[str, Float64[np.ndarray, " n"]], classes: int) -> DriftReference:
     """Build a reference.
 
     Args:
@@ -49,7 +50,7 @@ def reference_of(values: dict[str, Float64[np.ndarray, " n"]], classes: int) -> 
         for name, found in values.items()
     }
     images = len(next(iter(values.values())))
-    return Reference(images=images, quantities=tuple(Quantity(name=name, histogram=made[name]) for name in made))
+    return DriftReference(images=images, quantities=tuple(Quantity(name=name, histogram=made[name]) for name in made))
 
 
 def measure(
@@ -62,8 +63,8 @@ def measure(
         probabilities: of their classes.
 
     Returns:
-        Values by name of the property, one per image. Brightness and contrast, mean and standard deviation over every eighth pixel of every eighth row,
-        are on a scale of 0 to 255.
+        Values by name of the property, one per image. Brightness and contrast are the mean and the standard deviation of
+        every eighth pixel of every eighth row, on a scale of 0 to 255.
     """
     sampled = pixels[:, ::_STRIDE, ::_STRIDE].reshape(len(pixels), -1).astype(np.float32)
     return {

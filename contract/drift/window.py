@@ -10,7 +10,7 @@ import numpy as np
 from unfreeze.contract.arrays import Float64
 from unfreeze.contract.drift.chi_square import chi_square_quantile
 from unfreeze.contract.drift.histogram import Distance, distance
-from unfreeze.contract.drift.reference import Reference
+from unfreeze.contract.drift.reference import DriftReference
 
 FEWEST_IMAGES = 50
 _PARTS = 10
@@ -35,7 +35,7 @@ class Drift:
     alarm: bool
 
 
-def drift_of(reference: Reference, counts: Mapping[str, np.ndarray]) -> tuple[Drift, ...]:
+def drift_of(reference: DriftReference, counts: Mapping[str, np.ndarray]) -> tuple[Drift, ...]:
     """Compare counts with a reference.
 
     Args:
@@ -58,15 +58,15 @@ def drift_of(reference: Reference, counts: Mapping[str, np.ndarray]) -> tuple[Dr
 class Window:
     """Counts of the latest images, thread-safe.
 
-    A window consists of ten parts; when the newest is full, the oldest is dropped, so that between nine tenths and all of
-    the size are counted.
+    A window consists of ten parts. When the newest is full, the oldest is dropped, so that nine tenths of the size to all
+    of it are counted.
 
     Args:
         reference: whose bins are counted.
         images: size of the window.
     """
 
-    def __init__(self, reference: Reference, images: int) -> None:
+    def __init__(self, reference: DriftReference, images: int) -> None:
         self.reference = reference
         self._histograms = {one.name: one.histogram for one in reference.quantities}
         self._part = max(1, images // _PARTS)

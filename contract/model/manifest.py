@@ -7,6 +7,7 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from unfreeze.contract.drift.reference import DriftReference
 from unfreeze.contract.errors import ManifestError
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.schema import decode, loads
@@ -161,6 +162,7 @@ class Manifest:
             sum.
         abstain_below: predictions whose top-1 probability is below this threshold are marked as unsure, 0 to 1; None
             marks none.
+        drift: distributions of the validation images, to compare later images with; None in models of schema 3.0.
         sha256: SHA-256 of the model file, as `unfreeze.contract.model.seal` computes it.
         schema: version of this document, "MAJOR.MINOR".
 
@@ -180,6 +182,7 @@ class Manifest:
     candidates: tuple[Candidate, ...] = ()
     link: Literal["softmax", "sigmoid"] = "softmax"
     abstain_below: float | None = None
+    drift: DriftReference | None = None
     sha256: str = UNSEALED
     schema: str = field(default=SCHEMA)
 
