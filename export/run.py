@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from unfreeze.contract.drift.reference import DriftReference, measure, reference_of
+from unfreeze.contract.drift.reference import DriftReference, measure, reference_of, sample
 from unfreeze.contract.errors import ModelError, ProofError
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.model.manifest import Manifest, Provenance
@@ -171,7 +171,7 @@ def _drift_reference(reference: Reference) -> DriftReference:
     """Measure the validation images, a few at a time: their pixels may not fit in memory."""
     pixels, probabilities = reference.images.pixels, reference.probabilities
     chunks = range(0, len(pixels), _CHUNK)
-    measured = [measure(np.asarray(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK]) for at in chunks]
+    measured = [measure(sample(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK]) for at in chunks]
     values = {name: np.concatenate([chunk[name] for chunk in measured]) for name in measured[0]}
     return reference_of(values, probabilities.shape[1])
 

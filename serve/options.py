@@ -22,6 +22,7 @@ _RANGES = {
     "http": (0, 65_535),
     "frontends": (1, 256),
     "metrics_port": (0, 65_535),
+    "drift_window": (0, 10_000_000),
     "versions": (0, 1000),
     "poll_s": (0, 86_400),
     "instances": (0, 256),
@@ -88,6 +89,7 @@ class ServeOptions:
         metrics: serve Prometheus metrics over HTTP at /metrics.
         metrics_host: address of the metrics server, which does not encrypt.
         metrics_port: port of the metrics server; 0 for any free port, which is logged.
+        drift_window: latest images of each model whose distance from its validation images is measured; 0 for none.
         tracing: export OpenTelemetry traces, configured by the OTEL_* variables; needs unfreeze[tracing].
 
     Raises:
@@ -130,6 +132,7 @@ class ServeOptions:
     metrics: Annotated[bool, _MONITORING] = True
     metrics_host: Annotated[str, _MONITORING] = "127.0.0.1"
     metrics_port: Annotated[int, _MONITORING] = 8002
+    drift_window: Annotated[int, _MONITORING] = 1000
     tracing: Annotated[bool, _MONITORING] = False
 
     @property

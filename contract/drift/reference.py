@@ -9,7 +9,7 @@ from unfreeze.contract.arrays import Float32, Float64, UInt8
 from unfreeze.contract.drift.histogram import Histogram, categories_of, histogram_of
 
 LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST = "label", "confidence", "brightness", "contrast"
-_STRIDE = 8  # of the pixels that brightness is computed from
+_STRIDE = 16  # of the pixels that brightness is computed from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +53,29 @@ def reference_of(values: Mapping[str, Float64[np.ndarray, " n"]], classes: int) 
     return DriftReference(images=images, quantities=tuple(Quantity(name=name, histogram=made[name]) for name in made))
 
 
+def sample(pixels: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n values"]:
+    """Copy every 16th pixel of every 16th row of prepared images, which brightness and contrast are measured on."""
+    start = min(_STRIDE, *pixels.shape[1:3]) // 2
+    return pixels[:, start::_STRIDE, start::_STRIDE].reshape(len(pixels), -1).copy()
+
+
 def measure(
-    pixels: UInt8[np.ndarray, "n h w 3"], probabilities: Float32[np.ndarray, "n c"]
+    sampled: UInt8[np.ndarray, "n values"], probabilities: Float32[np.ndarray, "n c"]
 ) -> dict[str, Float64[np.ndarray, " n"]]:
-    """Measure the properties of prepared images and their predictions.
+    """Measure the properties of images and their predictions.
 
     Args:
-        pixels: prepared images.
-        probabilities: of their classes.
+        sampled: what `sample` has returned.
+        probabilities: of the classes.
 
     Returns:
-        Values by name of the property, one per image. Brightness and contrast are the mean and the standard deviation of
-        every eighth pixel of every eighth row, on a scale of 0 to 255.
+        Values by name of the property, one per image. Brightness and contrast are mean and standard deviation of the
+        sampled values, on a scale of 0 to 255.
     """
-    sampled = pixels[:, ::_STRIDE, ::_STRIDE].reshape(len(pixels), -1).astype(np.float32)
+    values = sampled.astype(np.float32)
     return {
         LABEL: probabilities.argmax(1).astype(np.float64),
         CONFIDENCE: probabilities.max(1).astype(np.float64),
-        BRIGHTNESS: sampled.mean(1).astype(np.float64),
-        CONTRAST: sampled.std(1).astype(np.float64),
+        BRIGHTNESS: values.mean(1).astype(np.float64),
+        CONTRAST: values.std(1).astype(np.float64),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unfreeze.contract.drift.window import Drift
 from unfreeze.contract.errors import InvalidRequestError, UnfreezeError
 from unfreeze.serve.frontends.board import MAX_MODELS, Board
 from unfreeze.serve.frontends.link import Kind, Link, Record, error_document
@@ -270,6 +271,7 @@ class CollectedModels:
                 version=model.version,
                 pending=self._bridge.board.accepted(handle),
                 statistics=statistics_from(counts.get(str(handle), {})),
+                drift=model.drift,
             )
 
     def states(self) -> Any:
@@ -290,9 +292,11 @@ class CollectedModel:
         version: version number.
         pending: images of accepted requests.
         statistics: its counters, separately for preprocessed (False) and encoded images (True).
+        drift: how far the latest images are from the validation images.
     """
 
     name: str
     version: str
     pending: int
     statistics: dict[bool, Statistics]
+    drift: tuple[Drift, ...]

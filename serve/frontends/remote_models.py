@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
+from unfreeze.contract.drift.window import Drift
 from unfreeze.contract.errors import DeadlineError, QueueFullError, RestartingError
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
@@ -312,6 +313,11 @@ class RemoteModel:
     def pending(self) -> int:
         """Number of images of requests that any process has accepted."""
         return self._board.accepted(self.handle)
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        """Nothing: the process of the models measures it, for the metrics."""
+        return ()
 
     def in_use(self) -> AbstractContextManager["RemoteModel"]:
         """Keep the model loaded while the body runs."""

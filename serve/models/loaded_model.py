@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
+from unfreeze.contract.drift.window import Drift, Window
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.models.use_count import UseCount
@@ -53,8 +54,9 @@ class LoadedModel:
         self.classes = len(self.manifest.labels)
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._uses = UseCount()
+        self._window = _window(self.manifest, options)
         self._batcher = Batcher(
-            runtime.run,
+            runtime.run if self._window is None else partial(_watched, runtime, self._window),
             partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels),
             runtime.buffer,
             plan,
@@ -70,6 +72,11 @@ class LoadedModel:
     def manifest(self) -> Manifest:
         """The model's metadata."""
         return self._runtime.manifest
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        """How far the latest images are from the validation images; empty if that is not measured."""
+        return () if self._window is None else self._window.drift()
 
     @property
     def pending(self) -> int:
@@ -166,3 +173,16 @@ class LoadedModel:
         """Compute the bytes that a request's images need, encoded and preprocessed."""
         preprocessed = len(images) * self._image_bytes
         return preprocessed if isinstance(images, np.ndarray) else preprocessed + sum(map(len, images))
+
+
+def _window(manifest: Manifest, options: ServeOptions) -> Window | None:
+    if manifest.drift is None or not options.drift_window:
+        return None
+    return Window(manifest.drift, options.drift_window)
+
+
+def _watched(runtime: Runtime, window: Window, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
+    """Classify a batch, and count its images."""
+    probabilities = runtime.run(pixels)
+    window.add(pixels, probabilities)
+    return probabilities

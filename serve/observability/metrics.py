@@ -15,8 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from unfreeze.contract.drift.window import Drift
 from unfreeze.contract.errors import ServingError
 from unfreeze.serve.models.version_state import VersionState
+from unfreeze.serve.observability.drift_metrics import drift_metrics
 from unfreeze.serve.protocol.model_statistics import protocol_name
 from unfreeze.serve.scheduling.statistics import BUCKETS, STAGES, Histogram, Statistics
 from unfreeze.serve.status import ERRORS_BY_STATUS
@@ -63,6 +65,10 @@ class MeasuredModel(Protocol):
     def statistics(self) -> dict[bool, Statistics]:
         """Its counters."""
 
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        """How far the latest images are from the validation images."""
+
 
 @runtime_checkable
 class MeasuredModels(Protocol):
@@ -105,6 +111,7 @@ class ModelCollector(Collector):
         yield _errors_by_status(_retry_if_modified(self._errors))
         yield _pending(loaded)
         yield self._readiness()
+        yield from drift_metrics(loaded)
         for stage in STAGES:
             yield _histogram(stage, statistics)
         yield from self._more()
