@@ -1,5 +1,6 @@
 """Quantiles of the chi-square distribution, without scipy, which a server and a device do not have."""
 
+import math
 from statistics import NormalDist
 
 
@@ -14,8 +15,8 @@ def chi_square_quantile(probability: float, freedom: int) -> float:
         freedom: degrees of freedom, at least 1.
 
     Returns:
-        The quantile; at 0.99999 within 2 % for at least 3 degrees of freedom.
+        The quantile, within 4 % up to a probability of 0.99999 for at least 5 degrees of freedom, else within 16 %.
     """
     spread = 2 / (9 * freedom)
-    root = 1 - spread + NormalDist().inv_cdf(probability) * spread**0.5
-    return freedom * max(0.0, root) ** 3
+    root = 1 - spread + NormalDist().inv_cdf(probability) * math.sqrt(spread)
+    return float(freedom * max(0.0, root) ** 3)

@@ -1,5 +1,6 @@
 """A distribution as counts in bins, and how far another one is from it."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ class Histogram:
     """Counts of the reference in bins.
 
     Args:
-        edges: between the bins, ascending; values on an edge belong to the bin above it. Empty for a categorical
+        edges: between the bins, ascending; values on an edge belong to the bin above it. None for a categorical
             quantity, whose values are the numbers of its bins.
         counts: images of the reference in each bin.
 
@@ -25,14 +26,15 @@ class Histogram:
         ValueError: the edges do not ascend, their number does not fit that of the counts, or a count is negative.
     """
 
-    edges: tuple[float, ...]
+    edges: tuple[float, ...] | None
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
         """Validate once, at construction."""
-        if self.edges and len(self.counts) != len(self.edges) + 1:
-            raise ValueError(f"{len(self.edges)} edges need {len(self.edges) + 1} counts, got {len(self.counts)}")
-        if any(one >= other for one, other in zip(self.edges, self.edges[1:], strict=False)):
+        edges = () if self.edges is None else self.edges
+        if self.edges is not None and len(self.counts) != len(edges) + 1:
+            raise ValueError(f"{len(edges)} edges need {len(edges) + 1} counts, got {len(self.counts)}")
+        if any(one >= other for one, other in itertools.pairwise(edges)):
             raise ValueError("the edges of a histogram must ascend")
         if not self.counts or min(self.counts) < 0 or not sum(self.counts):
             raise ValueError("a histogram must have counts of at least 0, and at least one image")
@@ -45,8 +47,8 @@ class Histogram:
     def count(self, values: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " bins"]:
         """Count values by bin; what is not finite is left out."""
         finite = values[np.isfinite(values)]
-        numbers = np.searchsorted(self.edges, finite, side="right") if self.edges else finite.astype(np.int64)
-        return np.bincount(numbers, minlength=self.bins).astype(np.int64)[: self.bins]
+        numbers = finite.astype(np.int64) if self.edges is None else np.searchsorted(self.edges, finite, side="right")
+        return np.bincount(numbers, minlength=self.bins).astype(np.int64)
 
 
 def histogram_of(values: Float64[np.ndarray, " n"]) -> Histogram:
@@ -56,7 +58,7 @@ def histogram_of(values: Float64[np.ndarray, " n"]) -> Histogram:
         values: of the reference, at least one; equal ones are in one bin.
     """
     bins = min(_MOST_BINS, max(2, len(values) // _FEWEST))
-    edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
+    edges = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="higher"))
     edges = edges[edges > values.min()]
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
@@ -69,7 +71,7 @@ def categories_of(numbers: Int64[np.ndarray, " n"], count: int) -> Histogram:
         numbers: of the categories, from 0.
         count: number of categories.
     """
-    return Histogram(edges=(), counts=tuple(np.bincount(numbers, minlength=count).tolist()))
+    return Histogram(edges=None, counts=tuple(np.bincount(numbers, minlength=count).tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Metrics of drift: how far the latest images of each version are from the images that it was validated on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 from prometheus_client.core import GaugeMetricFamily
@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from unfreeze.contract.drift.window import Drift
 
 _LABELS = ("model", "version", "quantity")
-_GAUGES = {
+_GAUGES: dict[str, tuple[str, Callable[[Drift], float]]] = {
     "unfreeze_drift_psi": ("Population stability index of the window, less what its size explains", lambda d: d.excess),
     "unfreeze_drift_js": ("Jensen-Shannon divergence of the window in bits", lambda d: d.distance.js),
     "unfreeze_drift_alarm": ("1 if the difference is larger than chance explains, and relevant", lambda d: d.alarm),
@@ -40,5 +40,5 @@ def drift_metrics(models: Iterable[WatchedModel]) -> Iterator[Metric]:
     for name, (text, value) in _GAUGES.items():
         gauge = GaugeMetricFamily(name, text, labels=_LABELS)
         for labels, drift in found:
-            gauge.add_metric(labels, float(value(drift)))
+            gauge.add_metric(labels, value(drift))
         yield gauge
