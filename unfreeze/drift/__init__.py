@@ -1,0 +1,1 @@
+"""Drift of a set of images, without a server."""
