@@ -1,0 +1,154 @@
+"""How often drift is noticed: windows of drawn images with shifts of three strengths, and without any.
+
+python -m bench.drift
+python -m bench.drift --windows 1000 --json
+
+A network is tuned on seven kinds of stars and polygons. Windows are drawn from a pool of images that it has not seen:
+as they are, darker, blurred, with other shares of the kinds, and with images of an eighth kind. An alarm is one in any
+quantity at the server's defaults.
+"""
+
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import numpy as np
+from PIL import Image, ImageFilter
+from rich.table import Table
+
+from bench.pretrain.catalog import FAMILIES
+from bench.pretrain.finish import finish
+from unfreeze.console import RESULTS, TerminalReporter, print_json
+from unfreeze.contract.drift.reference import measure, sample
+from unfreeze.contract.drift.window import drift_of
+from unfreeze.contract.images.preprocess import prepare
+from unfreeze.export.run import export_model
+from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.run import fine_tune
+
+_PX, _KINDS, _TRAIN, _VAL, _POOL = 192, 8, 60, 40, 150
+_SIZES = (50, 200, 1000)
+Values = dict[str, np.ndarray]
+Draw = Callable[[np.random.Generator, int], Values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """How often windows raised an alarm.
+
+    Args:
+        shift: what was done to the images.
+        strength: how much of it.
+        images: of a window.
+        alarms: share of the windows with an alarm.
+    """
+
+    shift: str
+    strength: float
+    images: int
+    alarms: float
+
+
+def main(*, windows: int = 100, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
+    """Tune, export, draw windows and count alarms.
+
+    Args:
+        windows: number of windows of each size and shift.
+        json: print JSON instead of a table.
+    """
+    with tempfile.TemporaryDirectory() as name, TerminalReporter() as reporter:
+        folder = Path(name)
+        for split, first, count in (("train", 0, _TRAIN), ("val", 10_000, _VAL)):
+            _write(folder / "images" / split, range(_KINDS - 1), range(first, first + count))
+        options = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", store_gb=0.0)
+        fine_tune(folder / "images", folder / "run", options, reporter)
+        published = export_model(folder / "run", folder / "models", "stars", reporter=reporter)
+        with LocalClassifier(published.path) as classifier:
+            rates = list(_rates(classifier, windows))
+    if json:
+        print_json([asdict(rate) for rate in rates])
+        return
+    table = Table(
+        "shift", "strength", *(f"{size:,} images" for size in _SIZES), title=f"windows of {windows} with an alarm"
+    )
+    for at in range(0, len(rates), len(_SIZES)):
+        row = rates[at : at + len(_SIZES)]
+        table.add_row(row[0].shift, f"{row[0].strength:g}", *(f"{rate.alarms:.2f}" for rate in row))
+    RESULTS.print(table)
+
+
+def _rates(classifier: LocalClassifier, windows: int) -> Iterator[Rate]:
+    reference = classifier.manifest.drift
+    assert reference is not None  # noqa: S101 - it was exported now
+    histograms = {one.name: one.histogram for one in reference.quantities}
+    for number, (shift, strength, draw) in enumerate(_shifts(classifier)):
+        for images in _SIZES:
+            rng = np.random.default_rng((number, images))
+            drawn = (
+                {name: histograms[name].count(found) for name, found in draw(rng, images).items()}
+                for _ in range(windows)
+            )
+            alarms = [any(one.alarm for one in drift_of(reference, counts)) for counts in drawn]
+            yield Rate(shift=shift, strength=strength, images=images, alarms=float(np.mean(alarms)))
+
+
+def _shifts(classifier: LocalClassifier) -> Iterator[tuple[str, float, Draw]]:
+    """Yield the shifts and their strengths, with a function that draws the measured values of a window."""
+    drawn = [_draw(kind, range(100_000, 100_000 + _POOL)) for kind in range(_KINDS)]
+    known = [image for kind in drawn[:-1] for image in kind]
+    plain, new = _measured(classifier, known), _measured(classifier, drawn[-1])
+    yield "none", 0.0, partial(_pick, plain, None)
+    for strength in (0.9, 0.75, 0.5):
+        darker = [image.point(lambda value, by=strength: int(value * by)) for image in known]
+        yield "darker, times", strength, partial(_pick, _measured(classifier, darker), None)
+    for strength in (0.5, 1.0, 2.0):
+        blurred = [image.filter(ImageFilter.GaussianBlur(strength)) for image in known]
+        yield "blurred, pixels", strength, partial(_pick, _measured(classifier, blurred), None)
+    for strength in (1.5, 2.0, 4.0):
+        weights = np.where(np.arange(len(known)) < _POOL, strength, 1.0)
+        yield "one kind more often, times", strength, partial(_pick, plain, weights / weights.sum())
+    both = {name: np.concatenate([plain[name], new[name]]) for name in plain}
+    for strength in (0.05, 0.15, 0.4):
+        weights = np.repeat([(1 - strength) / len(known), strength / _POOL], [len(known), _POOL])
+        yield "a new kind, share", strength, partial(_pick, both, weights)
+
+
+def _pick(values: Values, weights: np.ndarray | None, rng: np.random.Generator, images: int) -> Values:
+    rows = rng.choice(len(next(iter(values.values()))), images, p=weights)
+    return {name: found[rows] for name, found in values.items()}
+
+
+def _measured(classifier: LocalClassifier, images: Sequence[Image.Image]) -> Values:
+    encoded = [_png(image) for image in images]
+    pixels = np.stack([prepare(one, classifier.manifest.preprocess) for one in encoded])
+    return measure(sample(pixels), classifier.probabilities(encoded))
+
+
+def _draw(kind: int, numbers: Iterable[int]) -> list[Image.Image]:
+    name = sorted(FAMILIES["star"])[kind]
+    generators = (np.random.default_rng((kind, number)) for number in numbers)
+    return [Image.fromarray(finish(rng, FAMILIES["star"][name](rng, _PX))) for rng in generators]
+
+
+def _write(folder: Path, kinds: Iterable[int], numbers: range) -> None:
+    for kind in kinds:
+        path = folder / f"kind-{kind}"
+        path.mkdir(parents=True)
+        for number, image in zip(numbers, _draw(kind, numbers), strict=True):
+            image.save(path / f"{number}.png")
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
