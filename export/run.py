@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -11,8 +12,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from unfreeze.contract.drift.reference import DriftReference, measure, reference_of, sample
-from unfreeze.contract.errors import ModelError, ProofError
+from unfreeze.contract.drift.reference import SIZE, DriftReference, measure, reference_of, sample, side_of
+from unfreeze.contract.errors import ImageError, ModelError, ProofError
+from unfreeze.contract.images.opening import image_size
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.model.manifest import Manifest, Provenance
 from unfreeze.contract.model.onnx_metadata import read_manifest
@@ -30,6 +32,7 @@ from unfreeze.export.prepared import PreparedImages, prepare_images
 from unfreeze.export.prove import Reference, check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
 from unfreeze.tune.artifacts.checkpoint import METRICS_FILE, RunFacts, load_run, read_metrics
+from unfreeze.tune.data.images import LabeledImage
 
 _CHUNK = 256  # images
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -116,7 +119,9 @@ def export_model(
     check_proof(built[0].about.proof, options.max_drop)
     if options.chooses:
         built = choose(built, options, facts.preprocess.shape, reporter)
-    manifest = replace(_manifest(built, facts, options), drift=_drift_reference(builder.reference))
+    manifest = replace(
+        _manifest(built, facts, options), drift=_drift_reference(builder.reference, _sizes(facts.images(data)))
+    )
     model = with_manifest(built[0].graph, manifest)
     manifest = _readable(model)
     candidates = tuple(
@@ -167,13 +172,23 @@ def _manifest(built: Sequence[CandidateGraph], facts: RunFacts, options: ExportO
     )
 
 
-def _drift_reference(reference: Reference) -> DriftReference:
+def _drift_reference(reference: Reference, sizes: Sequence[tuple[int, int]]) -> DriftReference:
     """Measure the validation images, a few at a time: their pixels may not fit in memory."""
     pixels, probabilities = reference.images.pixels, reference.probabilities
     chunks = range(0, len(pixels), _CHUNK)
     measured = [measure(sample(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK]) for at in chunks]
     values = {name: np.concatenate([chunk[name] for chunk in measured]) for name in measured[0]}
+    values[SIZE] = np.array([side_of(size) for size in sizes], np.float64)
     return reference_of(values, probabilities.shape[1])
+
+
+def _sizes(images: Sequence[LabeledImage]) -> list[tuple[int, int]]:
+    """Read the sizes of the images that can be read, from their headers."""
+    sizes = []
+    for image in images:
+        with suppress(ImageError):
+            sizes.append(image_size(image.path.read_bytes()))
+    return sizes
 
 
 def _readable(model: bytes) -> Manifest:

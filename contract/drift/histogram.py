@@ -51,15 +51,19 @@ class Histogram:
         return np.bincount(numbers, minlength=self.bins).astype(np.int64)
 
 
-def histogram_of(values: Float64[np.ndarray, " n"]) -> Histogram:
+def histogram_of(values: Float64[np.ndarray, " n"], *, beyond: float = 0.0) -> Histogram:
     """Build a histogram whose bins have about equal numbers of values, at most ten.
 
     Args:
         values: of the reference, at least one; equal ones are in one bin.
+        beyond: if above 0, two more bins, which are empty: for values that are smaller than the smallest, or larger
+            than the largest, by more than this share. Otherwise nothing differs from a reference with a single value.
     """
     bins = min(_MOST_BINS, max(2, len(values) // _FEWEST))
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="higher"))
     edges = edges[edges > values.min()]
+    if beyond:
+        edges = np.concatenate([[values.min() / (1 + beyond)], edges, [values.max() * (1 + beyond)]])
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
@@ -91,6 +95,9 @@ class Distance:
     js: float
     statistic: float
     freedom: int
+
+
+NO_DISTANCE = Distance(psi=0.0, expected_psi=0.0, js=0.0, statistic=0.0, freedom=1)
 
 
 def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:

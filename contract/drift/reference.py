@@ -1,5 +1,6 @@
 """What a model's validation images were like: stored in its manifest, and compared with what it sees later."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, Float64, UInt8
 from unfreeze.contract.drift.histogram import Histogram, categories_of, histogram_of
 
-LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST = "label", "confidence", "brightness", "contrast"
+LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST, SIZE = "label", "confidence", "brightness", "contrast", "size"
+_OTHER_SIZE = 0.25
 _STRIDE = 16  # of the pixels that brightness is computed from
 
 
@@ -42,15 +44,24 @@ def reference_of(values: Mapping[str, Float64[np.ndarray, " n"]], classes: int) 
     """Build a reference.
 
     Args:
-        values: of each property, one per validation image; the values of `LABEL` are the numbers of classes.
+        values: of each property, one per validation image; the values of `LABEL` are the numbers of classes. Properties
+            without any value are left out.
         classes: number of classes.
     """
     made = {
-        name: categories_of(found.astype(np.int64), classes) if name == LABEL else histogram_of(found)
+        name: categories_of(found.astype(np.int64), classes)
+        if name == LABEL
+        else histogram_of(found, beyond=_OTHER_SIZE if name == SIZE else 0.0)
         for name, found in values.items()
+        if len(found)
     }
     images = len(next(iter(values.values())))
     return DriftReference(images=images, quantities=tuple(Quantity(name=name, histogram=made[name]) for name in made))
+
+
+def side_of(size: tuple[int, int]) -> float:
+    """Return the side of a square with as many pixels as an image of this width and height: the values of `SIZE`."""
+    return math.sqrt(size[0] * size[1])
 
 
 def sample(pixels: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n values"]:

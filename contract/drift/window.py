@@ -4,13 +4,14 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.chi_square import chi_square_quantile
-from unfreeze.contract.drift.histogram import Distance, distance
-from unfreeze.contract.drift.reference import DriftReference, measure, sample
+from unfreeze.contract.drift.histogram import NO_DISTANCE, Distance, distance
+from unfreeze.contract.drift.reference import SIZE, DriftReference, measure, sample, side_of
 
 FEWEST_IMAGES = 50
 _PARTS = 10
@@ -41,20 +42,26 @@ class Drift:
         return max(0.0, self.distance.psi - self.distance.expected_psi)
 
 
+def drift_from(document: Mapping[str, Any]) -> Drift:
+    """Read what `dataclasses.asdict` has made of a `Drift`."""
+    return Drift(**{**document, "distance": Distance(**document["distance"])})
+
+
 def drift_of(reference: DriftReference, counts: Mapping[str, np.ndarray]) -> tuple[Drift, ...]:
     """Compare counts with a reference.
 
     Args:
         reference: of the model.
-        counts: by name of the quantity and bin; quantities without any image are left out.
+        counts: by name of the quantity and bin; without any image, the distance is 0.
     """
     found = []
     for quantity in reference.quantities:
         own = counts.get(quantity.name)
-        if own is None or own.sum() == 0:
+        images = 0 if own is None else int(own.sum())
+        if own is None or not images:
+            found.append(Drift(name=quantity.name, images=0, distance=NO_DISTANCE, alarm=False))
             continue
         away = distance(quantity.histogram.counts, own.tolist())
-        images = int(own.sum())
         unlikely = away.statistic > chi_square_quantile(1 - _FALSE_ALARM, away.freedom)
         one = Drift(name=quantity.name, images=images, distance=away, alarm=False)
         relevant = one.excess > _SMALLEST_PSI and images >= FEWEST_IMAGES
@@ -79,6 +86,7 @@ class Window:
         self._part = max(1, images // _PARTS)
         self._lock = threading.Lock()
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._sides: list[float] = []
         self._images_waiting = 0
         self._full: deque[dict[str, np.ndarray]] = deque(maxlen=_PARTS - 1)
         self._newest, self._in_newest = self._empty(), 0
@@ -97,6 +105,11 @@ class Window:
             if self._images_waiting >= min(_GROUP, self._part):
                 self._count()
 
+    def add_size(self, size: tuple[int, int]) -> None:
+        """Count the width and height of an encoded image; those of preprocessed images are not known."""
+        with self._lock:
+            self._sides.append(side_of(size))
+
     def counts(self) -> dict[str, np.ndarray]:
         """Return the counts of all images in the window, by name of the quantity and bin."""
         with self._lock:
@@ -109,6 +122,9 @@ class Window:
         return drift_of(self.reference, self.counts())
 
     def _count(self) -> None:
+        sides, self._sides = np.asarray(self._sides, np.float64), []
+        if SIZE in self._newest:
+            self._newest[SIZE] += self._histograms[SIZE].count(sides)
         if not self._waiting:
             return
         sampled, probabilities = (np.concatenate(one) for one in zip(*self._waiting, strict=True))

@@ -7,6 +7,7 @@ from unfreeze.contract.images.opening import MAX_PIXELS, opened
 from unfreeze.contract.images.orientation import orientation_of, turned_upright, upright_box
 
 CONTENT_BOX = "unfreeze.content"  # in `Image.info`: the box of the content in an image decoded at a reduced size
+STORED_SIZE = "unfreeze.size"  # in `Image.info`: width and height in the file
 _WHITE = (255, 255, 255, 255)
 
 
@@ -41,10 +42,12 @@ def decode(
         UnsupportedImageError: 32-bit integers or floating point without a range, or a decoder that is not installed.
     """
     with opened(data, max_pixels=max_pixels) as (image, image_format):
+        size = image.size
         box = image_format.shrink(image, data, at_least)
         image.load()
         orientation = orientation_of(image)
         upright = turned_upright(_to_rgb(image, deep_range), orientation)
+        upright.info[STORED_SIZE] = size
         if box is not None:
             upright.info[CONTENT_BOX] = upright_box(image.size, box, orientation)
         return upright

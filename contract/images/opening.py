@@ -52,6 +52,16 @@ def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Image
         raise DamagedImageError(f"the image is truncated or damaged: {_first_line(error)}") from error
 
 
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of an encoded image, from its header.
+
+    Raises:
+        ImageError: see `opened`.
+    """
+    with opened(data) as (image, _):
+        return image.size
+
+
 def _open(data: bytes, image_format: ImageFormat, max_pixels: int) -> Image.Image:
     image_format.load()
     screened = image_format.screen(data, max_pixels)

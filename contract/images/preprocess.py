@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unfreeze.contract.arrays import UInt8
-from unfreeze.contract.images.decoding import CONTENT_BOX, decode
+from unfreeze.contract.images.decoding import CONTENT_BOX, STORED_SIZE, decode
 from unfreeze.contract.images.opening import MAX_PIXELS
 
 _RESAMPLING = {
@@ -95,8 +95,15 @@ def prepare(data: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) 
     Raises:
         ImageError: see `decode`.
     """
+    return prepare_sized(data, spec, max_pixels=max_pixels)[0]
+
+
+def prepare_sized(
+    data: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """Do what `prepare` does, and also return width and height of the image in the file."""
     decoded = decode(data, at_least=max(spec.resize), max_pixels=max_pixels, deep_range=spec.deep_range)
-    return np.asarray(resize_and_crop(decoded, spec))
+    return np.asarray(resize_and_crop(decoded, spec)), decoded.info[STORED_SIZE]
 
 
 def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:

@@ -95,6 +95,12 @@ class Bridge:
         """Describe the state of every version in the repository."""
         return [dataclasses.asdict(state) for state in self.models.states()]
 
+    def drift(self) -> dict[str, list[dict[str, Any]]]:
+        """Describe how far the latest images are from the validation images, by number of the loaded version."""
+        return {
+            str(handle): [dataclasses.asdict(drift) for drift in model.drift] for handle, model in self.handles.items()
+        }
+
     def forget_closed(self) -> None:
         """Forget versions that are not loaded any more and that no front-end process uses."""
         loaded = set(self.models)
@@ -241,7 +247,8 @@ class _Connection:
         except Exception as error:  # noqa: BLE001 - raised in the front-end process
             self._send(Record(Kind.FAILURE, number=number), error_document(error))
             return
-        self._send(Record(Kind.RESULT, number=number), {"states": bridge.states(), "counts": bridge.counts()})
+        answer = {"states": bridge.states(), "counts": bridge.counts(), "drift": bridge.drift()}
+        self._send(Record(Kind.RESULT, number=number), answer)
 
     def _release(self, handle: int) -> None:
         if (use := self.used.pop(handle, None)) is not None:

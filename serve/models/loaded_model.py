@@ -12,13 +12,13 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.window import Drift, Window
-from unfreeze.contract.images.preprocess import prepare
+from unfreeze.contract.images.preprocess import prepare, prepare_sized
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.models.use_count import UseCount
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.scheduling.admission import Admission
-from unfreeze.serve.scheduling.batcher import Batcher
+from unfreeze.serve.scheduling.batcher import Batcher, Preprocess
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, InferenceRequest
 from unfreeze.serve.scheduling.statistics import Statistics, counted
@@ -57,7 +57,7 @@ class LoadedModel:
         self._window = _window(self.manifest, options)
         self._batcher = Batcher(
             runtime.run if self._window is None else partial(_watched, runtime, self._window),
-            partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels),
+            _preprocess(self.manifest, options, self._window),
             runtime.buffer,
             plan,
             decoders,
@@ -179,6 +179,20 @@ def _window(manifest: Manifest, options: ServeOptions) -> Window | None:
     if manifest.drift is None or not options.drift_window:
         return None
     return Window(manifest.drift, options.drift_window)
+
+
+def _preprocess(manifest: Manifest, options: ServeOptions, window: Window | None) -> Preprocess:
+    """Return what decodes an image, and counts its size."""
+    spec, limit = manifest.preprocess, options.max_pixels
+    if window is None:
+        return partial(prepare, spec=spec, max_pixels=limit)
+
+    def prepared(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+        pixels, size = prepare_sized(data, spec, max_pixels=limit)
+        window.add_size(size)
+        return pixels
+
+    return prepared
 
 
 def _watched(runtime: Runtime, window: Window, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:

@@ -66,6 +66,7 @@ class ClassifierService(ClassifierServicer):
     async def DescribeModel(
         self, request: pb.DescribeModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.DescribeModelResponse:
+        await self._models.synchronize()
         model = self._models.find(self._model_name(request.model), request.version)
         manifest = model.manifest
         height, width, _ = manifest.preprocess.shape
@@ -81,6 +82,17 @@ class ClassifierService(ClassifierServicer):
             abstain_below=manifest.abstain_below,
             max_batch_size=model.max_batch,
             execution_plan=str(model.plan),
+            drift=[
+                pb.Drift(
+                    quantity=one.name,
+                    images=one.images,
+                    psi=one.distance.psi,
+                    expected_psi=one.distance.expected_psi,
+                    js=one.distance.js,
+                    alarm=one.alarm,
+                )
+                for one in model.drift
+            ],
         )
 
     async def _predict(self, received: pb.PredictRequest | SplitMessage, deadline: float | None) -> pb.PredictResponse:

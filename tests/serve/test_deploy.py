@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Set as AbstractSet
@@ -160,6 +161,30 @@ def test_the_dashboard_uses_existing_metrics(samples: dict[str, AbstractSet[str]
         for name in used & set(re.findall(r"\w+", query)):
             assert labels <= samples[name], query
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_alerts_use_existing_metrics(samples: dict[str, AbstractSet[str]]) -> None:
+    """Every metric and label of the rules is in /metrics, and a label in a text is one that its rule keeps."""
+    rules = yaml.safe_load((DEPLOY / "prometheus-rules.yaml").read_text())["groups"][0]["rules"]
+    assert "UnfreezeDrift" in {rule["alert"] for rule in rules}
+    for rule in rules:
+        used = set(re.findall(r"\b(?:nv|unfreeze)_\w+", rule["expr"]))
+        kept = {label for text in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in text.split(", ")}
+        assert used
+        assert used <= samples.keys()
+        assert all(kept <= samples[name] for name in used if "quantity" not in kept)
+        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= kept
+
+
+def test_alerts_are_valid_for_prometheus() -> None:
+    """Prometheus' own program accepts them."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool, which comes with Prometheus")
+    checked = subprocess.run(
+        [promtool, "check", "rules", DEPLOY / "prometheus-rules.yaml"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def _autoscaling(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from unfreeze.contract.drift.reference import (
     BRIGHTNESS,
     CONFIDENCE,
     LABEL,
+    SIZE,
     DriftReference,
     measure,
     reference_of,
@@ -102,4 +103,18 @@ def test_few_images_raise_no_alarm(reference: DriftReference) -> None:
     window = Window(reference, 1000)
     window.add(*_images(FEWEST_IMAGES - 1, seed=3, shift=100))
     assert not any(drift.alarm for drift in window.drift())
-    assert Window(reference, 1000).drift() == ()
+    assert {drift.images for drift in Window(reference, 1000).drift()} == {0}
+    assert not any(drift.alarm for drift in Window(reference, 1000).drift())
+
+
+def test_sizes_are_counted_beside_images_even_if_all_of_the_reference_are_equal() -> None:
+    """Much smaller images raise an alarm, images of the same size none."""
+    pixels, probabilities = _images(400, seed=0)
+    values = measure(sample(pixels), probabilities) | {SIZE: np.full(400, 256.0)}
+    for size, alarm in (((512, 128), False), ((64, 64), True)):
+        window = Window(reference_of(values, CLASSES), 1000)
+        for at in range(200):
+            window.add_size(size)
+            window.add(pixels[at : at + 1], probabilities[at : at + 1])
+        (found,) = (drift for drift in window.drift() if drift.name == SIZE)
+        assert (found.images, found.alarm) == (200, alarm)
