@@ -9,7 +9,8 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, Float64, UInt8
 from unfreeze.contract.drift.histogram import Histogram, categories_of, histogram_of
 
-LABEL, CONFIDENCE, BRIGHTNESS, CONTRAST, SIZE = "label", "confidence", "brightness", "contrast", "size"
+LABEL, CONFIDENCE, SIZE = "label", "confidence", "size"
+BRIGHTNESS, CONTRAST, SHARPNESS = "brightness", "contrast", "sharpness"
 _OTHER_SIZE = 0.25
 _STRIDE = 16  # of the pixels that brightness is computed from
 
@@ -64,14 +65,20 @@ def side_of(size: tuple[int, int]) -> float:
     return math.sqrt(size[0] * size[1])
 
 
-def sample(pixels: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n values"]:
-    """Copy every 16th pixel of every 16th row of prepared images, which brightness and contrast are measured on."""
+def sample(pixels: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "2 n values"]:
+    """Copy every 16th pixel of every 16th row of prepared images, and the pixels at the left of these.
+
+    Brightness, contrast and sharpness are measured on them.
+    """
     start = min(_STRIDE, *pixels.shape[1:3]) // 2
-    return pixels[:, start::_STRIDE, start::_STRIDE].reshape(len(pixels), -1).copy()
+    rows = pixels[:, start::_STRIDE]
+    grid = rows[:, :, start::_STRIDE]
+    left = rows[:, :, max(0, start - 1) :: _STRIDE][:, :, : grid.shape[2]]
+    return np.stack([one.reshape(len(pixels), -1) for one in (grid, left)])
 
 
 def measure(
-    sampled: UInt8[np.ndarray, "n values"], probabilities: Float32[np.ndarray, "n c"]
+    sampled: UInt8[np.ndarray, "2 n values"], probabilities: Float32[np.ndarray, "n c"]
 ) -> dict[str, Float64[np.ndarray, " n"]]:
     """Measure the properties of images and their predictions.
 
@@ -81,12 +88,13 @@ def measure(
 
     Returns:
         Values by name of the property, one per image. Brightness and contrast are mean and standard deviation of the
-        sampled values, on a scale of 0 to 255.
+        sampled values, sharpness is their mean absolute difference from those of the neighbors, on a scale of 0 to 255.
     """
-    values = sampled.astype(np.float32)
+    values, neighbors = sampled.astype(np.float32)
     return {
         LABEL: probabilities.argmax(1).astype(np.float64),
         CONFIDENCE: probabilities.max(1).astype(np.float64),
         BRIGHTNESS: values.mean(1).astype(np.float64),
         CONTRAST: values.std(1).astype(np.float64),
+        SHARPNESS: np.abs(values - neighbors).mean(1).astype(np.float64),
     }

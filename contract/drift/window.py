@@ -101,7 +101,7 @@ class Window:
         sampled = sample(pixels)
         with self._lock:
             self._waiting.append((sampled, probabilities))
-            self._images_waiting += len(sampled)
+            self._images_waiting += len(pixels)
             if self._images_waiting >= min(_GROUP, self._part):
                 self._count()
 
@@ -127,7 +127,8 @@ class Window:
             self._newest[SIZE] += self._histograms[SIZE].count(sides)
         if not self._waiting:
             return
-        sampled, probabilities = (np.concatenate(one) for one in zip(*self._waiting, strict=True))
+        samples, answers = zip(*self._waiting, strict=True)
+        sampled, probabilities = np.concatenate(samples, axis=1), np.concatenate(answers)
         for name, values in measure(sampled, probabilities).items():
             if name in self._newest:
                 self._newest[name] += self._histograms[name].count(values)

@@ -33,6 +33,7 @@ COMMANDS = (
     "bench",
     "serve",
     "predict",
+    "drift",
     "classify",
     "bundle",
     "pull",

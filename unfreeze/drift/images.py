@@ -8,15 +8,33 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
+from unfreeze.contract.drift.reference import DriftReference
 from unfreeze.contract.drift.window import Drift, Window
 from unfreeze.contract.errors import ImageError, UnfreezeError
 from unfreeze.contract.folders import LeftOut
-from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare_sized
 from unfreeze.contract.reporting import Reporter
 from unfreeze.serve.runtimes.registry import RuntimeName, open_runtime
 
 _BATCH = 32
+_FARTHEST = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenImage:
+    """An image with what the model answered.
+
+    Args:
+        path: of the file.
+        label: the most probable one.
+        confidence: its probability.
+    """
+
+    path: Path
+    label: str
+    confidence: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +42,38 @@ class DriftOfImages:
     """How far images are from a model's validation images.
 
     Args:
+        model: path of the model file.
+        labels: of the model.
         images: number of images that were compared.
-        validation_images: number of images that the model was validated on.
+        reference: what the validation images were like.
+        counts: of the images, by quantity and bin.
         skipped: files that cannot be used, with the reason.
         drift: by quantity.
+        farthest: the images that are least like the validation images, beginning with the farthest.
     """
 
+    model: Path
+    labels: tuple[str, ...]
     images: int
-    validation_images: int
+    reference: DriftReference
+    counts: dict[str, tuple[int, ...]]
     skipped: tuple[str, ...]
     drift: tuple[Drift, ...]
+    farthest: tuple[SeenImage, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        compared = f"{self.images:,} images, compared with {self.reference.images:,} validation images"
+        different = [one.name for one in self.drift if one.alarm]
+        if different:
+            return f"{compared}: {', '.join(different)} differ by more than chance explains"
+        return f"{compared}: no difference that chance does not explain"
+
+    @property
+    def farthest_title(self) -> str:
+        """What `farthest` shows."""
+        return "Least confident images"
 
     @property
     def alarm(self) -> bool:
@@ -63,26 +103,58 @@ def drift_of_images(
                 f"{model} was exported by an older version, which did not store what its validation images were like; "
                 "export the run again"
             )
-        window, skipped, count = Window(manifest.drift, 10 * max(1, len(paths))), list[str](), 0
+        window, skipped = Window(manifest.drift, 10 * max(1, len(paths))), list[str]()
+        seen, farthest = 0, list[SeenImage]()
         advance = reporter.track("images", len(paths))
         for batch in _prepared(paths, manifest.preprocess, min(_BATCH, manifest.max_batch)):
-            pixels = [one for one in batch if isinstance(one, np.ndarray)]
+            usable = [one for one in batch if isinstance(one, _Prepared)]
             skipped += [one for one in batch if isinstance(one, str)]
-            if pixels:
-                stacked = np.stack(pixels)
-                window.add(stacked, runtime.run(stacked))
-            count += len(pixels)
+            if usable:
+                pixels = np.stack([one.pixels for one in usable])
+                probabilities = runtime.run(pixels)
+                for one in usable:
+                    window.add_size(one.size)
+                window.add(pixels, probabilities)
+                farthest = _farthest([*farthest, *_seen(usable, probabilities, manifest.labels)])
+            seen += len(usable)
             advance(len(batch))
-    if not count:
+    if not seen:
         raise UnfreezeError(
             f"none of the {len(paths):,} images can be used; the first: {skipped[0] if skipped else '-'}"
         )
     return DriftOfImages(
-        images=count, validation_images=manifest.drift.images, skipped=tuple(skipped), drift=window.drift()
+        model=model,
+        labels=manifest.labels,
+        images=seen,
+        reference=manifest.drift,
+        counts={name: tuple(counts.tolist()) for name, counts in window.counts().items()},
+        skipped=tuple(skipped),
+        drift=window.drift(),
+        farthest=tuple(farthest),
     )
 
 
-def _prepared(paths: Sequence[Path | LeftOut], spec: PreprocessSpec, batch: int) -> Iterator[list[np.ndarray | str]]:
+def _seen(
+    prepared: Sequence["_Prepared"], probabilities: Float32[np.ndarray, "n c"], labels: tuple[str, ...]
+) -> Iterator[SeenImage]:
+    for one, row in zip(prepared, probabilities, strict=True):
+        yield SeenImage(path=one.path, label=labels[int(row.argmax())], confidence=float(row.max()))
+
+
+def _farthest(images: Sequence[SeenImage]) -> list[SeenImage]:
+    return sorted(images, key=lambda image: image.confidence)[:_FARTHEST]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A decoded image: its file, its pixels for the network, and its width and height in the file."""
+
+    path: Path
+    pixels: UInt8[np.ndarray, "h w 3"]
+    size: tuple[int, int]
+
+
+def _prepared(paths: Sequence[Path | LeftOut], spec: PreprocessSpec, batch: int) -> Iterator[list["_Prepared | str"]]:
     """Decode on all cores, a batch ahead; a file that cannot be used becomes the reason."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         read = partial(_read, spec=spec)
@@ -92,10 +164,11 @@ def _prepared(paths: Sequence[Path | LeftOut], spec: PreprocessSpec, batch: int)
             yield [one.result() for one in current]
 
 
-def _read(path: Path | LeftOut, spec: PreprocessSpec) -> np.ndarray | str:
+def _read(path: Path | LeftOut, spec: PreprocessSpec) -> "_Prepared | str":
     if isinstance(path, LeftOut):
         return path.message
     try:
-        return prepare(path.read_bytes(), spec)
+        pixels, size = prepare_sized(path.read_bytes(), spec)
     except (OSError, ImageError) as error:
         return f"{path}: {getattr(error, 'strerror', None) or error}"
+    return _Prepared(path=path, pixels=pixels, size=size)

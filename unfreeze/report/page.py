@@ -12,6 +12,7 @@ from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.reporting import Reporter, Silent
 from unfreeze.export.model_card import card_sections
 from unfreeze.pages.rendering import render, styled
+from unfreeze.pages.thumbnails import jpeg_uri, thumbnail
 from unfreeze.report.embedding import (
     Embedding,
     Projection,
@@ -32,7 +33,7 @@ from unfreeze.report.figures import (
 )
 from unfreeze.report.network_results import NetworkResults, run_network
 from unfreeze.report.run_files import PredictedImage, RunFiles
-from unfreeze.report.thumbnails import heat_uri, jpeg_uri, thumbnail, tile_sheets
+from unfreeze.report.thumbnails import heat_uri, tile_sheets
 from unfreeze.tune.data.images import SPLIT_WORDS
 
 _MISTAKES, _UNSURE, _SUSPECTS = 24, 12, 48  # images of each gallery: with 160 pixels, about 6 KB each

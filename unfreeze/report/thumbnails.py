@@ -1,7 +1,5 @@
-"""Images of a dataset, small enough to be part of a page."""
+"""Images of a dataset for the report: tiles of the map, and where the network looked."""
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,37 +7,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unfreeze.contract.arrays import Float32
-from unfreeze.contract.errors import ImageError
-from unfreeze.contract.images.decoding import decode
 from unfreeze.contract.images.depth import DeepRange
 from unfreeze.contract.images.preprocess import PreprocessSpec, crop_box
+from unfreeze.pages.thumbnails import QUALITY, data_uri, jpeg_uri, read_image
 from unfreeze.tune.data.prefetch import map_ahead
 
-_SIDE = 160
-_QUALITY = 80
 _TILE_PIXELS = 10_000_000  # of all tiles together: as JPEG files 2 to 3 MB
 _TILE_SIDES = 32, 64  # smallest, largest
 _COLUMNS = 32
 _GRAY = (128, 128, 128)
 _HEAT = (255, 210, 0), (220, 0, 0)  # from weak to strong
-
-
-def thumbnail(path: Path, deep_range: DeepRange | None = None) -> Image.Image | None:
-    """Return an image, whole, with at most 160 pixels a side; None if it cannot be read any more.
-
-    Args:
-        path: of the image.
-        deep_range: the values of images of more than 8 bits that become 0 and 255.
-    """
-    image = _decoded(path, _SIDE, deep_range)
-    if image is not None:
-        image.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-    return image
-
-
-def jpeg_uri(image: Image.Image) -> str:
-    """Return an image as a data URI."""
-    return _uri(image, "jpeg", quality=_QUALITY)
 
 
 def heat_uri(saliency: Float32[np.ndarray, "y x"], shown: Image.Image, spec: PreprocessSpec) -> str:
@@ -57,7 +34,7 @@ def heat_uri(saliency: Float32[np.ndarray, "y x"], shown: Image.Image, spec: Pre
     heat.putalpha(strength.point([value * 7 // 10 for value in range(256)]))
     whole = Image.new("RGBA", shown.size)
     whole.paste(heat, (left, top))
-    return _uri(whole.quantize(64), "png", optimize=True)
+    return data_uri(whole.quantize(64), "png", optimize=True)
 
 
 def tile_sheets(
@@ -77,7 +54,7 @@ def tile_sheets(
     side = min(largest, max(smallest, int((_TILE_PIXELS / max(1, len(paths))) ** 0.5)))
 
     def load(path: Path) -> Image.Image | None:
-        image = _decoded(path, side, deep_range)
+        image = read_image(path, side, deep_range)
         return None if image is None else ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=_GRAY)
 
     return list(_sheets(map_ahead(load, paths), len(paths), side, advance))
@@ -94,17 +71,4 @@ def _sheets(
             advance(1)
             if tile is not None:
                 sheet.paste(tile, (place % _COLUMNS * side, place // _COLUMNS * side))
-        yield _uri(sheet, "jpeg", quality=_QUALITY - 20)
-
-
-def _decoded(path: Path, at_least: int, deep_range: DeepRange | None) -> Image.Image | None:
-    try:
-        return decode(path.read_bytes(), at_least=at_least, deep_range=deep_range)
-    except (ImageError, OSError):
-        return None
-
-
-def _uri(image: Image.Image, kind: str, **options: int | bool) -> str:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        yield jpeg_uri(sheet, QUALITY - 20)

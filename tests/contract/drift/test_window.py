@@ -43,11 +43,13 @@ def test_properties_are_those_of_pixels_and_probabilities() -> None:
     """The label and its probability; mean and deviation of the sampled values."""
     pixels = np.zeros((2, 40, 40, 3), np.uint8)
     pixels[1, 8, 8] = (30, 60, 90)
+    pixels[1, 8, 7] = (40, 60, 80)
     found = measure(sample(pixels), np.array([[0.25, 0.75], [0.9, 0.1]], np.float32))
     values = np.array([30, 60, 90, *[0] * 9])
     assert found["label"].tolist() == [1, 0]
     assert found["confidence"] == pytest.approx([0.75, 0.9])
     assert found["brightness"] == pytest.approx([0, values.mean()])
+    assert found["sharpness"] == pytest.approx([0, 20 / 12])
     assert found["contrast"] == pytest.approx([0, values.std()])
 
 
@@ -80,7 +82,7 @@ def test_threads_lose_no_image(reference: DriftReference) -> None:
     for thread in threads:
         thread.join()
     assert {name: int(counts.sum()) for name, counts in window.counts().items()} == dict.fromkeys(
-        (LABEL, CONFIDENCE, BRIGHTNESS, "contrast"), 20_000
+        (LABEL, CONFIDENCE, BRIGHTNESS, "contrast", "sharpness"), 20_000
     )
 
 

@@ -25,8 +25,8 @@ from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 pytestmark = pytest.mark.xdist_group("serve")
 
 IMAGES = 120
-RANGES = {"confidence": (0.3, 0.9), "brightness": (10, 80), "contrast": (5, 30)}
-QUANTITIES = {"label", "confidence", "brightness", "contrast", "size"}
+RANGES = {"confidence": (0.3, 0.9), "brightness": (10, 80), "contrast": (5, 30), "sharpness": (1, 9)}
+QUANTITIES = {"label", "confidence", "brightness", "contrast", "sharpness", "size"}
 
 
 @pytest.fixture(scope="module")
