@@ -16,9 +16,11 @@ from unfreeze.contract.errors import ModelError, ProofError
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.model.manifest import Manifest, Provenance
 from unfreeze.contract.model.onnx_metadata import read_manifest
+from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import check_seal
 from unfreeze.contract.reporting import Reporter, Silent
+from unfreeze.export.added_outputs import AddedOutputs, find_head
 from unfreeze.export.candidates import CandidateBuilder, CandidateGraph, choose
 from unfreeze.export.engine import build_engine
 from unfreeze.export.finish.finishing import Finishing, trained_weights
@@ -30,6 +32,8 @@ from unfreeze.export.prepared import PreparedImages, prepare_images
 from unfreeze.export.prove import Reference, check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
 from unfreeze.tune.artifacts.checkpoint import METRICS_FILE, RunFacts, load_run, read_metrics
+from unfreeze.tune.artifacts.score import load_score
+from unfreeze.tune.ood.threshold import threshold_of
 
 _CHUNK = 256  # images
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -96,14 +100,16 @@ def export_model(
         load_tensorrt(options.engine.flavor)  # fail early
     network, facts = load_run(run)
     calibrated = CalibratedNetwork(network, facts.temperature, facts.link)
+    added = AddedOutputs(score=load_score(run, facts), features=options.features)
     images = prepare_images(facts.images(data), facts.preprocess, "preparing the validation images", reporter)
     builder = CandidateBuilder(
         network=calibrated,
         shape=facts.preprocess.shape,
-        reference=compute_reference(calibrated, images, options.max_batch, reporter),
+        reference=compute_reference(calibrated, images, options.max_batch, reporter, added.score),
         calibration=lambda: _calibration(facts, data, reporter),
         options=options,
         reporter=reporter,
+        added=added,
         finishing=Finishing(
             images=lambda: prepare_images(
                 facts.training_images(data), facts.preprocess, "preparing images to finish int8", reporter
@@ -113,10 +119,15 @@ def export_model(
         ),
     )
     built = [builder.build(precision) for precision in options.precisions]
-    check_proof(built[0].about.proof, options.max_drop)
+    check_proof(built[0].about.proof, options.max_drop, is_exact=built[0].about.precision == "fp32")
     if options.chooses:
         built = choose(built, options, facts.preprocess.shape, reporter)
-    manifest = replace(_manifest(built, facts, options), drift=_drift_reference(builder.reference))
+    manifest = replace(
+        _manifest(built, facts, options),
+        drift=_drift_reference(builder.reference),
+        ood=_thresholds(facts.ood, built[0]),
+        features=find_head(built[0].graph).width if options.features else 0,
+    )
     model = with_manifest(built[0].graph, manifest)
     manifest = _readable(model)
     candidates = tuple(
@@ -127,7 +138,7 @@ def export_model(
     if options.chooses:
         extra_files[_CANDIDATES_FILE] = _json(candidates)
     if options.engine is not None:
-        engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
+        engine = build_engine(model, facts.preprocess.shape, options.engine, reporter, manifest.answer_output)
         extra_files |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
     sign = None if options.sign_key is None else partial(sign_folder, private_key=options.sign_key)
     number = destination.publish(name, model, manifest, extra_files, sign)
@@ -164,6 +175,23 @@ def _manifest(built: Sequence[CandidateGraph], facts: RunFacts, options: ExportO
         candidates=tuple(sorted((one.about for one in built), key=lambda one: PRECISIONS.index(one.precision))),
         link=cast("Literal['softmax', 'sigmoid']", facts.link),
         abstain_below=facts.abstain_below,
+    )
+
+
+def _thresholds(ood: OutOfDistribution | None, published: CandidateGraph) -> OutOfDistribution | None:
+    """Choose the threshold again where the graph's scores are not those of the trained network.
+
+    Rounded activations are farther from the training images' features than exact ones.
+    """
+    if ood is None or published.scores is None or published.about.precision == "fp32":
+        return ood
+    found = threshold_of(published.scores, ood.false_alarms)
+    return replace(
+        ood,
+        threshold=found.value,
+        false_alarms_low=found.low,
+        false_alarms_high=found.high,
+        images=found.images,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.contract.answers import probabilities_in
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.drift.window import Drift, Window
 from unfreeze.contract.errors import ImageError, UnfreezeError
@@ -70,7 +71,7 @@ def drift_of_images(
             skipped += [one for one in batch if isinstance(one, str)]
             if pixels:
                 stacked = np.stack(pixels)
-                window.add(stacked, runtime.run(stacked))
+                window.add(stacked, probabilities_in(runtime.run(stacked), manifest))
             count += len(pixels)
             advance(len(batch))
     if not count:
