@@ -28,11 +28,13 @@ from unfreeze.contract.drift.reference import measure, sample
 from unfreeze.contract.drift.window import drift_of
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.export.run import export_model
-from unfreeze.serve.client.local import LocalClassifier
+from unfreeze.serve.runtimes.base import Runtime
+from unfreeze.serve.runtimes.registry import open_runtime
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 _PX, _KINDS, _TRAIN, _VAL, _POOL = 192, 8, 60, 40, 150
+_BATCH = 32
 _SIZES = (50, 200, 1000)
 Values = dict[str, np.ndarray]
 Draw = Callable[[np.random.Generator, int], Values]
@@ -69,8 +71,8 @@ def main(*, windows: int = 100, json: Annotated[bool, cyclopts.Parameter(negativ
         options = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", store_gb=0.0)
         fine_tune(folder / "images", folder / "run", options, reporter)
         published = export_model(folder / "run", folder / "models", "stars", reporter=reporter)
-        with LocalClassifier(published.path) as classifier:
-            rates = list(_rates(classifier, windows))
+        with open_runtime(published.path, "cpu") as runtime:
+            rates = list(_rates(runtime, windows))
     if json:
         print_json([asdict(rate) for rate in rates])
         return
@@ -83,11 +85,11 @@ def main(*, windows: int = 100, json: Annotated[bool, cyclopts.Parameter(negativ
     RESULTS.print(table)
 
 
-def _rates(classifier: LocalClassifier, windows: int) -> Iterator[Rate]:
-    reference = classifier.manifest.drift
+def _rates(runtime: Runtime, windows: int) -> Iterator[Rate]:
+    reference = runtime.manifest.drift
     assert reference is not None  # noqa: S101 - it was exported now
     histograms = {one.name: one.histogram for one in reference.quantities}
-    for number, (shift, strength, draw) in enumerate(_shifts(classifier)):
+    for number, (shift, strength, draw) in enumerate(_shifts(runtime)):
         for images in _SIZES:
             rng = np.random.default_rng((number, images))
             drawn = (
@@ -98,18 +100,18 @@ def _rates(classifier: LocalClassifier, windows: int) -> Iterator[Rate]:
             yield Rate(shift=shift, strength=strength, images=images, alarms=float(np.mean(alarms)))
 
 
-def _shifts(classifier: LocalClassifier) -> Iterator[tuple[str, float, Draw]]:
+def _shifts(runtime: Runtime) -> Iterator[tuple[str, float, Draw]]:
     """Yield the shifts and their strengths, with a function that draws the measured values of a window."""
     drawn = [_draw(kind, range(100_000, 100_000 + _POOL)) for kind in range(_KINDS)]
     known = [image for kind in drawn[:-1] for image in kind]
-    plain, new = _measured(classifier, known), _measured(classifier, drawn[-1])
+    plain, new = _measured(runtime, known), _measured(runtime, drawn[-1])
     yield "none", 0.0, partial(_pick, plain, None)
     for strength in (0.9, 0.75, 0.5):
         darker = [image.point(lambda value, by=strength: int(value * by)) for image in known]
-        yield "darker, times", strength, partial(_pick, _measured(classifier, darker), None)
+        yield "darker, times", strength, partial(_pick, _measured(runtime, darker), None)
     for strength in (0.5, 1.0, 2.0):
         blurred = [image.filter(ImageFilter.GaussianBlur(strength)) for image in known]
-        yield "blurred, pixels", strength, partial(_pick, _measured(classifier, blurred), None)
+        yield "blurred, pixels", strength, partial(_pick, _measured(runtime, blurred), None)
     for strength in (1.5, 2.0, 4.0):
         weights = np.where(np.arange(len(known)) < _POOL, strength, 1.0)
         yield "one kind more often, times", strength, partial(_pick, plain, weights / weights.sum())
@@ -124,10 +126,10 @@ def _pick(values: Values, weights: np.ndarray | None, rng: np.random.Generator, 
     return {name: found[rows] for name, found in values.items()}
 
 
-def _measured(classifier: LocalClassifier, images: Sequence[Image.Image]) -> Values:
-    encoded = [_png(image) for image in images]
-    pixels = np.stack([prepare(one, classifier.manifest.preprocess) for one in encoded])
-    return measure(sample(pixels), classifier.probabilities(encoded))
+def _measured(runtime: Runtime, images: Sequence[Image.Image]) -> Values:
+    pixels = np.stack([prepare(_png(image), runtime.manifest.preprocess) for image in images])
+    answers = np.concatenate([runtime.run(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)])
+    return measure(sample(pixels), answers, len(runtime.manifest.labels))
 
 
 def _draw(kind: int, numbers: Iterable[int]) -> list[Image.Image]:

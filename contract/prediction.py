@@ -25,21 +25,24 @@ class Prediction:
     index: int
 
 
-def is_unsure(predictions: Sequence[Prediction], abstain_below: float | None) -> bool | None:
-    """Return whether the top-1 probability is below the threshold, so that the prediction should not be used.
+def is_unsure(
+    predictions: Sequence[Prediction], abstain_below: float | None, *, out_of_distribution: bool | None = None
+) -> bool | None:
+    """Return whether a prediction should not be used: its probability is below the threshold, or the image is foreign.
 
     Args:
         predictions: of one image, the most probable first.
         abstain_below: the manifest's threshold; None without one.
+        out_of_distribution: whether the image is unlike the training images; None if that is not known.
 
     Returns:
         None without a threshold, because nothing is known then.
     """
-    return None if abstain_below is None else predictions[0].score < abstain_below
+    return None if abstain_below is None else bool(out_of_distribution) or predictions[0].score < abstain_below
 
 
 def are_unsure(probabilities: Float32[np.ndarray, "n c"], abstain_below: float) -> Bool[np.ndarray, " n"]:
-    """Return for each image what `is_unsure` returns.
+    """Return for each image whether its top-1 probability is below the threshold.
 
     Args:
         probabilities: of each image, one per label.

@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx
 
+from unfreeze.contract.arrays import Float32
 from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.manifest import Candidate, Proof
 from unfreeze.contract.reporting import Reporter
+from unfreeze.export.added_outputs import NOTHING_ADDED, AddedOutputs
 from unfreeze.export.by_speed import faster_in_float
 from unfreeze.export.finish.finishing import Finishing
 from unfreeze.export.graph import CalibratedNetwork, onnx_from_network
 from unfreeze.export.options import ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages
-from unfreeze.export.prove import Reference, accuracy_drop, check_graph, check_proof, prove
+from unfreeze.export.prove import Reference, accuracy_drop, check_graph, check_proof, prove_with_scores
 from unfreeze.export.quantize import Quantizer
 from unfreeze.export.speed import Speed, time_graphs
 
@@ -34,12 +37,14 @@ class CandidateGraph:
         graph: without a manifest.
         about: precision, size and proof.
         speeds: latency on this machine by batch size; empty where no choice was requested.
+        scores: out-of-distribution scores of the validation images; None without a score.
         verdict: why the graph is published or not.
     """
 
     graph: onnx.ModelProto
     about: Candidate
     speeds: tuple[Speed, ...] = ()
+    scores: Float32[np.ndarray, " n"] | None = None
     verdict: str = ""
 
     @cached_property
@@ -59,6 +64,7 @@ class CandidateBuilder:
         calibration: returns training images that calibrate int8.
         options: options of the export.
         reporter: shows progress.
+        added: outputs that every graph has besides the probabilities.
         keep_in_float: whether int8 may keep the worst layers in float, which takes a calibration for each attempt.
         finishing: what a quantized graph that loses too much is trained on; None for no training.
     """
@@ -69,6 +75,7 @@ class CandidateBuilder:
     calibration: Callable[[], PreparedImages]
     options: ExportOptions
     reporter: Reporter
+    added: AddedOutputs = NOTHING_ADDED
     keep_in_float: bool = True
     finishing: Finishing | None = None
 
@@ -93,11 +100,13 @@ class CandidateBuilder:
     def _check(
         self, graph: onnx.ModelProto, precision: Precision, tolerance: float, kept: int = 0, finish_epochs: int = 0
     ) -> CandidateGraph:
+        graph = self.added.add_to(graph)
         check_graph(graph)
         content = graph.SerializeToString(deterministic=True)
-        proof = prove(content, precision, self.reference, tolerance, self.reporter)
+        proof, scores = prove_with_scores(content, precision, self.reference, tolerance, self.reporter)
         return CandidateGraph(
             graph=graph,
+            scores=scores,
             about=Candidate(
                 precision=precision, bytes=len(content), kept_in_float=kept, proof=proof, finish_epochs=finish_epochs
             ),

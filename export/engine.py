@@ -11,7 +11,7 @@ from typing import Any
 
 from unfreeze.contract.errors import OptionsError, ProofError
 from unfreeze.contract.model.engine import EngineFacts, load_tensorrt
-from unfreeze.contract.model.manifest import INPUT
+from unfreeze.contract.model.manifest import INPUT, OUTPUT
 from unfreeze.contract.reporting import Reporter
 from unfreeze.export.options import EngineOptions
 
@@ -31,7 +31,9 @@ class Engine:
     facts: EngineFacts
 
 
-def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptions, reporter: Reporter) -> Engine:
+def build_engine(
+    model: bytes, shape: tuple[int, int, int], options: EngineOptions, reporter: Reporter, answer_output: str = OUTPUT
+) -> Engine:
     """Parse a graph and build a strongly typed engine, whose layers compute in the graph's types.
 
     Args:
@@ -39,6 +41,7 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
         shape: height, width and channels of a prepared image.
         options: options of the engine.
         reporter: shows progress.
+        answer_output: the only output of the engine.
 
     Raises:
         ModelError: the library is not installed.
@@ -55,6 +58,7 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
     if not parser.parse(model):
         errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
         raise ProofError(f"{options.flavor} {trt.__version__} cannot parse the graph: {errors}")
+    _keep_output(network, answer_output)
     config = builder.create_builder_config()
     config.progress_monitor = _monitor(trt, reporter)
     targets = _set_targets(trt, config, options)
@@ -75,6 +79,14 @@ def build_engine(model: bytes, shape: tuple[int, int, int], options: EngineOptio
         flags=("STRONGLY_TYPED",),
     )
     return Engine(plan=bytes(plan), facts=facts)
+
+
+def _keep_output(network: Any, name: str) -> None:
+    """Leave the engine one output, because each needs memory of its own when it is executed."""
+    outputs = [network.get_output(number) for number in range(network.num_outputs)]
+    for tensor in outputs:
+        if tensor.name != name:
+            network.unmark_output(tensor)
 
 
 def _typed(trt: ModuleType) -> int:

@@ -98,7 +98,17 @@ class CalibratedNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify prepared images."""
-        return probabilities(self.network(pixels), self.link, self.temperature)
+        return self.calibrate(self.network(pixels))
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Return the calibrated probabilities of logits."""
+        return probabilities(logits, self.link, self.temperature)
+
+    def pooled(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's pooled features of prepared images, [N, F], and their logits, [N, C]."""
+        network = self.network if isinstance(self.network, Network) else self.network.network
+        features = network.head.pool(network.run_blocks(pixels, 0, len(network.block_names)))
+        return features, network.head.classify(features)
 
     def to_float16(self) -> "CalibratedNetwork":
         """Return a copy whose blocks compute in float16."""

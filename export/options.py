@@ -46,6 +46,7 @@ class ExportOptions:
         tolerance: largest accepted difference of a probability between torch and the fp32 graph, 0 to 1.
         max_batch: largest batch size that the model is served with, 1 to 4096.
         serving_batch: typical batch size, at which latency is measured in addition to 1, 1 to 4096.
+        features: whether the graph also returns the pooled features that the head takes.
         tensorrt: also build a TensorRT engine.
         compute_capability: build the engine with TensorRT for RTX for these compute capabilities, separated by commas,
             like "SM89,SM120"; empty to build it with TensorRT for this machine's GPU.
@@ -63,6 +64,7 @@ class ExportOptions:
     tolerance: float = 1e-4
     max_batch: int = 64
     serving_batch: int = 8
+    features: bool = False
     tensorrt: bool = False
     compute_capability: str = ""
     sign_key: Path | None = None

@@ -12,15 +12,18 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from unfreeze.contract.drift.reference import SIZE, DriftReference, measure, reference_of, sample, side_of
+from unfreeze.contract.arrays import Float32
+from unfreeze.contract.drift.reference import OOD_SCORE, SIZE, DriftReference, measure, reference_of, sample, side_of
 from unfreeze.contract.errors import ImageError, ModelError, ProofError
 from unfreeze.contract.images.opening import image_size
 from unfreeze.contract.model.engine import ENGINE_FILE, FACTS_FILE, load_tensorrt
 from unfreeze.contract.model.manifest import Manifest, Provenance
 from unfreeze.contract.model.onnx_metadata import read_manifest
+from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import check_seal
 from unfreeze.contract.reporting import Reporter, Silent
+from unfreeze.export.added_outputs import AddedOutputs, find_head
 from unfreeze.export.candidates import CandidateBuilder, CandidateGraph, choose
 from unfreeze.export.engine import build_engine
 from unfreeze.export.finish.finishing import Finishing, trained_weights
@@ -32,7 +35,9 @@ from unfreeze.export.prepared import PreparedImages, prepare_images
 from unfreeze.export.prove import Reference, check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
 from unfreeze.tune.artifacts.checkpoint import METRICS_FILE, RunFacts, load_run, read_metrics
+from unfreeze.tune.artifacts.score import load_score
 from unfreeze.tune.data.images import LabeledImage
+from unfreeze.tune.ood.threshold import threshold_of
 
 _CHUNK = 256  # images
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -99,14 +104,16 @@ def export_model(
         load_tensorrt(options.engine.flavor)  # fail early
     network, facts = load_run(run)
     calibrated = CalibratedNetwork(network, facts.temperature, facts.link)
+    added = AddedOutputs(score=load_score(run, facts), features=options.features)
     images = prepare_images(facts.images(data), facts.preprocess, "preparing the validation images", reporter)
     builder = CandidateBuilder(
         network=calibrated,
         shape=facts.preprocess.shape,
-        reference=compute_reference(calibrated, images, options.max_batch, reporter),
+        reference=compute_reference(calibrated, images, options.max_batch, reporter, added.score),
         calibration=lambda: _calibration(facts, data, reporter),
         options=options,
         reporter=reporter,
+        added=added,
         finishing=Finishing(
             images=lambda: prepare_images(
                 facts.training_images(data), facts.preprocess, "preparing images to finish int8", reporter
@@ -116,11 +123,14 @@ def export_model(
         ),
     )
     built = [builder.build(precision) for precision in options.precisions]
-    check_proof(built[0].about.proof, options.max_drop)
+    check_proof(built[0].about.proof, options.max_drop, is_exact=built[0].about.precision == "fp32")
     if options.chooses:
         built = choose(built, options, facts.preprocess.shape, reporter)
     manifest = replace(
-        _manifest(built, facts, options), drift=_drift_reference(builder.reference, _sizes(facts.images(data)))
+        _manifest(built, facts, options),
+        drift=_drift_reference(builder.reference, _sizes(facts.images(data)), built[0].scores),
+        ood=_thresholds(facts.ood, built[0]),
+        features=find_head(built[0].graph).width if options.features else 0,
     )
     model = with_manifest(built[0].graph, manifest)
     manifest = _readable(model)
@@ -132,7 +142,7 @@ def export_model(
     if options.chooses:
         extra_files[_CANDIDATES_FILE] = _json(candidates)
     if options.engine is not None:
-        engine = build_engine(model, facts.preprocess.shape, options.engine, reporter)
+        engine = build_engine(model, facts.preprocess.shape, options.engine, reporter, manifest.answer_output)
         extra_files |= {ENGINE_FILE: engine.plan, FACTS_FILE: _json(asdict(engine.facts))}
     sign = None if options.sign_key is None else partial(sign_folder, private_key=options.sign_key)
     number = destination.publish(name, model, manifest, extra_files, sign)
@@ -172,14 +182,35 @@ def _manifest(built: Sequence[CandidateGraph], facts: RunFacts, options: ExportO
     )
 
 
-def _drift_reference(reference: Reference, sizes: Sequence[tuple[int, int]]) -> DriftReference:
+def _thresholds(ood: OutOfDistribution | None, published: CandidateGraph) -> OutOfDistribution | None:
+    """Choose the threshold again where the graph's scores are not those of the trained network.
+
+    Rounded activations are farther from the training images' features than exact ones.
+    """
+    if ood is None or published.scores is None or published.about.precision == "fp32":
+        return ood
+    found = threshold_of(published.scores, ood.false_alarms)
+    return replace(
+        ood,
+        threshold=found.value,
+        false_alarms_low=found.low,
+        false_alarms_high=found.high,
+        images=found.images,
+    )
+
+
+def _drift_reference(
+    reference: Reference, sizes: Sequence[tuple[int, int]], scores: Float32[np.ndarray, " n"] | None
+) -> DriftReference:
     """Measure the validation images, a few at a time: their pixels may not fit in memory."""
     pixels, probabilities = reference.images.pixels, reference.probabilities
-    chunks = range(0, len(pixels), _CHUNK)
-    measured = [measure(sample(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK]) for at in chunks]
+    chunks, classes = range(0, len(pixels), _CHUNK), probabilities.shape[1]
+    measured = [measure(sample(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK], classes) for at in chunks]
     values = {name: np.concatenate([chunk[name] for chunk in measured]) for name in measured[0]}
     values[SIZE] = np.array([side_of(size) for size in sizes], np.float64)
-    return reference_of(values, probabilities.shape[1])
+    if scores is not None:
+        values[OOD_SCORE] = scores.astype(np.float64)
+    return reference_of(values, classes)
 
 
 def _sizes(images: Sequence[LabeledImage]) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ import onnxruntime
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ProofError, first_line
-from unfreeze.contract.model.manifest import INPUT
+from unfreeze.contract.model.manifest import ANSWERS, INPUT, OUTPUT
 from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
 
 
@@ -35,6 +35,15 @@ class Session:
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ProofError(f"ONNX Runtime cannot load the exported model: {error}; nothing was published") from error
+        self._has_answers = ANSWERS in {one.name for one in self._session.get_outputs()}
+
+    def answers(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n a"]:
+        """Return probabilities and, if the graph computes it, the out-of-distribution score behind them.
+
+        Raises:
+            ProofError: ONNX Runtime failed, for example for lack of memory.
+        """
+        return self._run(ANSWERS if self._has_answers else OUTPUT, pixels)
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
         """Classify prepared images in one batch.
@@ -42,7 +51,10 @@ class Session:
         Raises:
             ProofError: ONNX Runtime failed, for example for lack of memory.
         """
+        return self._run(OUTPUT, pixels)
+
+    def _run(self, output: str, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n a"]:
         try:
-            return np.asarray(self._session.run(None, {INPUT: np.ascontiguousarray(pixels)})[0])
+            return np.asarray(self._session.run([output], {INPUT: np.ascontiguousarray(pixels)})[0])
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ProofError(f"ONNX Runtime failed on a batch of {len(pixels)}: {first_line(error)}") from error

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eunfreeze/protos/unfreeze.proto\x12\x0bunfreeze.v1\"O\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05top_k\x18\x04 \x01(\r\"_\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x17.unfreeze.v1.Prediction\"V\n\nPrediction\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.unfreeze.v1.ScoredLabel\x12\x13\n\x06unsure\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_unsure\":\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05index\x18\x03 \x01(\r\"x\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.unfreeze.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.unfreeze.v1.ErrorH\x00\x42\x08\n\x06result\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.unfreeze.v1.ModelVersion\"L\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x87\x03\n\x15\x44\x65scribeModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x14\n\x0cinput_height\x18\x04 \x01(\r\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12@\n\x07metrics\x18\x08 \x03(\x0b\x32/.unfreeze.v1.DescribeModelResponse.MetricsEntry\x12\x1a\n\rabstain_below\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0emax_batch_size\x18\n \x01(\r\x12\x16\n\x0e\x65xecution_plan\x18\x0b \x01(\t\x12!\n\x05\x64rift\x18\x0c \x03(\x0b\x32\x12.unfreeze.v1.Drift\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_abstain_below\"g\n\x05\x44rift\x12\x10\n\x08quantity\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x04\x12\x0b\n\x03psi\x18\x03 \x01(\x01\x12\x14\n\x0c\x65xpected_psi\x18\x04 \x01(\x01\x12\n\n\x02js\x18\x05 \x01(\x01\x12\r\n\x05\x61larm\x18\x06 \x01(\x08\x32\xcf\x02\n\nClassifier\x12\x44\n\x07Predict\x12\x1b.unfreeze.v1.PredictRequest\x1a\x1c.unfreeze.v1.PredictResponse\x12T\n\rPredictStream\x12\x1b.unfreeze.v1.PredictRequest\x1a\".unfreeze.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.unfreeze.v1.ListModelsRequest\x1a\x1f.unfreeze.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.unfreeze.v1.DescribeModelRequest\x1a\".unfreeze.v1.DescribeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eunfreeze/protos/unfreeze.proto\x12\x0bunfreeze.v1\"O\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05top_k\x18\x04 \x01(\r\"_\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x17.unfreeze.v1.Prediction\"\xb6\x01\n\nPrediction\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.unfreeze.v1.ScoredLabel\x12\x13\n\x06unsure\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tood_score\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12 \n\x13out_of_distribution\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\t\n\x07_unsureB\x0c\n\n_ood_scoreB\x16\n\x14_out_of_distribution\":\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05index\x18\x03 \x01(\r\"x\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.unfreeze.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.unfreeze.v1.ErrorH\x00\x42\x08\n\x06result\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.unfreeze.v1.ModelVersion\"L\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xe1\x03\n\x15\x44\x65scribeModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x14\n\x0cinput_height\x18\x04 \x01(\r\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12@\n\x07metrics\x18\x08 \x03(\x0b\x32/.unfreeze.v1.DescribeModelResponse.MetricsEntry\x12\x1a\n\rabstain_below\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0emax_batch_size\x18\n \x01(\r\x12\x16\n\x0e\x65xecution_plan\x18\x0b \x01(\t\x12!\n\x05\x64rift\x18\x0c \x03(\x0b\x32\x12.unfreeze.v1.Drift\x12@\n\x13out_of_distribution\x18\x14 \x01(\x0b\x32\x1e.unfreeze.v1.OutOfDistributionH\x01\x88\x01\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_abstain_belowB\x16\n\x14_out_of_distribution\"g\n\x05\x44rift\x12\x10\n\x08quantity\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x04\x12\x0b\n\x03psi\x18\x03 \x01(\x01\x12\x14\n\x0c\x65xpected_psi\x18\x04 \x01(\x01\x12\n\n\x02js\x18\x05 \x01(\x01\x12\r\n\x05\x61larm\x18\x06 \x01(\x08\"j\n\x11OutOfDistribution\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12\x14\n\x0c\x66\x61lse_alarms\x18\x03 \x01(\x01\x12\x12\n\x05\x61uroc\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_auroc2\xcf\x02\n\nClassifier\x12\x44\n\x07Predict\x12\x1b.unfreeze.v1.PredictRequest\x1a\x1c.unfreeze.v1.PredictResponse\x12T\n\rPredictStream\x12\x1b.unfreeze.v1.PredictRequest\x1a\".unfreeze.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.unfreeze.v1.ListModelsRequest\x1a\x1f.unfreeze.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.unfreeze.v1.DescribeModelRequest\x1a\".unfreeze.v1.DescribeModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST']._serialized_end=126
   _globals['_PREDICTRESPONSE']._serialized_start=128
   _globals['_PREDICTRESPONSE']._serialized_end=223
-  _globals['_PREDICTION']._serialized_start=225
-  _globals['_PREDICTION']._serialized_end=311
-  _globals['_SCOREDLABEL']._serialized_start=313
-  _globals['_SCOREDLABEL']._serialized_end=371
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=373
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=493
-  _globals['_ERROR']._serialized_start=495
-  _globals['_ERROR']._serialized_end=533
-  _globals['_LISTMODELSREQUEST']._serialized_start=535
-  _globals['_LISTMODELSREQUEST']._serialized_end=554
-  _globals['_LISTMODELSRESPONSE']._serialized_start=556
-  _globals['_LISTMODELSRESPONSE']._serialized_end=619
-  _globals['_MODELVERSION']._serialized_start=621
-  _globals['_MODELVERSION']._serialized_end=697
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=699
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=753
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=756
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1147
-  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_start=1083
-  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_end=1129
-  _globals['_DRIFT']._serialized_start=1149
-  _globals['_DRIFT']._serialized_end=1252
-  _globals['_CLASSIFIER']._serialized_start=1255
-  _globals['_CLASSIFIER']._serialized_end=1590
+  _globals['_PREDICTION']._serialized_start=226
+  _globals['_PREDICTION']._serialized_end=408
+  _globals['_SCOREDLABEL']._serialized_start=410
+  _globals['_SCOREDLABEL']._serialized_end=468
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=470
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=590
+  _globals['_ERROR']._serialized_start=592
+  _globals['_ERROR']._serialized_end=630
+  _globals['_LISTMODELSREQUEST']._serialized_start=632
+  _globals['_LISTMODELSREQUEST']._serialized_end=651
+  _globals['_LISTMODELSRESPONSE']._serialized_start=653
+  _globals['_LISTMODELSRESPONSE']._serialized_end=716
+  _globals['_MODELVERSION']._serialized_start=718
+  _globals['_MODELVERSION']._serialized_end=794
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=796
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=850
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=853
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1334
+  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_start=1246
+  _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_end=1292
+  _globals['_DRIFT']._serialized_start=1336
+  _globals['_DRIFT']._serialized_end=1439
+  _globals['_OUTOFDISTRIBUTION']._serialized_start=1441
+  _globals['_OUTOFDISTRIBUTION']._serialized_end=1547
+  _globals['_CLASSIFIER']._serialized_start=1550
+  _globals['_CLASSIFIER']._serialized_end=1885
 # @@protoc_insertion_point(module_scope)

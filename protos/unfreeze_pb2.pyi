@@ -29,12 +29,16 @@ class PredictResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("labels", "unsure")
+    __slots__ = ("labels", "unsure", "ood_score", "out_of_distribution")
     LABELS_FIELD_NUMBER: _ClassVar[int]
     UNSURE_FIELD_NUMBER: _ClassVar[int]
+    OOD_SCORE_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     labels: _containers.RepeatedCompositeFieldContainer[ScoredLabel]
     unsure: bool
-    def __init__(self, labels: _Optional[_Iterable[_Union[ScoredLabel, _Mapping]]] = ..., unsure: _Optional[bool] = ...) -> None: ...
+    ood_score: float
+    out_of_distribution: bool
+    def __init__(self, labels: _Optional[_Iterable[_Union[ScoredLabel, _Mapping]]] = ..., unsure: _Optional[bool] = ..., ood_score: _Optional[float] = ..., out_of_distribution: _Optional[bool] = ...) -> None: ...
 
 class ScoredLabel(_message.Message):
     __slots__ = ("label", "score", "index")
@@ -93,7 +97,7 @@ class DescribeModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class DescribeModelResponse(_message.Message):
-    __slots__ = ("name", "version", "labels", "input_height", "input_width", "precision", "sha256", "metrics", "abstain_below", "max_batch_size", "execution_plan", "drift")
+    __slots__ = ("name", "version", "labels", "input_height", "input_width", "precision", "sha256", "metrics", "abstain_below", "max_batch_size", "execution_plan", "drift", "out_of_distribution")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +117,7 @@ class DescribeModelResponse(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PLAN_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -125,7 +130,8 @@ class DescribeModelResponse(_message.Message):
     max_batch_size: int
     execution_plan: str
     drift: _containers.RepeatedCompositeFieldContainer[Drift]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., precision: _Optional[str] = ..., sha256: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., abstain_below: _Optional[float] = ..., max_batch_size: _Optional[int] = ..., execution_plan: _Optional[str] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ...) -> None: ...
+    out_of_distribution: OutOfDistribution
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., precision: _Optional[str] = ..., sha256: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., abstain_below: _Optional[float] = ..., max_batch_size: _Optional[int] = ..., execution_plan: _Optional[str] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ..., out_of_distribution: _Optional[_Union[OutOfDistribution, _Mapping]] = ...) -> None: ...
 
 class Drift(_message.Message):
     __slots__ = ("quantity", "images", "psi", "expected_psi", "js", "alarm")
@@ -142,3 +148,15 @@ class Drift(_message.Message):
     js: float
     alarm: bool
     def __init__(self, quantity: _Optional[str] = ..., images: _Optional[int] = ..., psi: _Optional[float] = ..., expected_psi: _Optional[float] = ..., js: _Optional[float] = ..., alarm: _Optional[bool] = ...) -> None: ...
+
+class OutOfDistribution(_message.Message):
+    __slots__ = ("method", "threshold", "false_alarms", "auroc")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FALSE_ALARMS_FIELD_NUMBER: _ClassVar[int]
+    AUROC_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    threshold: float
+    false_alarms: float
+    auroc: float
+    def __init__(self, method: _Optional[str] = ..., threshold: _Optional[float] = ..., false_alarms: _Optional[float] = ..., auroc: _Optional[float] = ...) -> None: ...

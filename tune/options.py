@@ -66,6 +66,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cache_gb": (0.0, 100_000.0),
     "store_gb": (0.0, 100_000.0),
     "abstain_precision": (0.01, 0.9999),
+    "ood_false_alarms": (0.0, 0.5),
     "temperature": (0.5, 100.0),
     "teacher_weight": (0.01, 1.0),
 }
@@ -132,6 +133,8 @@ class TuneOptions:
             blocks, which later runs read instead of computing them again. What was not used for the longest time is
             deleted first; 0 neither reads nor writes. `unfreeze cache` shows and clears it.
         abstain_precision: find the confidence above which this share of the answers is correct, 0.01 to 0.9999.
+        ood_false_alarms: report images unlike the training images as out of distribution, and wrongly this share of
+            images like the validation images, 0 to 0.5; 0 reports none.
         strict: treat problems of the data as errors.
         path_column: column of the image paths in a CSV file. By default one with a usual name, such as path, image or
             filename.
@@ -192,6 +195,7 @@ class TuneOptions:
     cache_gb: Annotated[float, _hardware] = 8.0
     store_gb: Annotated[float, _hardware] = DEFAULT_STORE_GB
     abstain_precision: Annotated[float | None, _output] = None
+    ood_false_alarms: Annotated[float, _output] = 0.05
     strict: Annotated[bool, Parameter(group=DATA, negative="")] = False
     path_column: Annotated[str | None, _data] = None
     label_column: Annotated[str | None, _data] = None

@@ -83,7 +83,8 @@ def fine_tune(
             open_run(context, folder, resume=resume)
             workers.barrier()
             tuned = _tune(context)
-            result = evaluate_run(context, tuned.chosen.choice, tuned.network, tuned.probed, tuned.training)
+            chosen = tuned.chosen
+            result = evaluate_run(context, chosen.choice, tuned.network, tuned.probed, tuned.training, chosen.score)
             return _save(context, folder, result, tuned, started)
 
 
@@ -143,6 +144,7 @@ def _save(context: RunContext, folder: Path, result: TuningResult, tuned: _Tuned
     if taught is not None:
         write_findings(folder, context.dataset, context.inspection)  # with what became of the teacher
         facts = replace(facts, provenance=replace(facts.provenance, distillation=taught.provenance()))
-    save_run(folder, result.network, facts, metrics)
+    detector = result.detector
+    save_run(folder, result.network, facts, metrics, {} if detector is None else detector.tensors())
     context.resume_state.clear()
     return metrics

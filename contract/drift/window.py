@@ -11,7 +11,7 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.chi_square import chi_square_quantile
 from unfreeze.contract.drift.histogram import NO_DISTANCE, Distance, distance
-from unfreeze.contract.drift.reference import SIZE, DriftReference, measure, sample, side_of
+from unfreeze.contract.drift.reference import LABEL, SIZE, DriftReference, measure, sample, side_of
 
 FEWEST_IMAGES = 50
 _PARTS = 10
@@ -91,16 +91,16 @@ class Window:
         self._full: deque[dict[str, np.ndarray]] = deque(maxlen=_PARTS - 1)
         self._newest, self._in_newest = self._empty(), 0
 
-    def add(self, pixels: UInt8[np.ndarray, "n h w 3"], probabilities: Float32[np.ndarray, "n c"]) -> None:
+    def add(self, pixels: UInt8[np.ndarray, "n h w 3"], answers: Float32[np.ndarray, "n a"]) -> None:
         """Count images.
 
         Args:
             pixels: prepared images; copied in part.
-            probabilities: of their classes.
+            answers: the rows of the model's output, see `measure`.
         """
         sampled = sample(pixels)
         with self._lock:
-            self._waiting.append((sampled, probabilities))
+            self._waiting.append((sampled, answers))
             self._images_waiting += len(pixels)
             if self._images_waiting >= min(_GROUP, self._part):
                 self._count()
@@ -128,8 +128,8 @@ class Window:
         if not self._waiting:
             return
         samples, answers = zip(*self._waiting, strict=True)
-        sampled, probabilities = np.concatenate(samples, axis=1), np.concatenate(answers)
-        for name, values in measure(sampled, probabilities).items():
+        classes = self._histograms[LABEL].bins
+        for name, values in measure(np.concatenate(samples, axis=1), np.concatenate(answers), classes).items():
             if name in self._newest:
                 self._newest[name] += self._histograms[name].count(values)
         self._in_newest += self._images_waiting

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from unfreeze.contract.drift.reference import DriftReference
 from unfreeze.contract.errors import ManifestError
 from unfreeze.contract.images.preprocess import PreprocessSpec
+from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.contract.model.schema import decode, loads
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.contract.model.upgrade import upgraded_from_2
@@ -19,6 +20,8 @@ _LAST_MINORS = {2: 0, 3: 1}  # by major version: the last minor one whose fields
 METADATA_KEY = "unfreeze.manifest"
 INPUT = "pixels"
 OUTPUT = "probabilities"
+FEATURES = "features"
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class Proof:
         same_top1: fraction of the images with the same top-1 label, 0 to 1.
         accuracy: top-1 accuracy of the graph, 0 to 1.
         trained_accuracy: top-1 accuracy of the trained network in torch, 0 to 1.
+        score_difference: the largest difference of an out-of-distribution score, as a share of the standard deviation
+            of the scores; None without a score, and in models of schema 3.0.
     """
 
     images: int
@@ -42,6 +47,7 @@ class Proof:
     same_top1: float
     accuracy: float
     trained_accuracy: float
+    score_difference: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +150,8 @@ class Manifest:
     """Everything needed to use a model.
 
     The graph's input is `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.images.preprocess.prepare`. Its
-    output is `probabilities`, float32 [N, C], which sum to 1 over the C labels.
+    first output is `probabilities`, float32 [N, C], which sum to 1 over the C labels. Further outputs are `features`,
+    float32 [N, F], if there are any, and `answers`, float32 [N, C + 1], the probabilities and the score of `ood`.
 
     Args:
         labels: one label per class, in the order of the probabilities; unique.
@@ -163,6 +170,8 @@ class Manifest:
         abstain_below: predictions whose top-1 probability is below this threshold are marked as unsure, 0 to 1; None
             marks none.
         drift: distributions of the validation images, to compare later images with; None in models of schema 3.0.
+        ood: how images unlike the training images are recognized; None if they are not, and in models of schema 3.0.
+        features: number of pooled features that the graph returns; 0 if it returns none.
         sha256: SHA-256 of the model file, as `unfreeze.contract.model.seal` computes it.
         schema: version of this document, "MAJOR.MINOR".
 
@@ -183,6 +192,8 @@ class Manifest:
     link: Literal["softmax", "sigmoid"] = "softmax"
     abstain_below: float | None = None
     drift: DriftReference | None = None
+    ood: OutOfDistribution | None = None
+    features: int = 0
     sha256: str = UNSEALED
     schema: str = field(default=SCHEMA)
 
@@ -201,6 +212,23 @@ class Manifest:
                 raise ValueError(
                     f"each golden image must have {len(self.labels)} probabilities, one per label, and a known label"
                 )
+
+    @property
+    def answer_output(self) -> str:
+        """The output that has all that is answered about an image."""
+        return OUTPUT if self.ood is None else ANSWERS
+
+    @property
+    def answer_width(self) -> int:
+        """The number of values of an image in that output."""
+        return len(self.labels) + (self.ood is not None)
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """The graph's outputs in their order, with the number of values of an image."""
+        added = {FEATURES: self.features} if self.features else {}
+        answers = {} if self.ood is None else {ANSWERS: self.answer_width}
+        return {OUTPUT: len(self.labels)} | added | answers
 
     def to_json(self) -> str:
         """Serialize to JSON; equal manifests give equal text."""

@@ -31,14 +31,18 @@ class Classification:
     Args:
         name: path of the file; "image 3" for the third of encoded images.
         predictions: ordered by score, the highest first; empty if there is an error.
-        unsure: whether the top score is below the model's confidence threshold; None if the model has none, there is
-            an error, or the server is too old to say so.
+        unsure: whether the top score is below the model's confidence threshold, or the image is out of distribution;
+            None if the model has no such threshold, there is an error, or the server is too old to say so.
+        ood_score: how far the image is from the training images; None if the model has no such score, or as before.
+        out_of_distribution: whether that score is above the model's threshold; None as before.
         error: name of the image and why it cannot be classified; None if it was classified.
     """
 
     name: str
     predictions: tuple[Prediction, ...] = ()
     unsure: bool | None = None
+    ood_score: float | None = None
+    out_of_distribution: bool | None = None
     error: str | None = None
 
 
@@ -75,6 +79,8 @@ class ModelDescription:
         abstain_below: predictions with a top score below this threshold are uncertain; None without a threshold.
         max_batch_size: maximum batch size.
         execution_plan: how the server executes the model.
+        ood_method: how images unlike the training images are recognized; None if they are not.
+        ood_threshold: images with a larger score are out of distribution; None as before.
     """
 
     name: str
@@ -88,6 +94,8 @@ class ModelDescription:
     abstain_below: float | None
     max_batch_size: int
     execution_plan: str
+    ood_method: str | None = None
+    ood_threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +131,8 @@ def parse_prediction(name: str, prediction: pb.Prediction) -> Classification:
         name=name,
         predictions=tuple(Prediction(label=one.label, score=one.score, index=one.index) for one in prediction.labels),
         unsure=prediction.unsure if prediction.HasField("unsure") else None,
+        ood_score=prediction.ood_score if prediction.HasField("ood_score") else None,
+        out_of_distribution=prediction.out_of_distribution if prediction.HasField("out_of_distribution") else None,
     )
 
 
@@ -135,6 +145,7 @@ def parse_models(response: pb.ListModelsResponse) -> tuple[ModelVersion, ...]:
 
 def parse_description(response: pb.DescribeModelResponse) -> ModelDescription:
     """Convert the response of DescribeModel."""
+    has_ood, ood = response.HasField("out_of_distribution"), response.out_of_distribution
     return ModelDescription(
         name=response.name,
         version=response.version,
@@ -147,6 +158,8 @@ def parse_description(response: pb.DescribeModelResponse) -> ModelDescription:
         abstain_below=response.abstain_below if response.HasField("abstain_below") else None,
         max_batch_size=response.max_batch_size,
         execution_plan=response.execution_plan,
+        ood_method=ood.method if has_ood else None,
+        ood_threshold=ood.threshold if has_ood else None,
     )
 
 

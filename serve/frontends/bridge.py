@@ -209,7 +209,7 @@ class _Connection:
         end = record.begin + math.prod(shape)
         request = InferenceRequest(
             self._region[record.begin : end].reshape(shape),
-            model.classes,
+            model.answer_width,
             deadline=None if math.isinf(record.deadline) else record.deadline,
             priority=record.priority,
         )

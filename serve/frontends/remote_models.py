@@ -298,7 +298,7 @@ class RemoteModel:
         self.drift: tuple[Drift, ...] = ()  # as of the last `synchronize`
         self._models, self._board = models, models.board
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
-        self._answer_bytes = 4 * len(self.manifest.labels)
+        self._answer_bytes = 4 * self.manifest.answer_width
         self._preprocess = partial(prepare, spec=self.manifest.preprocess, max_pixels=models.options.max_pixels)
         self._uses = UseCount()
         options = models.options

@@ -12,10 +12,10 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from unfreeze.contract.answers import read_answer
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import DrainingError, InvalidRequestError
 from unfreeze.contract.model.manifest import Manifest
-from unfreeze.contract.prediction import is_unsure, top_predictions
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.protos import unfreeze_pb2
 from unfreeze.serve.http.bodies import Body, BodyLimits, read_document
@@ -189,10 +189,10 @@ class Handlers:
             if content_type.lower().startswith(MULTIPART):
                 files = await _in_thread_if(len(body) > _LARGE_BYTES, partial(form_files, content_type, body))
             images = [content for _, content in files]
-            probabilities = await _unless_disconnected(request, model.classify(images, deadline))
-            shown = min(top_k, probabilities.shape[1])
+            rows = await _unless_disconnected(request, model.classify(images, deadline))
+            shown = min(top_k, len(model.manifest.labels))
             names = [file for file, _ in files]
-            render = partial(_predictions, names, probabilities, model.manifest, shown)
+            render = partial(_predictions, names, rows, model.manifest, shown)
             predictions = await _in_thread_if(len(files) * shown > _MANY_LABELS, render)
             milliseconds = round(1000 * (time.monotonic() - started), 2)
             about = {"model": model.name, "version": model.version, "milliseconds": milliseconds}
@@ -208,15 +208,15 @@ class Handlers:
             self._models.check_capacity(deadline)
 
 
-def _predictions(
-    names: Sequence[str], probabilities: Float32[np.ndarray, "n c"], manifest: Manifest, top_k: int
-) -> bytes:
+def _predictions(names: Sequence[str], rows: Float32[np.ndarray, "n a"], manifest: Manifest, top_k: int) -> bytes:
     """Render the predictions of files as JSON."""
     predictions = []
-    for name, row in zip(names, probabilities, strict=True):
-        ordered = top_predictions(row, manifest.labels, top_k)
-        labels = [{"label": one.label, "score": one.score, "index": one.index} for one in ordered]
-        predictions.append({"file": name, "labels": labels, "unsure": is_unsure(ordered, manifest.abstain_below)})
+    for name, row in zip(names, rows, strict=True):
+        answer = read_answer(row, manifest, top_k)
+        labels = [{"label": one.label, "score": one.score, "index": one.index} for one in answer.predictions]
+        found: dict[str, Any] = {"file": name, "labels": labels, "unsure": answer.unsure}
+        found |= {"out_of_distribution": answer.out_of_distribution, "ood_score": answer.ood_score}
+        predictions.append(found)
     return json.dumps(predictions).encode()
 
 

@@ -111,7 +111,14 @@ def _classify(identifier: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _classification() -> dict[str, Any]:
     label = _object(label=_TEXT, score=_NUMBER, index=_INTEGER)
-    prediction = _object(file=_TEXT, labels={"type": "array", "items": label}, unsure={"type": ["boolean", "null"]})
+    flag = {"type": ["boolean", "null"]}
+    prediction = _object(
+        file=_TEXT,
+        labels={"type": "array", "items": label},
+        unsure=flag,
+        out_of_distribution=flag,
+        ood_score={"type": ["number", "null"]},
+    )
     many = {"type": "array", "items": prediction}
     return _object(model=_TEXT, version=_TEXT, milliseconds=_NUMBER, predictions=many)
 

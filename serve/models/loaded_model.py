@@ -51,7 +51,7 @@ class LoadedModel:
         # Statistics are reported separately for NAME (False) and NAME.encoded (True).
         self.statistics = self.own_statistics = {False: Statistics(), True: Statistics()}
         self._runtime = runtime
-        self.classes = len(self.manifest.labels)
+        self.answer_width = self.manifest.answer_width
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._uses = UseCount()
         self._window = _window(self.manifest, options)
@@ -135,13 +135,13 @@ class LoadedModel:
             priority: requests with lower numbers are executed first.
 
         Returns:
-            Probabilities, in the order of the manifest's labels.
+            Rows of the manifest's `answer_output`; `unfreeze.contract.answers` reads them.
 
         Raises:
             InvalidRequestError: an image cannot be decoded; the message says which one and why.
             ServingError: the queue is full, the deadline cannot be met, or the server is shutting down.
         """
-        request = InferenceRequest(images, self.classes, deadline=deadline, priority=priority)
+        request = InferenceRequest(images, self.answer_width, deadline=deadline, priority=priority)
         with (
             counted(self.statistics[request.encoded], len(images), request.timing),
             self._admission.admit(len(images), self._memory(images)),
@@ -197,6 +197,6 @@ def _preprocess(manifest: Manifest, options: ServeOptions, window: Window | None
 
 def _watched(runtime: Runtime, window: Window, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
     """Classify a batch, and count its images."""
-    probabilities = runtime.run(pixels)
-    window.add(pixels, probabilities)
-    return probabilities
+    rows = runtime.run(pixels)
+    window.add(pixels, rows)
+    return rows

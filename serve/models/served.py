@@ -56,7 +56,7 @@ class ServedModel(Protocol):
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Float32[np.ndarray, "n c"]:
-        """Classify images."""
+        """Classify images: return rows that `unfreeze.contract.answers` reads."""
 
 
 @runtime_checkable

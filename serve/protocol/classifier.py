@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import grpc
 import numpy as np
 
+from unfreeze.contract.answers import read_answer
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.contract.model.manifest import Manifest
-from unfreeze.contract.prediction import is_unsure, top_predictions
+from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
 from unfreeze.serve.models.served import ServedModels
@@ -93,18 +94,19 @@ class ClassifierService(ClassifierServicer):
                 )
                 for one in model.drift
             ],
+            out_of_distribution=_out_of_distribution(manifest.ood),
         )
 
     async def _predict(self, received: pb.PredictRequest | SplitMessage, deadline: float | None) -> pb.PredictResponse:
         request: pb.PredictRequest
         request, images = contents_of(received, "images")
         with self._models.use(self._model_name(request.model), request.version) as model:
-            probabilities = await model.classify(images, deadline)
+            rows = await model.classify(images, deadline)
             top_k = request.top_k or _DEFAULT_TOP_K
             return pb.PredictResponse(
                 model=model.name,
                 version=model.version,
-                predictions=[_prediction(row, model.manifest, top_k) for row in probabilities],
+                predictions=[_prediction(row, model.manifest, top_k) for row in rows],
             )
 
     def _model_name(self, name: str) -> str:
@@ -115,9 +117,19 @@ class ClassifierService(ClassifierServicer):
         return name
 
 
-def _prediction(probabilities: Float32[np.ndarray, " c"], manifest: Manifest, top_k: int) -> pb.Prediction:
-    predictions = top_predictions(probabilities, manifest.labels, top_k)
+def _prediction(row: Float32[np.ndarray, " a"], manifest: Manifest, top_k: int) -> pb.Prediction:
+    answer = read_answer(row, manifest, top_k)
     return pb.Prediction(
-        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in predictions],
-        unsure=is_unsure(predictions, manifest.abstain_below),
+        labels=[pb.ScoredLabel(label=one.label, score=one.score, index=one.index) for one in answer.predictions],
+        unsure=answer.unsure,
+        ood_score=answer.ood_score,
+        out_of_distribution=answer.out_of_distribution,
+    )
+
+
+def _out_of_distribution(ood: OutOfDistribution | None) -> pb.OutOfDistribution | None:
+    if ood is None:
+        return None
+    return pb.OutOfDistribution(
+        method=ood.method, threshold=ood.threshold, false_alarms=ood.false_alarms, auroc=ood.auroc
     )

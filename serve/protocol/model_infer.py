@@ -44,7 +44,8 @@ async def infer(
 
     Returns:
         The requested outputs: class probabilities, class strings if the request uses the classification extension, and
-        whether each image's top score is below the model's threshold.
+        whether each image's top score is below the model's threshold; its out-of-distribution score, and whether that
+        is above its threshold.
 
     Raises:
         InvalidRequestError: the request does not match the model, or an image cannot be decoded.
@@ -66,8 +67,8 @@ async def infer(
             images = await _copy_within(regions.budget, size, deadline(timeout_us), read)
         else:
             images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
-        probabilities = await model.classify(images, deadline(timeout_us), priority)
-        response = _response(request, model, probabilities, outputs)
+        rows = await model.classify(images, deadline(timeout_us), priority)
+        response = _response(request, model, rows, outputs)
         if wanted:
             size = sum(map(len, response.raw_output_contents))
             await _in_thread_unless(size < _LARGE_BYTES, partial(move_outputs, response, wanted))
@@ -125,10 +126,10 @@ async def _in_thread_unless(is_small: bool, work: Callable[[], _T]) -> _T:  # no
 def _response(
     request: pb.ModelInferRequest,
     model: ServedModel,
-    probabilities: Float32[np.ndarray, "n c"],
+    rows: Float32[np.ndarray, "n a"],
     outputs: list[RequestedOutput],
 ) -> pb.ModelInferResponse:
-    tensors = [output_tensor(output, probabilities, model.manifest) for output in outputs]
+    tensors = [output_tensor(output, rows, model.manifest) for output in outputs]
     return pb.ModelInferResponse(
         model_name=request.model_name,
         model_version=model.version,

@@ -2,8 +2,8 @@
 
 Each model of the repository is available under two names: `NAME` accepts preprocessed images, with the same inputs and
 outputs as NVIDIA Triton serves from the same repository; `NAME.encoded` accepts encoded images of any size, and has the
-output `unsure` too if the model has a confidence threshold. The methods raise errors; `Dispatcher` maps them to a
-gRPC status.
+outputs `unsure`, `ood_score` and `out_of_distribution` too if the model has the thresholds for them. The methods raise
+errors; `Dispatcher` maps them to a gRPC status.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -26,7 +26,7 @@ from unfreeze.serve.models.served import ServedModel, ServedModels
 from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
 from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
-from unfreeze.serve.protocol.outputs import UNSURE, declared_outputs
+from unfreeze.serve.protocol.outputs import OOD_SCORE, declared_outputs
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.streams import map_in_order
 from unfreeze.serve.status import deadline_of, status_of
@@ -74,8 +74,10 @@ class InferenceService(GRPCInferenceServiceServicer):
             else tensor(name=INPUT, datatype="UINT8", shape=[-1, *model.manifest.preprocess.shape])
         )
         outputs = [tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.manifest.labels)])]
-        if UNSURE in declared_outputs(model.manifest, encoded=encoded):
-            outputs.append(tensor(name=UNSURE, datatype="BOOL", shape=[-1]))
+        outputs += [
+            tensor(name=name, datatype="FP32" if name == OOD_SCORE else "BOOL", shape=[-1])
+            for name in declared_outputs(model.manifest, encoded=encoded)[1:]
+        ]
         return pb.ModelMetadataResponse(
             name=request.name,
             versions=[number for number in self._models.versions(model.name) if request.version in ("", number)],
@@ -101,8 +103,9 @@ class InferenceService(GRPCInferenceServiceServicer):
                 name=OUTPUT, data_type=pb.TYPE_FP32, dims=[len(model.manifest.labels)], label_filename="labels.txt"
             )
         ]
-        if UNSURE in declared_outputs(model.manifest, encoded=encoded):
-            outputs.append(pb.ModelOutput(name=UNSURE, data_type=pb.TYPE_BOOL))  # one value an image: no dimensions
+        for name in declared_outputs(model.manifest, encoded=encoded)[1:]:  # one value an image: no dimensions
+            kind = pb.TYPE_FP32 if name == OOD_SCORE else pb.TYPE_BOOL
+            outputs.append(pb.ModelOutput(name=name, data_type=kind))
         config = pb.ModelConfig(
             name=request.name,
             platform=_PLATFORM,

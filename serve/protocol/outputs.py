@@ -6,18 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unfreeze.contract.answers import are_foreign, ood_scores_in, probabilities_in, unsure_in
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.contract.model.manifest import OUTPUT, Manifest
-from unfreeze.contract.prediction import are_unsure
 from unfreeze.protos import open_inference_pb2 as pb
 from unfreeze.serve.protocol.parameters import nonnegative_integer
 from unfreeze.serve.protocol.shared_tensors import SHARED_MEMORY_PARAMETERS
 
-UNSURE = "unsure"
+UNSURE, OOD_SCORE, FOREIGN = "unsure", "ood_score", "out_of_distribution"
+_ALL = OUTPUT, UNSURE, OOD_SCORE, FOREIGN
 _ELEMENT_LENGTH = struct.Struct("<I")
 _PARAMETERS = {"binary_data", "classification", *SHARED_MEMORY_PARAMETERS}
-_MOST_OUTPUTS = 2
+_MOST_OUTPUTS = 4
 
 
 class RequestedOutput(NamedTuple):
@@ -36,13 +37,19 @@ def declared_outputs(manifest: Manifest, *, encoded: bool) -> tuple[str, ...]:
     """Return the names of the outputs that metadata and configuration list, and that a request gets by default.
 
     `NAME` declares what NVIDIA Triton does for the same repository, because programs such as NVIDIA's `image_client.py`
-    refuse a model with several outputs; it returns `unsure` if that is requested by name.
+    refuse a model with several outputs; it returns the others if they are requested by name.
 
     Args:
         manifest: the model's.
         encoded: whether the model is used as `NAME.encoded`.
     """
-    return (OUTPUT, UNSURE) if encoded and manifest.abstain_below is not None else (OUTPUT,)
+    return _available(manifest) if encoded else (OUTPUT,)
+
+
+def _available(manifest: Manifest) -> tuple[str, ...]:
+    """Return the names of the outputs that a model has."""
+    unsure = () if manifest.abstain_below is None else (UNSURE,)
+    return (OUTPUT, *unsure, *(() if manifest.ood is None else (OOD_SCORE, FOREIGN)))
 
 
 def requested_outputs(request: pb.ModelInferRequest, manifest: Manifest, *, encoded: bool) -> list[RequestedOutput]:
@@ -60,31 +67,37 @@ def requested_outputs(request: pb.ModelInferRequest, manifest: Manifest, *, enco
         return [RequestedOutput(name) for name in declared_outputs(manifest, encoded=encoded)]
     if len(request.outputs) > _MOST_OUTPUTS:
         raise InvalidRequestError(
-            f"a model has at most {_MOST_OUTPUTS} outputs, {OUTPUT!r} and {UNSURE!r}; "
-            f"{len(request.outputs):,} were requested"
+            f"a model has at most {_MOST_OUTPUTS} outputs, {', '.join(map(repr, _ALL))}; {len(request.outputs):,} were "
+            "requested"
         )
     outputs = [_requested_output(output, manifest) for output in request.outputs]
-    if len(outputs) > 1 and outputs[0].name == outputs[1].name:
-        raise InvalidRequestError(f"the output {outputs[0].name!r} was requested twice")
+    names = [output.name for output in outputs]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise InvalidRequestError(f"the output {twice!r} was requested twice")
     return outputs
 
 
 def output_tensor(
-    output: RequestedOutput, probabilities: Float32[np.ndarray, "n c"], manifest: Manifest
+    output: RequestedOutput, rows: Float32[np.ndarray, "n a"], manifest: Manifest
 ) -> tuple[pb.ModelInferResponse.InferOutputTensor, bytes]:
     """Build an output of a response.
 
     Args:
         output: what was requested.
-        probabilities: of each image, one per label.
+        rows: of the model's output.
         manifest: the model's.
 
     Returns:
         The description of the tensor, and its raw contents.
     """
-    if output.name == UNSURE and manifest.abstain_below is not None:
-        datatype, shape = "BOOL", probabilities.shape[:1]
-        raw = are_unsure(probabilities, manifest.abstain_below).tobytes()
+    probabilities, ood, below = probabilities_in(rows, manifest), manifest.ood, manifest.abstain_below
+    shape: tuple[int, ...] = rows.shape[:1]
+    if output.name == UNSURE and below is not None:
+        datatype, raw = "BOOL", unsure_in(rows, manifest, below).tobytes()
+    elif output.name == FOREIGN and ood is not None:
+        datatype, raw = "BOOL", are_foreign(ood_scores_in(rows, manifest), ood).tobytes()
+    elif output.name == OOD_SCORE and ood is not None:
+        datatype, raw = "FP32", np.ascontiguousarray(ood_scores_in(rows, manifest), "<f4").tobytes()
     elif output.class_count:
         class_count = min(output.class_count, probabilities.shape[1])
         datatype, shape = "BYTES", (len(probabilities), class_count)
@@ -101,10 +114,16 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor, m
             f"the model has no output {UNSURE!r}, because it has no confidence threshold; request {OUTPUT!r} only, or "
             "serve a model that was tuned with --abstain-precision"
         )
-    if output.name not in (OUTPUT, UNSURE):
+    if output.name in (OOD_SCORE, FOREIGN) and manifest.ood is None:
+        raise InvalidRequestError(
+            f"the model has no output {output.name!r}, because it has no out-of-distribution score; "
+            "serve a model that was tuned with --ood-false-alarms"
+        )
+    available = _available(manifest)
+    if output.name not in available:
         names = f"output of the model is {OUTPUT!r}"
-        if manifest.abstain_below is not None:
-            names = f"outputs of the model are {OUTPUT!r} and {UNSURE!r}"
+        if len(available) > 1:
+            names = f"outputs of the model are {', '.join(map(repr, available[:-1]))} and {available[-1]!r}"
         raise InvalidRequestError(f"the {names}; {output.name!r:.200} was requested")
     if not output.parameters:
         return RequestedOutput(output.name)
@@ -113,8 +132,8 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor, m
     if unknown:
         raise InvalidRequestError(f"unsupported output parameters {unknown!r:.200}")
     class_count = nonnegative_integer(output.parameters, "classification")
-    if class_count and output.name == UNSURE:
-        raise InvalidRequestError(f"classification applies to the output {OUTPUT!r} only, not to {UNSURE!r}")
+    if class_count and output.name != OUTPUT:
+        raise InvalidRequestError(f"classification applies to the output {OUTPUT!r} only, not to {output.name!r}")
     return RequestedOutput(output.name, class_count)
 
 

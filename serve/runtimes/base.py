@@ -44,7 +44,11 @@ class Runtime(Protocol):
         """Allocate memory for preprocessed images from which `run` is fastest."""
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
-        """Classify preprocessed images; called from several threads at the same time."""
+        """Classify preprocessed images; called from several threads at the same time.
+
+        Rows are those of the manifest's `answer_output`: probabilities, and the out-of-distribution score behind them
+        if the model has one. `unfreeze.contract.answers` splits them.
+        """
 
     def close(self) -> None:
         """Release the model's resources."""
@@ -54,6 +58,14 @@ class Runtime(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class FeatureRuntime(Protocol):
+    """What a runtime has in addition if it returns the features of a model that was exported with them."""
+
+    def features(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n f"]:
+        """Compute the pooled features of preprocessed images."""
 
 
 @runtime_checkable

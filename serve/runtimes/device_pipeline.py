@@ -86,7 +86,7 @@ class DevicePipeline(Closing):
             pixels: RGB, of the manifest's crop size.
 
         Returns:
-            Probabilities, in the order of the manifest's labels.
+            Probabilities, in the order of the manifest's labels, and the score behind them if the model has one.
 
         Raises:
             ModelError: the images have another size, the device failed, or the runtime is closed.
@@ -95,7 +95,7 @@ class DevicePipeline(Closing):
             raise ModelError(
                 f"{self._name} expects images of shape {self.manifest.preprocess.shape}, got {pixels.shape[1:]}"
             )
-        probabilities = np.empty((len(pixels), len(self.manifest.labels)), np.float32)
+        probabilities = np.empty((len(pixels), self.manifest.answer_width), np.float32)
         done = 0
         while done < len(pixels):
             sizes = self._sizes  # another thread may halve them
@@ -159,12 +159,12 @@ class DevicePipeline(Closing):
                     self.run(np.zeros((size, *shape), np.uint8))
 
     def _create_slot(self, number: int, max_batch: int) -> Slot:
-        labels, device = len(self.manifest.labels), self._device
+        width, device = self.manifest.answer_width, self._device
         return Slot(
             number=number,
             pixels=self._allocate(max_batch * int(np.prod(self.manifest.preprocess.shape))),
-            probabilities=self._allocate(max_batch * labels * np.dtype(np.float32).itemsize),
-            host_probabilities=device.allocate_host((max_batch, labels), np.float32),
+            probabilities=self._allocate(max_batch * width * np.dtype(np.float32).itemsize),
+            host_probabilities=device.allocate_host((max_batch, width), np.float32),
             stream=self._create_stream(),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import PIL
 
+from unfreeze.contract.answers import probabilities_in
 from unfreeze.contract.errors import ImageError, ModelError
 from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
 from unfreeze.contract.model.manifest import Golden
@@ -56,7 +57,8 @@ def verify_answers(runtime: Runtime, name: str) -> VerificationResult:
         label = manifest.labels[golden.probabilities.index(max(golden.probabilities))]
         if label != golden.label:
             raise ModelError(f"{where} is classified as {label!r}, expected {golden.label!r}: the labels were changed")
-        (probabilities,) = runtime.run(_preprocess(golden, manifest.preprocess, where)[None])
+        rows = runtime.run(_preprocess(golden, manifest.preprocess, where)[None])
+        (probabilities,) = probabilities_in(rows, manifest)
         largest = max(largest, _difference(probabilities, golden, tolerance, where))
         found = manifest.labels[int(probabilities.argmax())]
         if own and found != golden.label:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.manifest import INPUT, Manifest
 from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.cuda import Cuda, load_libraries
@@ -106,8 +106,8 @@ class BoundGraph:
         binding = self._session.io_binding()
         shape = (size, *self._manifest.preprocess.shape)
         binding.bind_input(INPUT, self._device, 0, np.uint8, shape, slot.pixels)
-        output_shape = (size, len(self._manifest.labels))
-        binding.bind_output(OUTPUT, self._device, 0, np.float32, output_shape, slot.probabilities)
+        output, output_shape = self._manifest.answer_output, (size, self._manifest.answer_width)
+        binding.bind_output(output, self._device, 0, np.float32, output_shape, slot.probabilities)
         return binding
 
     def _options(self) -> onnxruntime.RunOptions:

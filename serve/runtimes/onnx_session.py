@@ -9,7 +9,7 @@ import onnxruntime
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.closing import Closing
 from unfreeze.contract.errors import ModelError, first_line
-from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.manifest import FEATURES, INPUT, Manifest
 from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
 
@@ -40,15 +40,26 @@ class OnnxRuntime(Closing):
             pixels: RGB, of the manifest's crop size.
 
         Returns:
-            Probabilities, in the order of the manifest's labels.
+            Probabilities, in the order of the manifest's labels, and the score behind them if the model has one.
 
         Raises:
             ModelError: ONNX Runtime failed, for example out of memory, or the model is closed.
         """
+        return self._output(self.manifest.answer_output, pixels)
+
+    def features(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n f"]:
+        """Compute the pooled features of preprocessed images; the model was exported with them.
+
+        Raises:
+            ModelError: as `run`.
+        """
+        return self._output(FEATURES, pixels)
+
+    def _output(self, name: str, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n a"]:
         if self._session is None:
             raise ModelError(f"{self.path} is closed")
         try:
-            return np.asarray(self._session.run([OUTPUT], {INPUT: pixels})[0])
+            return np.asarray(self._session.run([name], {INPUT: pixels})[0])
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ModelError(f"{self.path} failed on a batch of {len(pixels)}: {first_line(error)}") from error
 
@@ -120,7 +131,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def check_tensors(session: onnxruntime.InferenceSession, path: Path, manifest: Manifest) -> None:
-    """Check that the graph's input and output are those of the manifest.
+    """Check that the graph's input and outputs are those of the manifest.
 
     Args:
         session: of the graph.
@@ -137,7 +148,7 @@ def check_tensors(session: onnxruntime.InferenceSession, path: Path, manifest: M
     ]
     expected = [
         (INPUT, "tensor(uint8)", ["any", *manifest.preprocess.shape]),
-        (OUTPUT, "tensor(float)", ["any", len(manifest.labels)]),
+        *((name, "tensor(float)", ["any", width]) for name, width in manifest.outputs.items()),
     ]
     if found != expected:
         raise ModelError(f"{path} has the tensors {found}, but its manifest declares {expected}")

@@ -12,7 +12,7 @@ from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.closing import Closing
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ModelError
-from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.manifest import FEATURES, INPUT
 from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.serve.runtimes.base import RuntimeOptions
 from unfreeze.serve.runtimes.golden import verify_answers
@@ -110,21 +110,32 @@ class OpenVinoRuntime(Closing):
             pixels: RGB, of the manifest's crop size.
 
         Returns:
-            Probabilities, in the order of the manifest's labels.
+            Probabilities, in the order of the manifest's labels, and the score behind them if the model has one.
 
         Raises:
             ModelError: OpenVINO failed, for example out of memory, or the runtime is closed.
         """
+        return self._output(self.manifest.answer_output, pixels)
+
+    def features(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n f"]:
+        """Compute the pooled features of preprocessed images; the model was exported with them.
+
+        Raises:
+            ModelError: as `run`.
+        """
+        return self._output(FEATURES, pixels)
+
+    def _output(self, name: str, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n a"]:
         compiled = self._compiled
         if compiled is None:
             raise ModelError(f"{self.path} is closed")
         try:
             request = self._request(compiled)
-            probabilities = np.asarray(request.infer({INPUT: pixels}, share_inputs=True)[OUTPUT])
+            found = np.asarray(request.infer({INPUT: pixels}, share_inputs=True)[name])
         except Exception as error:  # OpenVINO's errors have no common base class
             raise ModelError(f"{self.path} failed on a batch of {len(pixels)}: {error_reason(error)}") from error
         self._idle.put(request)
-        return probabilities
+        return found
 
     def close(self) -> None:
         """Release the compiled model; may be called again."""
@@ -165,10 +176,8 @@ def _check_tensors(graph: openvino.Model, model: ModelFile) -> None:
         (sorted(port.names), port.element_type.to_string(), str(port.partial_shape))
         for port in (*graph.inputs, *graph.outputs)
     ]
-    shapes = model.manifest.preprocess.shape, (len(model.manifest.labels),)
-    expected = [
-        ([name], kind, f"[{','.join(['?', *map(str, shape)])}]")
-        for name, kind, shape in zip((INPUT, OUTPUT), ("u8", "f32"), shapes, strict=True)
-    ]
+    tensors: list[tuple[str, str, tuple[int, ...]]] = [(INPUT, "u8", model.manifest.preprocess.shape)]
+    tensors += [(name, "f32", (width,)) for name, width in model.manifest.outputs.items()]
+    expected = [([name], kind, f"[{','.join(['?', *map(str, shape)])}]") for name, kind, shape in tensors]
     if found != expected:
         raise ModelError(f"{model.path} has the tensors {found}, but its manifest declares {expected}")

@@ -15,7 +15,7 @@ from unfreeze.contract.model.engine import (
     load_tensorrt,
     read_engine_facts,
 )
-from unfreeze.contract.model.manifest import INPUT, OUTPUT
+from unfreeze.contract.model.manifest import INPUT
 from unfreeze.contract.model.model_file import ModelFile
 from unfreeze.contract.model.repository import read_published
 from unfreeze.serve.runtimes.base import RuntimeOptions
@@ -70,6 +70,7 @@ class _Engine:
 
     def __init__(self, trt: ModuleType, plan: bytes, model: ModelFile, compute: int) -> None:
         self._path, self._shape, self._compute = model.path, model.manifest.preprocess.shape, compute
+        self._output = model.manifest.answer_output
         self._log = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -87,7 +88,7 @@ class _Engine:
             if context is None:
                 raise ModelError(f"out of memory for another execution context of the engine next to {self._path}")
             context.set_tensor_address(INPUT, slot.pixels)
-            context.set_tensor_address(OUTPUT, slot.probabilities)
+            context.set_tensor_address(self._output, slot.probabilities)
         context.set_input_shape(INPUT, (size, *self._shape))
         if not context.execute_async_v3(self._compute):
             raise ModelError(f"the engine next to {self._path} failed on a batch of {size}")

@@ -23,7 +23,7 @@ class InferenceRequest:
 
     Args:
         images: encoded images, or preprocessed ones, uint8 [N, H, W, 3].
-        classes: number of probabilities per image.
+        width: number of values per image in the answer.
         deadline: on the clock of `time.monotonic`; the request is dropped if it is still queued then.
         priority: requests with lower numbers are executed first.
     """
@@ -31,7 +31,7 @@ class InferenceRequest:
     def __init__(
         self,
         images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
-        classes: int,
+        width: int,
         *,
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
@@ -41,7 +41,7 @@ class InferenceRequest:
         self.sent_encoded = self.encoded  # differs for images that another process has decoded
         self.deadline = deadline
         self.priority = priority
-        self.probabilities = np.empty((len(images), classes), np.float32)
+        self.probabilities = np.empty((len(images), width), np.float32)
         self.remaining = len(images)
         self.finished = False  # answered, failed or cancelled: its remaining images are skipped
         self.timing = RequestTiming()

@@ -4,22 +4,27 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
+from torch import Tensor
 
 from unfreeze.contract.errors import CheckpointError, ManifestError, first_line
 from unfreeze.contract.files import replacing
 from unfreeze.contract.images.preprocess import PreprocessSpec
 from unfreeze.contract.model.manifest import Provenance, check_abstain_below, check_labels
+from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.contract.model.schema import decode, loads
 from unfreeze.contract.model.upgrade import upgraded_from_2
 from unfreeze.tune.backbones.link import LINKS, SOFTMAX
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.backbones.sources import find_backbone
 from unfreeze.tune.data.dataset import LabeledImage
+from unfreeze.tune.ood.detector import SCORE_PREFIX
 from unfreeze.tune.options import STOCK, Pooling
 
 WEIGHTS_FILE, FACTS_FILE, METRICS_FILE = "model.safetensors", "run.json", "metrics.json"
@@ -58,6 +63,7 @@ class RunFacts:
         pooling: how the head pools, "stock" or "class-mean".
         abstain_below: a classification whose highest probability is below this is uncertain; None if no
             `abstain_precision` was requested, or none was found.
+        ood: how images unlike the training images are recognized; None if not requested, or of an earlier version.
         weights_sha256: SHA-256 of `model.safetensors`; filled in by `save_run`.
 
     Raises:
@@ -76,6 +82,7 @@ class RunFacts:
     link: str = SOFTMAX
     pooling: Pooling = STOCK
     abstain_below: float | None = None
+    ood: OutOfDistribution | None = None
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -111,7 +118,13 @@ class RunFacts:
         return tuple(LabeledImage(path=root / file.path, label=file.label) for file in files)
 
 
-def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, Any]) -> None:
+def save_run(
+    out: Path,
+    network: Network,
+    facts: RunFacts,
+    metrics: dict[str, Any],
+    score: Mapping[str, Tensor] = MappingProxyType({}),
+) -> None:
     """Write the files of a finished run, each under a temporary name first.
 
     `run.json` marks a folder as a run. It is deleted first and written last, so a crash in between leaves no run
@@ -122,8 +135,10 @@ def save_run(out: Path, network: Network, facts: RunFacts, metrics: dict[str, An
         network: the network whose weights are saved; it may be on any device.
         facts: written to `run.json`.
         metrics: written to `metrics.json`.
+        score: tensors of the out-of-distribution score, written with the weights.
     """
-    weights = safetensors.torch.save({key: value.detach().cpu() for key, value in network.export_state().items()})
+    state = {**network.export_state(), **score}
+    weights = safetensors.torch.save({key: value.detach().cpu() for key, value in state.items()})
     facts = dataclasses.replace(facts, weights_sha256=hashlib.sha256(weights).hexdigest())
     contents = {
         WEIGHTS_FILE: weights,
@@ -156,7 +171,7 @@ def load_run(run: str | os.PathLike[str]) -> tuple[Network, RunFacts]:
         backbone = facts.provenance.backbone
         model = find_backbone(backbone).build(facts.preprocess.shape[:2])
         network = Network(backbone, model, facts.preprocess, len(facts.labels), facts.pooling)
-        network.import_state(state)
+        network.import_state({key: value for key, value in state.items() if not key.startswith(SCORE_PREFIX)})
         network.head.link = facts.link
     except ManifestError as error:
         raise CheckpointError(f"{folder / FACTS_FILE}: {error}") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from unfreeze.contract.counted import counted
 from unfreeze.contract.folders import count_by_reason
 from unfreeze.contract.model.manifest import Provenance
 from unfreeze.contract.versions import installed_versions
@@ -22,6 +23,7 @@ from unfreeze.tune.device.precision import Precision
 from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, Estimate, accuracy_by
 from unfreeze.tune.evaluation.evaluate import Evaluation, fit_temperature
 from unfreeze.tune.evaluation.metrics import abstain_threshold, report
+from unfreeze.tune.ood.detector import ChosenScore, Detector, fit_detector
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.selection.choice import Choice
 from unfreeze.tune.training.train import Training
@@ -45,6 +47,7 @@ class TuningResult:
         training: the finished training; None if the recipe is linear.
         abstain: confidence above which answers are precise enough, see `unfreeze.tune.evaluation.metrics`; None if not
             requested.
+        detector: recognizes images unlike the training images; None if not requested.
     """
 
     network: Network
@@ -55,6 +58,21 @@ class TuningResult:
     test: Evaluation | None
     training: Training | None
     abstain: dict[str, Any] | None
+    detector: Detector | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions:
+    """What thresholds are wanted.
+
+    Args:
+        abstain_precision: precision of the answers, 0 to 1; None if not requested.
+        false_alarms: share of images like the validation images that are reported as out of distribution; 0 if not
+            requested.
+    """
+
+    abstain_precision: float | None = None
+    false_alarms: float = 0.0
 
 
 def calibrated_result(
@@ -63,9 +81,10 @@ def calibrated_result(
     evaluations: Sequence[Evaluation],
     test: Evaluation | None,
     training: Training | None,
-    abstain_precision: float | None,
+    thresholds: ThresholdOptions,
+    score: ChosenScore,
 ) -> TuningResult:
-    """Fit the temperature and the abstention threshold on the validation images.
+    """Fit the temperature and the thresholds on the validation images.
 
     Args:
         network: the tuned network.
@@ -73,14 +92,16 @@ def calibrated_result(
         evaluations: evaluations on the validation images: the network's first, the probe's last.
         test: evaluation on the test images; None if there are none.
         training: the finished training; None if the recipe is linear.
-        abstain_precision: requested precision of the answers, 0 to 1; None if not requested.
+        thresholds: what thresholds are wanted.
+        score: recognizes images unlike the training images.
     """
     evaluation = evaluations[0]
     temperature = fit_temperature(evaluation)
-    abstain = None
-    if abstain_precision is not None:
-        probabilities = evaluation.probabilities(temperature)
-        abstain = abstain_threshold(probabilities, evaluation.labels.numpy(), abstain_precision)
+    detector = abstain = None
+    if thresholds.false_alarms:
+        detector = fit_detector(score, evaluation, evaluations[-1], temperature, thresholds.false_alarms)
+    if thresholds.abstain_precision is not None:
+        abstain = _abstain(evaluation, temperature, thresholds.abstain_precision, detector)
     return TuningResult(
         network=network,
         choice=choice,
@@ -90,7 +111,21 @@ def calibrated_result(
         test=test,
         training=training,
         abstain=abstain,
+        detector=detector,
     )
+
+
+def _abstain(evaluation: Evaluation, temperature: float, precision: float, detector: Detector | None) -> dict[str, Any]:
+    """Fit the threshold on the images that are not out of distribution: the others are unsure anyway."""
+    probabilities, truth = evaluation.probabilities(temperature), evaluation.labels.numpy()
+    if detector is None or not len(detector.accepted):
+        return abstain_threshold(probabilities, truth, precision)
+    accepted = detector.accepted
+    found = abstain_threshold(probabilities[accepted], truth[accepted], precision)
+    left_out = len(detector.scored) - len(accepted)
+    found["coverage"] *= len(accepted) / len(detector.scored)
+    found["message"] += f"; {counted(left_out, 'image')} out of distribution {'is' if left_out == 1 else 'are'} unsure"
+    return found
 
 
 def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, result: TuningResult) -> RunFacts:
@@ -107,6 +142,7 @@ def build_facts(dataset: Dataset, pretrained: Pretrained, options: TuneOptions, 
         link=result.network.head.link,
         pooling=options.pooling,
         abstain_below=None if result.abstain is None else result.abstain["threshold"],
+        ood=None if result.detector is None else result.detector.facts(),
         provenance=Provenance(
             backbone=pretrained.backbone,
             weights=pretrained.weights,
@@ -160,6 +196,7 @@ def build_metrics(
         **report(result.evaluation, dataset.labels, result.temperature),
         **({} if result.test is None else {"test_classes": len(result.test.labels.unique())}),
         "abstain": result.abstain,
+        "ood": None if result.detector is None else result.detector.metrics(),
         "epochs": [asdict(epoch) for epoch in training.epochs] if training else [],
         "batch_size": training.batch_size if training else None,
         "device": str(precision.device),

@@ -16,7 +16,15 @@ from unfreeze.tune.options import TuneOptions
 _FOLDER = ".unfinished"
 _REQUEST = "request.json"
 # They do not change the weights; what teacher and unlabeled name is compared by its content.
-_WEIGHT_NEUTRAL_OPTIONS = ("cache_gb", "store_gb", "strict", "abstain_precision", "teacher", "unlabeled")
+_WEIGHT_NEUTRAL_OPTIONS = (
+    "cache_gb",
+    "store_gb",
+    "strict",
+    "abstain_precision",
+    "ood_false_alarms",
+    "teacher",
+    "unlabeled",
+)
 _SHOWN_DIFFERENCES = 5
 CHOICE, TEACHING, TRAINING = "choice.pt", "teaching.pt", "training.pt"
 

@@ -18,7 +18,7 @@ def probabilities(logits: Tensor, link: str, temperature: float = 1.0) -> Tensor
     Returns:
         Float32 [N, C]; rows sum to 1.
     """
-    return _log_weights(logits / temperature, link).softmax(1)
+    return log_weights(logits / temperature, link).softmax(1)
 
 
 def negative_log_likelihoods(logits: Tensor, labels: Tensor, link: str, temperature: float = 1.0) -> Tensor:
@@ -33,10 +33,10 @@ def negative_log_likelihoods(logits: Tensor, labels: Tensor, link: str, temperat
     Returns:
         Float [N], in nats.
     """
-    return nn.functional.cross_entropy(_log_weights(logits / temperature, link), labels, reduction="none")
+    return nn.functional.cross_entropy(log_weights(logits / temperature, link), labels, reduction="none")
 
 
-def _log_weights(logits: Tensor, link: str) -> Tensor:
+def log_weights(logits: Tensor, link: str) -> Tensor:
     """Return the logarithms of weights that are proportional to the probabilities."""
     if link == SOFTMAX:
         return logits

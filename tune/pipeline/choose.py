@@ -15,9 +15,11 @@ from unfreeze.tune.features.components import PrincipalComponents
 from unfreeze.tune.features.extract import ExtractedFeatures, extract_features
 from unfreeze.tune.issues.issue import Issue
 from unfreeze.tune.linear.probe import Probe, fit_probe
+from unfreeze.tune.ood.detector import ChosenScore
 from unfreeze.tune.options import BALANCED
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.pipeline.issues import training_issues
+from unfreeze.tune.pipeline.out_of_distribution import choose_score
 from unfreeze.tune.recipes.registry import PROBE, is_linear, linear_recipe
 from unfreeze.tune.selection.candidate import Candidate
 from unfreeze.tune.selection.choice import Choice, choice_from_state, choice_state
@@ -37,6 +39,8 @@ class Chosen:
         components: map features to their principal components; None in all but the first of several processes, and
             if an earlier version began the run.
         embedded: components of the training images that `choose_embedded` chooses, float32 [n, K].
+        score: recognizes images unlike these; None in all but the first of several processes, if none is requested, or
+            if an earlier version began the run.
         extracted: features and activations of the training images; None if the rest was read from the state of an
             interrupted run.
     """
@@ -46,6 +50,7 @@ class Chosen:
     issues: tuple[Issue, ...]
     components: PrincipalComponents | None
     embedded: Tensor
+    score: ChosenScore | None
     extracted: ExtractedFeatures | None
 
 
@@ -66,6 +71,7 @@ def choose_candidate(context: RunContext) -> Chosen:
             issues=known,
             components=PrincipalComponents(**saved["components"]) if "components" in saved else None,
             embedded=saved.get("embedded", torch.empty(0, 0)),
+            score=ChosenScore.from_state(saved["score"]) if saved.get("score") else None,
             extracted=None,
         )
     requested = requested_candidate(context.options)
@@ -74,9 +80,16 @@ def choose_candidate(context: RunContext) -> Chosen:
     choice, probe = _choose(context, requested, extracted, features)
     if not context.workers.is_leader:
         return Chosen(
-            choice=choice, probe=probe, issues=(), components=None, embedded=torch.empty(0, 0), extracted=extracted
+            choice=choice,
+            probe=probe,
+            issues=(),
+            components=None,
+            embedded=torch.empty(0, 0),
+            score=None,
+            extracted=extracted,
         )
     issues = training_issues(context, features, probe)
+    score = choose_score(context, features, probe, choice)
     served = features[choose_embedded(len(features)), 0]
     components = PrincipalComponents.fit(served)
     embedded = components.of(served)
@@ -86,10 +99,17 @@ def choose_candidate(context: RunContext) -> Chosen:
         "issues": [vars(issue) | {"path": str(issue.path)} for issue in issues],
         "components": vars(components),
         "embedded": embedded,
+        "score": None if score is None else score.state(),
     }
     context.resume_state.save(CHOICE, state)
     return Chosen(
-        choice=choice, probe=probe, issues=issues, components=components, embedded=embedded, extracted=extracted
+        choice=choice,
+        probe=probe,
+        issues=issues,
+        components=components,
+        embedded=embedded,
+        score=score,
+        extracted=extracted,
     )
 
 

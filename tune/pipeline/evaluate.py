@@ -6,12 +6,13 @@ import numpy as np
 
 from unfreeze.contract.errors import DivergenceError
 from unfreeze.tune.artifacts.embedding import choose_embedded
-from unfreeze.tune.artifacts.results import TuningResult, calibrated_result
+from unfreeze.tune.artifacts.results import ThresholdOptions, TuningResult, calibrated_result
 from unfreeze.tune.backbones.network import Network
 from unfreeze.tune.data.dataset import TEST, VAL
 from unfreeze.tune.data.images import LabeledImage
 from unfreeze.tune.evaluation.accuracy import METRIC_NAMES, accuracy_by
 from unfreeze.tune.evaluation.evaluate import Evaluation, evaluate_together
+from unfreeze.tune.ood.detector import ChosenScore
 from unfreeze.tune.pipeline.context import RunContext
 from unfreeze.tune.recipes.recipe import BlockRecipe
 from unfreeze.tune.recipes.registry import recipe_of
@@ -21,7 +22,12 @@ from unfreeze.tune.training.train import Training
 
 
 def evaluate_run(
-    context: RunContext, choice: Choice, tuned: Network, probed: Network, training: Training | None
+    context: RunContext,
+    choice: Choice,
+    tuned: Network,
+    probed: Network,
+    training: Training | None,
+    score: ChosenScore | None = None,
 ) -> TuningResult:
     """Evaluate on the validation and test images, and calibrate.
 
@@ -31,6 +37,7 @@ def evaluate_run(
         tuned: the tuned network.
         probed: pretrained network with the probe as its head; the tuned one itself if the probe is the result.
         training: the finished training; None if the recipe is linear.
+        score: recognizes images unlike the training images; None for the maximum softmax.
 
     Raises:
         DataError: no validation or test image can be decoded.
@@ -39,7 +46,10 @@ def evaluate_run(
     evaluations = _validate(context, choice.candidate, tuned, probed)
     images = context.dataset.splits.get(TEST)
     test = _evaluate(context, choice.candidate, [tuned], images)[0] if images else None
-    return calibrated_result(tuned, choice, evaluations, test, training, context.options.abstain_precision)
+    thresholds = ThresholdOptions(
+        abstain_precision=context.options.abstain_precision, false_alarms=context.options.ood_false_alarms
+    )
+    return calibrated_result(tuned, choice, evaluations, test, training, thresholds, score or ChosenScore())
 
 
 def _validate(context: RunContext, candidate: Candidate, network: Network, probed: Network) -> list[Evaluation]:

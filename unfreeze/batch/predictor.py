@@ -96,6 +96,7 @@ class Predictor:
         self._answers = Answers(
             labels=manifest.labels,
             abstain_below=manifest.abstain_below,
+            ood=manifest.ood,
             top_k=top_k,
             model=model.name,
             version=model.version,
@@ -104,12 +105,9 @@ class Predictor:
 
     def classify(self, batch: DecodedBatch) -> pa.Table:
         """Classify a decoded batch."""
-        probabilities = (
-            self._runtime.run(batch.pixels)
-            if len(batch.pixels)
-            else np.empty((0, len(self._answers.labels)), np.float32)
-        )
-        return self._answers.table(batch.items, probabilities)
+        width = self._runtime.manifest.answer_width
+        rows = self._runtime.run(batch.pixels) if len(batch.pixels) else np.empty((0, width), np.float32)
+        return self._answers.table(batch.items, rows)
 
     def predict(self, block: Block, is_stopped: Callable[[], bool] = lambda: False) -> list[pa.Table]:
         """Read, decode and classify a block.

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfreeze.batch.sources.entry import Item
+from unfreeze.contract.answers import Answer, read_answer
 from unfreeze.contract.arrays import Float32
-from unfreeze.contract.prediction import Prediction, is_unsure, top_predictions
+from unfreeze.contract.model.ood import OutOfDistribution
 
 SCHEMA = pa.schema(
     [
@@ -21,6 +22,8 @@ SCHEMA = pa.schema(
         ("labels", pa.list_(pa.string())),
         ("scores", pa.list_(pa.float32())),
         ("unsure", pa.bool_()),
+        ("out_of_distribution", pa.bool_()),
+        ("ood_score", pa.float32()),
         ("model", pa.string()),
         ("model_version", pa.int64()),
         ("model_sha256", pa.string()),
@@ -41,6 +44,7 @@ class Answers:
         model: name of the model.
         version: of the model; None for a file outside of a repository.
         sha256: of the model file.
+        ood: how images unlike the training images are recognized; None if they are not.
     """
 
     labels: tuple[str, ...]
@@ -49,16 +53,20 @@ class Answers:
     model: str
     version: int | None
     sha256: str
+    ood: OutOfDistribution | None = None
 
-    def table(self, items: Sequence[Item], probabilities: Float32[np.ndarray, "n c"]) -> pa.Table:
+    def table(self, items: Sequence[Item], rows: Float32[np.ndarray, "n a"]) -> pa.Table:
         """Make the rows of some images.
 
         Args:
             items: the images, without their data, and those that cannot be read or decoded, in order.
-            probabilities: of the images without an error, in order.
+            rows: of the model's output, for the images without an error, in order.
         """
-        rows = iter(probabilities)
-        found = [() if item.error else top_predictions(next(rows), self.labels, self.top_k) for item in items]
+        left = iter(rows)
+        answers = [
+            Answer(predictions=()) if item.error else read_answer(next(left), self, self.top_k) for item in items
+        ]
+        found = [one.predictions for one in answers]
         columns = {
             "path": [printable(item.path) for item in items],
             "key": [None if item.key is None else printable(item.key) for item in items],
@@ -66,18 +74,15 @@ class Answers:
             "score": [own[0].score if own else None for own in found],
             "labels": [[one.label for one in own] if own else None for own in found],
             "scores": [[one.score for one in own] if own else None for own in found],
-            "unsure": [self._unsure(own) for own in found],
+            "unsure": [one.unsure for one in answers],
+            "out_of_distribution": [one.out_of_distribution for one in answers],
+            "ood_score": [one.ood_score for one in answers],
             "model": [self.model] * len(items),
             "model_version": [self.version] * len(items),
             "model_sha256": [self.sha256] * len(items),
             "error": [printable(item.error) if item.error else None for item in items],
         }
         return pa.table(columns, schema=SCHEMA)
-
-    def _unsure(self, predictions: tuple[Prediction, ...]) -> bool | None:
-        if self.abstain_below is None or not predictions:
-            return None
-        return is_unsure(predictions, self.abstain_below)
 
 
 def printable(text: str) -> str:

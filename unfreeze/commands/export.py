@@ -37,6 +37,7 @@ def export(
     tolerance: float = 1e-4,
     max_batch: int = 64,
     serving_batch: int = 8,
+    features: Annotated[bool, Parameter(negative="")] = False,
     tensorrt: Annotated[bool, Parameter(negative="")] = False,
     compute_capability: str = "",
     sign_key: Path | None = None,
@@ -62,6 +63,8 @@ def export(
         tolerance: largest acceptable difference of a probability between torch and the fp32 graph.
         max_batch: largest batch size to serve.
         serving_batch: typical batch size; candidates are timed at this size and at 1.
+        features: add an output `features` to the graph: what the head's linear layer gets, for search by similarity and
+            for monitoring. `unfreeze.load_model` returns it.
         tensorrt: also build a TensorRT engine next to the model.
         compute_capability: build the engine with TensorRT for RTX, which needs no GPU, for these GPUs, such as
             SM89,SM120. By default the engine is built with TensorRT for the GPU of this machine.
@@ -81,6 +84,7 @@ def export(
         tolerance=tolerance,
         max_batch=max_batch,
         serving_batch=serving_batch,
+        features=features,
         tensorrt=tensorrt,
         compute_capability=compute_capability,
         sign_key=sign_key,

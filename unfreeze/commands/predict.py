@@ -12,9 +12,10 @@ from rich.text import Text
 
 from unfreeze.commands.predict_job import JobParameters, run_job
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
+from unfreeze.contract.answers import Answer
 from unfreeze.contract.errors import ImageError, OptionsError, UnfreezeError
 from unfreeze.contract.folders import LeftOut, list_files, summarize_ignored
-from unfreeze.contract.prediction import MOST_LABELS, is_unsure
+from unfreeze.contract.prediction import MOST_LABELS
 from unfreeze.contract.reporting import Silent
 from unfreeze.prediction_csv import PredictionResult, write_csv
 from unfreeze.serve.runtimes.registry import RuntimeName, runtime_summaries
@@ -83,7 +84,7 @@ def predict(
 
     Images that cannot be classified are reported on standard error, and the exit code is then 1; all other images are
     classified. Results below the confidence threshold of a model that was tuned with --abstain-precision are marked as
-    unsure.
+    unsure, images unlike those that a model was tuned on as out of distribution.
 
     With --out, very many images are classified: see the section Many images.
 
@@ -95,9 +96,10 @@ def predict(
             server.
         options: connection to the server.
         top_k: number of labels for each image.
-        json: print a JSON list to standard output; "unsure" is null if the model has no threshold.
-        csv: write path, label, score, further labels and scores, unsure and error to this file; the file is written
-            completely or not at all.
+        json: print a JSON list to standard output; "unsure" and "out_of_distribution" are null if the model has no
+            such threshold.
+        csv: write path, label, score, further labels and scores, unsure, out_of_distribution, ood_score and error to
+            this file; the file is written completely or not at all.
         device: what executes the model of --file.
         job: options of a job.
     """
@@ -157,6 +159,8 @@ def _document(result: PredictionResult) -> dict[str, object]:
         "image": result.name,
         "predictions": [dataclasses.asdict(one) for one in result.predictions],
         "unsure": result.unsure,
+        "out_of_distribution": result.out_of_distribution,
+        "ood_score": result.ood_score,
         "error": result.error,
     }
 
@@ -165,9 +169,13 @@ def _table(results: list[PredictionResult]) -> Table:
     table = Table(Column("image", overflow="fold"), "label", "score")
     for result in results:
         for rank, one in enumerate(result.predictions):
-            mark = " unsure" if result.unsure and not rank else ""
+            mark = _mark(result) if not rank else ""
             table.add_row(Text("" if rank else result.name), Text(one.label), f"{one.score:.4f}{mark}")
     return table
+
+
+def _mark(result: PredictionResult) -> str:
+    return f"{' unsure' if result.unsure else ''}{' out of distribution' if result.out_of_distribution else ''}"
 
 
 def _expand_folders(images: list[Path]) -> list[Path | LeftOut]:
@@ -196,7 +204,14 @@ def _with_server(
     token = None if token_file is None else read_tokens(token_file)[0]
     with Client(server, token=token, max_attempts=_MAX_ATTEMPTS, **keywords) as client:
         for result in client.classify(paths, model=model, top_k=top_k):
-            yield PredictionResult(result.name, result.predictions, result.unsure, result.error)
+            yield PredictionResult(
+                result.name,
+                result.predictions,
+                result.unsure,
+                result.error,
+                result.ood_score,
+                result.out_of_distribution,
+            )
 
 
 def _with_file(
@@ -206,7 +221,6 @@ def _with_file(
     from unfreeze.serve.client.local import LocalClassifier
 
     with LocalClassifier(find_model(file), device=device) as classifier:
-        threshold = classifier.manifest.abstain_below
         for start in range(0, len(paths), _BATCH_SIZE):
             batch = paths[start : start + _BATCH_SIZE]
             files = [path for path in batch if isinstance(path, Path)]
@@ -214,20 +228,25 @@ def _with_file(
                 yield from (_classify_one(path, classifier, top_k) for path in batch)
                 continue
             try:
-                found = classifier.predict(files, top_k=top_k)
+                found = classifier.answers(files, top_k=top_k)
             except ImageError:  # classify one by one, to find every image that fails
                 yield from (_classify_one(path, classifier, top_k) for path in batch)
             else:
-                for path, predictions in zip(files, found, strict=True):
-                    yield PredictionResult(str(path), predictions, is_unsure(predictions, threshold), None)
+                for path, answer in zip(files, found, strict=True):
+                    yield _result(path, answer)
 
 
 def _classify_one(path: Path | LeftOut, classifier: "LocalClassifier", top_k: int) -> PredictionResult:
     if isinstance(path, LeftOut):
         return PredictionResult(str(path.path), (), None, path.message)
     try:
-        (predictions,) = classifier.predict([path], top_k=top_k)
+        (answer,) = classifier.answers([path], top_k=top_k)
     except ImageError as error:
         return PredictionResult(str(path), (), None, str(error))
-    unsure = is_unsure(predictions, classifier.manifest.abstain_below)
-    return PredictionResult(str(path), predictions, unsure, None)
+    return _result(path, answer)
+
+
+def _result(path: Path, answer: Answer) -> PredictionResult:
+    return PredictionResult(
+        str(path), answer.predictions, answer.unsure, None, answer.ood_score, answer.out_of_distribution
+    )

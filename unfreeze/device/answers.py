@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from unfreeze.contract.answers import Answer, read_answer
 from unfreeze.contract.arrays import UInt8
 from unfreeze.contract.errors import ImageError, ModelError
 from unfreeze.contract.folders import file_problem
 from unfreeze.contract.images.preprocess import PreprocessSpec, prepare
-from unfreeze.contract.prediction import Prediction, is_unsure, top_predictions
 from unfreeze.device.opening import LoadedVersion
 
 Pixels = Callable[[PreprocessSpec], UInt8[np.ndarray, "h w 3"]]
@@ -27,25 +27,27 @@ def answer(name: str, pixels: Pixels, loaded: LoadedVersion, top_k: int) -> dict
         top_k: number of labels in `top_k`.
 
     Returns:
-        image, label, score, top_k (labels with scores), unsure (null if the model has no threshold), latency_ms
-        (reading, decoding and the network), model, version and error; what is unknown is null.
+        image, label, score, top_k (labels with scores), unsure (null if the model has no threshold),
+        out_of_distribution and ood_score (null if the model has no such score), latency_ms (reading, decoding and the
+        network), model, version and error; what is unknown is null.
     """
     started = time.perf_counter()
-    top: tuple[Prediction, ...] = ()
-    unsure = error = None
+    found, error = Answer(predictions=()), None
     manifest = loaded.model.manifest
     try:
-        (probabilities,) = loaded.model.run(pixels(manifest.preprocess)[None])
-        top = top_predictions(probabilities, manifest.labels, top_k)
-        unsure = is_unsure(top, manifest.abstain_below)
+        (row,) = loaded.model.run(pixels(manifest.preprocess)[None])
+        found = read_answer(row, manifest, top_k)
     except (ImageError, ModelError) as failure:
         error = str(failure)
+    top = found.predictions
     return {
         "image": name,
         "label": top[0].label if top else None,
         "score": top[0].score if top else None,
         "top_k": [{"label": one.label, "score": one.score} for one in top],
-        "unsure": unsure,
+        "unsure": found.unsure,
+        "out_of_distribution": found.out_of_distribution,
+        "ood_score": found.ood_score,
         "latency_ms": round(1000 * (time.perf_counter() - started), 2),
         "model": loaded.version.model,
         "version": loaded.version.number,

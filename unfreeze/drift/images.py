@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze.contract.answers import read_answer
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.drift.reference import DriftReference
@@ -15,6 +16,7 @@ from unfreeze.contract.drift.window import Drift, Window
 from unfreeze.contract.errors import ImageError, UnfreezeError
 from unfreeze.contract.folders import LeftOut
 from unfreeze.contract.images.preprocess import PreprocessSpec, prepare_sized
+from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.reporting import Reporter
 from unfreeze.serve.runtimes.registry import RuntimeName, open_runtime
 
@@ -30,11 +32,13 @@ class SeenImage:
         path: of the file.
         label: the most probable one.
         confidence: its probability.
+        ood_score: out-of-distribution score; None if the model has none.
     """
 
     path: Path
     label: str
     confidence: float
+    ood_score: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,8 @@ class DriftOfImages:
         counts: of the images, by quantity and bin.
         skipped: files that cannot be used, with the reason.
         drift: by quantity.
-        farthest: the images that are least like the validation images, beginning with the farthest.
+        farthest: the images with the largest out-of-distribution scores, or, where the model has none, those that it
+            is least sure of.
     """
 
     model: Path
@@ -73,7 +78,8 @@ class DriftOfImages:
     @property
     def farthest_title(self) -> str:
         """What `farthest` shows."""
-        return "Least confident images"
+        has_scores = any(one.ood_score is not None for one in self.farthest)
+        return "Farthest from the training images" if has_scores else "Least confident images"
 
     @property
     def alarm(self) -> bool:
@@ -111,11 +117,11 @@ def drift_of_images(
             skipped += [one for one in batch if isinstance(one, str)]
             if usable:
                 pixels = np.stack([one.pixels for one in usable])
-                probabilities = runtime.run(pixels)
+                answers = runtime.run(pixels)
                 for one in usable:
                     window.add_size(one.size)
-                window.add(pixels, probabilities)
-                farthest = _farthest([*farthest, *_seen(usable, probabilities, manifest.labels)])
+                window.add(pixels, answers)
+                farthest = _farthest([*farthest, *_seen(usable, answers, manifest)])
             seen += len(usable)
             advance(len(batch))
     if not seen:
@@ -135,14 +141,16 @@ def drift_of_images(
 
 
 def _seen(
-    prepared: Sequence["_Prepared"], probabilities: Float32[np.ndarray, "n c"], labels: tuple[str, ...]
+    prepared: Sequence["_Prepared"], answers: Float32[np.ndarray, "n a"], manifest: Manifest
 ) -> Iterator[SeenImage]:
-    for one, row in zip(prepared, probabilities, strict=True):
-        yield SeenImage(path=one.path, label=labels[int(row.argmax())], confidence=float(row.max()))
+    for one, row in zip(prepared, answers, strict=True):
+        found = read_answer(row, manifest, 1)
+        (top,) = found.predictions
+        yield SeenImage(path=one.path, label=top.label, confidence=top.score, ood_score=found.ood_score)
 
 
 def _farthest(images: Sequence[SeenImage]) -> list[SeenImage]:
-    return sorted(images, key=lambda image: image.confidence)[:_FARTHEST]
+    return sorted(images, key=lambda image: (-(image.ood_score or 0.0), image.confidence))[:_FARTHEST]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,8 @@ def _bins(histogram: Histogram, labels: tuple[str, ...]) -> list[str]:
 
 def _picture(image: SeenImage) -> dict[str, Any]:
     shown = thumbnail(image.path)
-    lines = [f"{image.label} ({image.confidence:.0%})"]
+    score = "" if image.ood_score is None else f"score {image.ood_score:.3g}"
+    lines = [f"{image.label} ({image.confidence:.0%})", *filter(None, [score])]
     return {
         "source": None if shown is None else jpeg_uri(shown),
         "heat": None,

@@ -98,10 +98,10 @@ async function classify(file) {
       method: "POST", body: file, headers: { "content-type": "application/octet-stream" },
     });
     const whole = performance.now() - started;
-    const [{ labels, unsure }] = answer.predictions;
-    Object.assign(row, { label: labels[0].label, score: labels[0].score, unsure, model: answer.model, version: answer.version });
+    const [{ labels, unsure, out_of_distribution, ood_score }] = answer.predictions;
+    Object.assign(row, { label: labels[0].label, score: labels[0].score, unsure, out_of_distribution, ood_score, model: answer.model, version: answer.version });
     text.append(bars(labels));
-    text.append(made("p", `${unsure ? "unsure; " : ""}${answer.model}, version ${answer.version}, answered in `
+    text.append(made("p", `${out_of_distribution ? "unlike the training images; " : ""}${unsure ? "unsure; " : ""}${answer.model}, version ${answer.version}, answered in `
       + `${answer.milliseconds.toFixed(1)} ms; ${whole.toFixed(0)} ms with the way there and back`, "soft"));
   } catch (error) {
     row.error = error.message;
@@ -134,7 +134,7 @@ function cell(value) {
 }
 
 element("csv").addEventListener("click", () => {
-  const columns = ["file", "label", "score", "unsure", "model", "version", "error"];
+  const columns = ["file", "label", "score", "unsure", "out_of_distribution", "ood_score", "model", "version", "error"];
   const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];
   const link = made("a");
   link.download = "predictions.csv";

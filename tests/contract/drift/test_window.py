@@ -9,6 +9,7 @@ from unfreeze.contract.drift.reference import (
     BRIGHTNESS,
     CONFIDENCE,
     LABEL,
+    OOD_SCORE,
     SIZE,
     DriftReference,
     measure,
@@ -36,7 +37,7 @@ def _images(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.n
 def reference() -> DriftReference:
     """Of 400 validation images."""
     pixels, probabilities = _images(400, seed=0)
-    return reference_of(measure(sample(pixels), probabilities), CLASSES)
+    return reference_of(measure(sample(pixels), probabilities, CLASSES), CLASSES)
 
 
 def test_properties_are_those_of_pixels_and_probabilities() -> None:
@@ -44,9 +45,10 @@ def test_properties_are_those_of_pixels_and_probabilities() -> None:
     pixels = np.zeros((2, 40, 40, 3), np.uint8)
     pixels[1, 8, 8] = (30, 60, 90)
     pixels[1, 8, 7] = (40, 60, 80)
-    found = measure(sample(pixels), np.array([[0.25, 0.75], [0.9, 0.1]], np.float32))
+    found = measure(sample(pixels), np.array([[0.25, 0.75, 3.5], [0.9, 0.1, -2]], np.float32), 2)
     values = np.array([30, 60, 90, *[0] * 9])
     assert found["label"].tolist() == [1, 0]
+    assert found[OOD_SCORE].tolist() == [3.5, -2]
     assert found["confidence"] == pytest.approx([0.75, 0.9])
     assert found["brightness"] == pytest.approx([0, values.mean()])
     assert found["sharpness"] == pytest.approx([0, 20 / 12])
@@ -112,7 +114,7 @@ def test_few_images_raise_no_alarm(reference: DriftReference) -> None:
 def test_sizes_are_counted_beside_images_even_if_all_of_the_reference_are_equal() -> None:
     """Much smaller images raise an alarm, images of the same size none."""
     pixels, probabilities = _images(400, seed=0)
-    values = measure(sample(pixels), probabilities) | {SIZE: np.full(400, 256.0)}
+    values = measure(sample(pixels), probabilities, CLASSES) | {SIZE: np.full(400, 256.0)}
     for size, alarm in (((512, 128), False), ((64, 64), True)):
         window = Window(reference_of(values, CLASSES), 1000)
         for at in range(200):

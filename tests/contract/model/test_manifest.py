@@ -11,6 +11,7 @@ from support.manifests import MANIFEST
 
 from unfreeze.contract.errors import ManifestError
 from unfreeze.contract.model.manifest import Manifest, check_labels
+from unfreeze.contract.model.ood import METHODS
 
 GOLDEN = {"image": "AAAA", "pixels_sha256": "ab", "probabilities": [0.25, 0.75], "label": "bee"}
 
@@ -47,6 +48,17 @@ _sizes = st.integers(300, 4096)
 _proofs = st.fixed_dictionaries(
     dict.fromkeys(("largest_difference", "tolerance", "same_top1", "accuracy", "trained_accuracy"), _numbers)
     | {"images": st.integers(0, 10**9), "batch_sizes": st.lists(st.integers(1, 4096), max_size=5)}
+    | {"score_difference": st.none() | st.floats(0, 2)}
+)
+_foreign = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(METHODS),
+        "threshold": _numbers,
+        "false_alarms": st.floats(0.001, 0.999),
+        "images": st.integers(1, 10**9),
+    }
+    | dict.fromkeys(("false_alarms_low", "false_alarms_high"), st.floats(0, 1))
+    | dict.fromkeys(("auroc", "baseline_auroc"), st.none() | st.floats(0, 1))
 )
 _distillations = st.fixed_dictionaries(
     dict.fromkeys(("name", "version", "sha256"), _words)
@@ -101,6 +113,9 @@ _documents = st.fixed_dictionaries(
         "sha256": st.binary(min_size=32, max_size=32).map(bytes.hex),
         "link": st.sampled_from(["softmax", "sigmoid"]),
         "abstain_below": st.none() | st.floats(0, 1),
+        "drift": st.none(),
+        "ood": st.none() | _foreign,
+        "features": st.integers(0, 4096),
         "schema": st.just("3.1"),
     }
 )

@@ -1,0 +1,1 @@
+"""Images unlike the training images: scores, which of them to use, and its threshold."""
