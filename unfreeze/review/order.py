@@ -5,7 +5,7 @@ that were shown: greedy k-center selection, as in Sener and Savarese, "Active Le
 Networks: A Core-Set Approach" (2018), https://arxiv.org/abs/1708.00489, here on the scores and a small thumbnail.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,11 +44,12 @@ def describe(image: RecordedImage, labels: Sequence[str]) -> Float32[np.ndarray,
 
 @dataclass
 class _Candidate:
-    """An image that may come next, and its distance from the nearest one that was shown."""
+    """An image that may come next, its distance from the nearest one that was shown, and the number of that one."""
 
     image: RecordedImage
     vector: np.ndarray
     distance: float
+    nearest: int
 
 
 class Order:
@@ -66,8 +67,10 @@ class Order:
         self._labels = tuple(labels)
         self._waiting = deque(sorted(images, key=lambda image: (image.margin, image.digest)))
         self._window: dict[str, _Candidate] = {}
-        self._near_copies: deque[RecordedImage] = deque()  # of images that were shown; they come last
-        self._shown: deque[np.ndarray] = deque(maxlen=_COMPARED)
+        self._near_copies: dict[int, deque[RecordedImage]] = {}  # by the number of the image that was shown
+        self._copies_shown: Counter[int] = Counter()
+        self._shown: deque[tuple[int, np.ndarray]] = deque(maxlen=_COMPARED)
+        self._number = 0
         self._size = _FIRST_WINDOW
         self.unusable: dict[str, str] = {}
 
@@ -82,7 +85,8 @@ class Order:
         while True:
             budget = self._fill(excluded, budget)
             for digest in [digest for digest, one in self._window.items() if one.distance < _NEAR_COPY]:
-                self._near_copies.append(self._window.pop(digest).image)
+                copy = self._window.pop(digest)
+                self._near_copies.setdefault(copy.nearest, deque()).append(copy.image)
             if self._window or not self._waiting or not budget:
                 break
         return self._take() if self._window else self._next_near_copy(excluded)
@@ -91,9 +95,12 @@ class Order:
         """Take the farthest image; of equally distant ones, the first, which has the smallest margin."""
         digest = max(self._window, key=lambda digest: self._window[digest].distance)
         taken = self._window.pop(digest)
-        self._shown.append(taken.vector)
+        self._number += 1
+        self._shown.append((self._number, taken.vector))
         for one in self._window.values():
-            one.distance = min(one.distance, float(np.linalg.norm(one.vector - taken.vector)))
+            distance = float(np.linalg.norm(one.vector - taken.vector))
+            if distance < one.distance:
+                one.distance, one.nearest = distance, self._number
         self._size = min(self._size + _GROWTH, _LARGEST_WINDOW)
         return taken.image
 
@@ -109,17 +116,25 @@ class Order:
             except (ImageError, OSError) as error:
                 self.unusable[image.digest] = str(error)
             else:
-                self._window[image.digest] = _Candidate(image, vector, self._distance(vector))
+                self._window[image.digest] = _Candidate(image, vector, *self._nearest(vector))
         return budget
 
     def _next_near_copy(self, excluded: Container[str]) -> RecordedImage | None:
+        """Take a copy of the image of which the fewest copies were shown, the one with the smallest margin first."""
         while self._near_copies:
-            image = self._near_copies.popleft()
+            number = min(self._near_copies, key=lambda number: self._copies_shown[number])
+            image = self._near_copies[number].popleft()
+            if not self._near_copies[number]:
+                del self._near_copies[number]
             if image.digest not in excluded:
+                self._copies_shown[number] += 1
                 return image
         return None
 
-    def _distance(self, vector: np.ndarray) -> float:
+    def _nearest(self, vector: np.ndarray) -> tuple[float, int]:
+        """Return the distance from the nearest image that was shown, and its number."""
         if not self._shown:
-            return 1.0
-        return float(np.linalg.norm(np.stack(self._shown) - vector, axis=1).min())
+            return 1.0, 0
+        distances = np.linalg.norm(np.stack([shown for _, shown in self._shown]) - vector, axis=1)
+        nearest = int(distances.argmin())
+        return float(distances[nearest]), self._shown[nearest][0]
