@@ -45,7 +45,7 @@ class Recorder:
         self._kept = KeptImages(self._storage, options.record_max_mib * 2**20, options.record_days * _DAY_S)
         self._queue = BoundedQueue[Answered](_MOST_WAITING, _MOST_WAITING_BYTES)
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
-        self._stopping = threading.Event()
+        self._stopping, self._gave_up = threading.Event(), False
         self._next_sweep = self._next_log = 0.0
 
     def open(self) -> None:
@@ -65,6 +65,9 @@ class Recorder:
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
+        self._gave_up = self._thread.is_alive()
+        if self._gave_up:
+            _log.warning("images that were still to be recorded are dropped: the storage is too slow")
 
     def recording(self, metadata: Iterable[tuple[str, str | bytes]], request_id: Callable[[], str]) -> Record | None:
         """Return what receives the answer to a request; None if the images of the request may not be stored.
@@ -112,6 +115,9 @@ class Recorder:
             self._stopping.wait(_GATHER_S)
 
     def _keep(self, group: list[Answered]) -> None:
+        if self._gave_up:
+            RECORDED[DROPPED] += len(group)
+            return
         try:
             outcome = self._kept.add(group[-1], len(group))
         except Exception as error:  # noqa: BLE001 - drivers of file systems raise errors of many types

@@ -214,6 +214,16 @@ def test_a_storage_that_hangs_slows_nobody(careful: Path, tmp_path: Path, monkey
         assert RECORDED["dropped"] >= 80 - 2 * 10
 
 
+def test_a_bucket_that_cannot_be_reached_harms_nobody(careful: Path, images: list[bytes]) -> None:
+    """The server starts and answers; what could not be stored is counted."""
+    options = {"record": "http://127.0.0.1:1/kept", "record_share": 1.0, "instances": 1, "threads": 1}
+    with server_in_thread(careful.parents[2], **options) as server:
+        with Client(f"127.0.0.1:{server.port}", store=True) as client:
+            assert len(client.predict(images[:2], model="careful")) == 2
+        _recorded(2)
+        assert RECORDED["failed"] == 2
+
+
 def test_metrics_say_what_became_of_images(careful: Path, images: list[bytes], tmp_path: Path) -> None:
     """By outcome; a server that records nothing has no such metric."""
     with _server(careful, tmp_path, record_share=1.0, metrics=True, metrics_port=0) as server:
