@@ -23,6 +23,9 @@ _RANGES = {
     "frontends": (1, 256),
     "metrics_port": (0, 65_535),
     "drift_window": (0, 10_000_000),
+    "record_share": (0, 1),
+    "record_days": (1 / 24, 36_500),
+    "record_max_mib": (1, 1_073_741_824),
     "versions": (0, 1000),
     "poll_s": (0, 86_400),
     "instances": (0, 256),
@@ -45,6 +48,7 @@ _EXECUTION = Parameter(group=Group.create_ordered("Execution"))
 _LIMITS = Parameter(group=Group.create_ordered("Limits"))
 _SECURITY = Parameter(group=Group.create_ordered("Security"))
 _MONITORING = Parameter(group=Group.create_ordered("Monitoring"))
+_RECORDING = Parameter(group=Group.create_ordered("Recording"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,13 @@ class ServeOptions:
         metrics_port: port of the metrics server; 0 for any free port, which is logged.
         drift_window: latest images of each model whose distance from its validation images is measured; 0 for none.
         tracing: export OpenTelemetry traces, configured by the OTEL_* variables; needs unfreeze[tracing].
+        record: keep encoded images with what was answered in this folder, or below a URL such as s3://BUCKET/FOLDER
+            (needs unfreeze[batch]), for `unfreeze review`: those that the model is unsure of, and some of the others.
+        record_consent: whose images may be stored: of requests that say x-unfreeze-store: yes, or of all requests that
+            do not say no.
+        record_share: share of the images without a reason that are kept, 0 to 1.
+        record_days: days after which an image is deleted.
+        record_max_mib: MiB of recorded images; of more, those that were drawn at random are deleted first.
 
     Raises:
         OptionsError: a value is out of range, two options contradict each other, or the server would be reachable from
@@ -134,6 +145,11 @@ class ServeOptions:
     metrics_port: Annotated[int, _MONITORING] = 8002
     drift_window: Annotated[int, _MONITORING] = 1000
     tracing: Annotated[bool, _MONITORING] = False
+    record: Annotated[str | None, _RECORDING] = None
+    record_consent: Annotated[Literal["request", "all"], _RECORDING] = "request"
+    record_share: Annotated[float, _RECORDING] = 0.01
+    record_days: Annotated[float, _RECORDING] = 30.0
+    record_max_mib: Annotated[int, _RECORDING] = 1024
 
     @property
     def frontends_used(self) -> int:
@@ -178,6 +194,10 @@ class ServeOptions:
         _check_exposure(self)
         _check_shared_memory(self)
         _check_device(self)
+        if self.record == "":  # of a variable that is not set
+            raise OptionsError("--record is empty; give a folder or a URL, or leave it out")
+        if self.record is None and self.record_consent == "all":
+            raise OptionsError("--record-consent applies to --record; give both, or none of them")
 
 
 def _check_device(options: ServeOptions) -> None:

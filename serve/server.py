@@ -20,6 +20,7 @@ from unfreeze.serve.models.registry import ModelRegistry
 from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
+from unfreeze.serve.observability.recording_metrics import recording_metrics
 from unfreeze.serve.observability.tracing import Tracing
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.protocol.classifier import ClassifierService
@@ -31,6 +32,7 @@ from unfreeze.serve.protocol.receiving import Receiver
 from unfreeze.serve.protocol.reflection import reflection_service, service_names
 from unfreeze.serve.protocol.shared_memory import RegionTable, SharedMemoryRegions
 from unfreeze.serve.protocol.transport import channel_options
+from unfreeze.serve.recording.recorder import Recorder
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.security.auth import Authentication, Tokens, read_tokens
 from unfreeze.serve.security.tls import tls_credentials
@@ -61,7 +63,7 @@ class Server:
         answered: number of answered requests, after the server was drained.
 
     Raises:
-        OptionsError: a certificate or the token file cannot be used.
+        OptionsError: a certificate or the token file cannot be used, or --record cannot be written.
         RepositoryError: the repository has no models.
         ModelError: none of the models can be loaded.
     """
@@ -90,10 +92,11 @@ class Server:
         self._regions = SharedMemoryRegions(
             options.shared_memory_prefix, options.max_message_mib * 2**20, self._budget, regions
         )
+        self._recorder = None if options.record is None else Recorder(options.record, options)
         self.http = None
         if options.http is not None:
             common = options, self._models, self._regions, tokens, self._budget
-            self.http = _http_server(*common, lambda: self.port, shares_ports=shares_ports)
+            self.http = _http_server(*common, lambda: self.port, self._recorder, shares_ports=shares_ports)
         self._health = HealthService()
         self._server: grpc.aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -108,7 +111,9 @@ class Server:
         """
         if self._options.metrics:
             host = self._options.metrics_host
-            self._metrics = start_metrics(self._models, host.strip("[]"), self._options.metrics_port)
+            self._metrics = start_metrics(
+                self._models, host.strip("[]"), self._options.metrics_port, more=recording_metrics
+            )
         try:
             await self._start()
         except BaseException:
@@ -127,10 +132,13 @@ class Server:
         return None if self.http is None else self.http.address
 
     async def _start(self) -> None:
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.open)
         await self._models.open()
-        inference = InferenceService(self._models, self._regions, admin=self._options.admin)
+        admin, recorder = self._options.admin, self._recorder
+        inference = InferenceService(self._models, self._regions, admin=admin, recorder=recorder)
         add_GRPCInferenceServiceServicer_to_server(inference, self._dispatcher)
-        add_ClassifierServicer_to_server(ClassifierService(self._models), self._dispatcher)
+        add_ClassifierServicer_to_server(ClassifierService(self._models, recorder), self._dispatcher)
         add_HealthServicer_to_server(self._health, self._dispatcher)
         add_ServerReflectionServicer_to_server(reflection_service(), self._dispatcher)
         server = grpc.aio.server(
@@ -183,7 +191,7 @@ class Server:
             await asyncio.sleep(_QUIET_S)
 
     async def _close_monitoring(self) -> None:
-        for exporter in (self._metrics, self._tracing):
+        for exporter in (self._recorder, self._metrics, self._tracing):
             if exporter is not None:
                 await asyncio.to_thread(exporter.close)
 
@@ -204,13 +212,14 @@ def freeze_objects() -> None:
     gc.freeze()
 
 
-def _http_server(
+def _http_server(  # noqa: PLR0913 - as `HttpServer`
     options: ServeOptions,
     models: ServedModels,
     regions: SharedMemoryRegions,
     tokens: Tokens | None,
     budget: ReceiveBudget,
     grpc_port: Callable[[], int],
+    recorder: Recorder | None,
     *,
     shares_ports: bool,
 ) -> "HttpServer":
@@ -219,4 +228,4 @@ def _http_server(
         raise OptionsError(f"--http needs {', '.join(missing)}: pip install 'unfreeze[http]'")
     from unfreeze.serve.http.http_server import HttpServer
 
-    return HttpServer(options, models, regions, tokens, budget, grpc_port, shares_ports=shares_ports)
+    return HttpServer(options, models, regions, tokens, budget, grpc_port, recorder=recorder, shares_ports=shares_ports)

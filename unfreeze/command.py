@@ -22,6 +22,7 @@ from unfreeze.commands import (
     predict,
     pull,
     report,
+    review,
     serve,
     tune,
     verify,
@@ -53,6 +54,7 @@ for _order, _module in enumerate(
         serve,
         predict,
         drift,
+        review,
         classify,
         bundle,
         pull,
@@ -104,6 +106,8 @@ def _extra_for(module: str) -> str:
         return "pip install 'unfreeze[cpu]', or 'unfreeze[gpu]' for an NVIDIA GPU"
     if module.partition(".")[0] in ("jinja2", "markupsafe", "plotly"):
         return ADVICE
+    if module.partition(".")[0] in ("starlette", "uvicorn"):
+        return "pip install 'unfreeze[review]'"
     if module.partition(".")[0] in ("fsspec", "pyarrow"):
         return "pip install 'unfreeze[batch]'"
     return "pip install 'unfreeze[tune,cpu]'"

@@ -34,6 +34,7 @@ class ClientKeywords(TypedDict, total=False):
     tls_key: _Path
     token: str | None
     insecure: bool
+    store: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class ClientOptions:
         tls_key: PEM file of the private key of `tls_cert`.
         token: bearer token, sent as `authorization: Bearer TOKEN`.
         insecure: allow sending the token to another machine without TLS, for networks that are encrypted otherwise.
+        store: allow a server that runs with `--record` to store the images, so that people can correct its answers;
+            False says nothing, and the server's operator decides.
 
     Raises:
         OptionsError: a value is out of range, a file cannot be read, or the token would be sent unencrypted.
@@ -70,6 +73,7 @@ class ClientOptions:
     tls_key: _Path = None
     token: str | None = field(default=None, repr=False)
     insecure: bool = False
+    store: bool = False
 
     def __post_init__(self) -> None:
         """Validate the options."""
@@ -128,7 +132,8 @@ class ClientOptions:
         """
         # With TLS, the token is part of the channel's credentials, which gRPC never sends unencrypted.
         has_metadata = self.token is not None and not self.uses_tls
-        metadata = (("authorization", f"Bearer {self.token}"),) if has_metadata else ()
+        token = [("authorization", f"Bearer {self.token}")] if has_metadata else []
+        metadata = (*token, *([("x-unfreeze-store", "yes")] if self.store else []))
         return {"timeout": self.timeout_s, "metadata": metadata, "wait_for_ready": wait_for_ready or None}
 
     def _credentials(self) -> grpc.ChannelCredentials:

@@ -289,6 +289,10 @@ class CollectedModels:
         """Count failed requests by the name of their status."""
         return dict(self._bridge.counts().get("errors", {}))
 
+    def recorded(self) -> dict[str, int]:
+        """Count images that were to be recorded by what became of them."""
+        return dict(self._bridge.counts().get("recorded", {}))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CollectedModel:

@@ -28,6 +28,7 @@ from unfreeze.serve.models.served import LoadedVersions
 from unfreeze.serve.models.use_count import UseCount
 from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.recording.recorder import RECORDED
 from unfreeze.serve.scheduling.admission import Admission
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, RequestTiming
 from unfreeze.serve.scheduling.statistics import Statistics, counted, statistics_from
@@ -252,7 +253,7 @@ class RemoteModels:
             str(model.handle): {str(encoded): counts.document() for encoded, counts in model.own_statistics.items()}
             for model in self
         }
-        return {"models": models, "errors": dict(ERRORS_BY_STATUS)}
+        return {"models": models, "errors": dict(ERRORS_BY_STATUS), "recorded": dict(RECORDED)}
 
     async def _call(self, call: str, name: str) -> None:
         answer = await self.request(Record(Kind.CALL), {"call": call, "name": name})

@@ -28,7 +28,9 @@ from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.model_infer import infer
 from unfreeze.serve.protocol.open_inference import InferenceService
+from unfreeze.serve.protocol.request_ids import request_id
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.recording.recorder import Record, Recorder
 
 Handler = Callable[[Request], Awaitable[Response]]
 _DEFAULT_TOP_K = 5
@@ -62,6 +64,7 @@ class Handlers:
         limits: of the bodies of requests.
         grpc_port: returns the port of the gRPC server, for the page.
         tls: whether the server uses TLS.
+        recorder: keeps images; None keeps none.
 
     Attributes:
         shared_memory: the handlers of shared memory.
@@ -76,7 +79,9 @@ class Handlers:
         limits: BodyLimits,
         grpc_port: Callable[[], int],
         tls: bool,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._models, self._regions, self._limits, self._grpc_port, self._tls = models, regions, limits, grpc_port, tls
         self._inference = InferenceService(models, regions, admin=admin)
         self.shared_memory = SharedMemoryHandlers(self._inference, limits)
@@ -130,7 +135,8 @@ class Handlers:
             body = await receiving.read()
             arguments = *_model(request), body, request.headers.get(LENGTH_HEADER)
             message = await _in_thread_if(len(body) > _LARGE_BYTES, partial(parse_request, *arguments))
-            answer = await _unless_disconnected(request, infer(self._models, message, deadline, self._regions))
+            work = infer(self._models, message, deadline, self._regions, self._recording(request))
+            answer = await _unless_disconnected(request, work)
         size = sum(map(len, answer.raw_output_contents))
         content, json_length = await _in_thread_if(size > _LARGE_BYTES, partial(render_response, message, answer))
         if json_length is None:
@@ -190,6 +196,8 @@ class Handlers:
                 files = await _in_thread_if(len(body) > _LARGE_BYTES, partial(form_files, content_type, body))
             images = [content for _, content in files]
             rows = await _unless_disconnected(request, model.classify(images, deadline))
+            if (record := self._recording(request)) is not None:
+                record(model, images, rows)
             shown = min(top_k, len(model.manifest.labels))
             names = [file for file, _ in files]
             render = partial(_predictions, names, rows, model.manifest, shown)
@@ -198,6 +206,10 @@ class Handlers:
             about = {"model": model.name, "version": model.version, "milliseconds": milliseconds}
         start = json.dumps(about).encode().removesuffix(b"}")
         return Response(start + b', "predictions": ' + predictions + b"}", media_type="application/json")
+
+    def _recording(self, request: Request) -> Record | None:
+        """Return what receives the answer; None if the images of the request may not be stored."""
+        return None if self._recorder is None else self._recorder.recording(request.headers.items(), request_id.get)
 
     async def _admit(self, deadline: float | None) -> None:
         """Refuse a request before its body is read where it cannot be answered anyway, as over gRPC."""

@@ -16,6 +16,7 @@ from unfreeze.serve.http.handlers import Handlers
 from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
+from unfreeze.serve.recording.recorder import Recorder
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.security.auth import Tokens
 from unfreeze.serve.security.binding import bracketed, is_loopback
@@ -36,10 +37,11 @@ class HttpServer:
         tokens: valid tokens; None if none are needed.
         budget: memory of all requests that are being received.
         grpc_port: returns the port of the gRPC server.
+        recorder: keeps images; None keeps none.
         shares_ports: other processes of the same server listen on the same port.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it shares with the gRPC server
         self,
         options: ServeOptions,
         models: ServedModels,
@@ -48,6 +50,7 @@ class HttpServer:
         budget: ReceiveBudget,
         grpc_port: Callable[[], int],
         *,
+        recorder: Recorder | None = None,
         shares_ports: bool = False,
     ) -> None:
         self._options, self._shares_ports = options, shares_ports
@@ -60,6 +63,7 @@ class HttpServer:
             limits=BodyLimits(most_bytes=options.max_message_mib * 2**20, budget=budget),
             grpc_port=grpc_port,
             tls=self._context is not None,
+            recorder=recorder,
         )
         only_local = is_loopback(options.host) and self._context is None and not options.insecure
         self._app = http_application(self._handlers, tokens, only_local=only_local)

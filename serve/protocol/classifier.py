@@ -17,7 +17,9 @@ from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
 from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
+from unfreeze.serve.protocol.recording import recording_of
 from unfreeze.serve.protocol.streams import map_in_order
+from unfreeze.serve.recording.recorder import Record, Recorder
 from unfreeze.serve.status import deadline_of, status_of
 
 _DEFAULT_TOP_K = 5
@@ -28,24 +30,25 @@ class ClassifierService(ClassifierServicer):
 
     Args:
         models: the served models.
+        recorder: keeps images; None keeps none.
     """
 
-    def __init__(self, models: ServedModels) -> None:
-        self._models = models
+    def __init__(self, models: ServedModels, recorder: Recorder | None = None) -> None:
+        self._models, self._recorder = models, recorder
 
     async def Predict(
         self, request: pb.PredictRequest | SplitMessage, context: grpc.aio.ServicerContext
     ) -> pb.PredictResponse:
-        return await self._predict(request, deadline_of(context))
+        return await self._predict(request, deadline_of(context), recording_of(self._recorder, context))
 
     async def PredictStream(
         self, requests: AsyncIterator[pb.PredictRequest | SplitMessage], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.PredictStreamResponse]:
-        deadline = deadline_of(context)
+        deadline, record = deadline_of(context), recording_of(self._recorder, context)
 
         async def handle(request: pb.PredictRequest | SplitMessage) -> pb.PredictStreamResponse:
             try:
-                return pb.PredictStreamResponse(response=await self._predict(request, deadline))
+                return pb.PredictStreamResponse(response=await self._predict(request, deadline, record))
             except Exception as error:  # noqa: BLE001 - the error of one request does not end the stream
                 status = status_of(error)
                 return pb.PredictStreamResponse(error=pb.Error(code=status.number, message=status.message))
@@ -97,11 +100,15 @@ class ClassifierService(ClassifierServicer):
             out_of_distribution=_out_of_distribution(manifest.ood),
         )
 
-    async def _predict(self, received: pb.PredictRequest | SplitMessage, deadline: float | None) -> pb.PredictResponse:
+    async def _predict(
+        self, received: pb.PredictRequest | SplitMessage, deadline: float | None, record: Record | None
+    ) -> pb.PredictResponse:
         request: pb.PredictRequest
         request, images = contents_of(received, "images")
         with self._models.use(self._model_name(request.model), request.version) as model:
             rows = await model.classify(images, deadline)
+            if record is not None:
+                record(model, images, rows)
             top_k = request.top_k or _DEFAULT_TOP_K
             return pb.PredictResponse(
                 model=model.name,

@@ -19,6 +19,7 @@ from unfreeze.serve.protocol.parameters import nonnegative_integer
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.shared_tensors import SharedTensor, move_outputs, shared_input, shared_outputs
 from unfreeze.serve.protocol.tensors import read_encoded, read_pixels
+from unfreeze.serve.recording.recorder import Record
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY
 
@@ -32,6 +33,7 @@ async def infer(
     received: pb.ModelInferRequest | SplitMessage,
     deadline: Callable[[int], float | None],
     regions: SharedMemoryRegions,
+    record: Record | None = None,
 ) -> pb.ModelInferResponse:
     """Process a ModelInfer request.
 
@@ -41,6 +43,7 @@ async def infer(
         deadline: maps the timeout of the request, in microseconds or 0 for none, to the deadline on the clock of
             `time.monotonic`.
         regions: of shared memory, which the request may name for its contents and those of its response.
+        record: receives the answer, so that its images can be recorded; None if they may not be.
 
     Returns:
         The requested outputs: class probabilities, class strings if the request uses the classification extension, and
@@ -68,6 +71,8 @@ async def infer(
         else:
             images = await _in_thread_unless(0 < size < _LARGE_BYTES, read)
         rows = await model.classify(images, deadline(timeout_us), priority)
+        if record is not None:
+            record(model, images, rows)
         response = _response(request, model, rows, outputs)
         if wanted:
             size = sum(map(len, response.raw_output_contents))

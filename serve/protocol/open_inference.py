@@ -27,8 +27,10 @@ from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.model_infer import ENCODED_INPUT, infer, split_model_name
 from unfreeze.serve.protocol.model_statistics import model_statistics, protocol_name
 from unfreeze.serve.protocol.outputs import OOD_SCORE, declared_outputs
+from unfreeze.serve.protocol.recording import recording_of
 from unfreeze.serve.protocol.shared_memory import SharedMemoryRegions
 from unfreeze.serve.protocol.streams import map_in_order
+from unfreeze.serve.recording.recorder import Recorder
 from unfreeze.serve.status import deadline_of, status_of
 
 _PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
@@ -43,10 +45,13 @@ class InferenceService(GRPCInferenceServiceServicer):
         models: the served models.
         regions: of shared memory.
         admin: whether clients may load and unload models.
+        recorder: keeps images; None keeps none.
     """
 
-    def __init__(self, models: ServedModels, regions: SharedMemoryRegions, *, admin: bool) -> None:
-        self._models, self._regions, self._admin = models, regions, admin
+    def __init__(
+        self, models: ServedModels, regions: SharedMemoryRegions, *, admin: bool, recorder: Recorder | None = None
+    ) -> None:
+        self._models, self._regions, self._admin, self._recorder = models, regions, admin, recorder
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -223,7 +228,10 @@ class InferenceService(GRPCInferenceServiceServicer):
         return pb.CudaSharedMemoryUnregisterResponse()  # clients call it before they start, and when they are done
 
     async def _infer(self, request: pb.ModelInferRequest | SplitMessage, context: _Context) -> pb.ModelInferResponse:
-        return await infer(self._models, request, lambda timeout_us: deadline_of(context, timeout_us), self._regions)
+        record = recording_of(self._recorder, context)
+        return await infer(
+            self._models, request, lambda timeout_us: deadline_of(context, timeout_us), self._regions, record
+        )
 
     def _check_admin(self, unsupported_parameters: Iterable[str]) -> None:
         if not self._admin:

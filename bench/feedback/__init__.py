@@ -1,0 +1,1 @@
+"""What correcting recorded images gives, and what recording costs."""

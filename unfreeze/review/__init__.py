@@ -1,0 +1,1 @@
+"""`unfreeze review`: a page on which a person confirms or corrects what a server has recorded."""
