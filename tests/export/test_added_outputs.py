@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.runs import write_run
 
+from unfreeze.contract.answers import probabilities_in, projected_in
 from unfreeze.contract.errors import ProofError
 from unfreeze.contract.model.ood import METHODS, Method, OutOfDistribution
 from unfreeze.contract.reporting import Silent
@@ -17,6 +18,7 @@ from unfreeze.export.added_outputs import AddedOutputs, find_head
 from unfreeze.export.graph import CalibratedNetwork, onnx_from_network
 from unfreeze.export.options import ExportOptions
 from unfreeze.export.prepared import prepare_images
+from unfreeze.export.projection import Projection
 from unfreeze.export.prove import check_proof, compute_reference, prove
 from unfreeze.export.run import export_model
 from unfreeze.serve.models.verification import verify
@@ -122,7 +124,7 @@ def test_exports_of_every_precision_answer_with_the_score(precision: str, tmp_pa
     options = ExportOptions(precision=precision, features=True, max_drop=100)
     published = export_model(run, tmp_path / "models", "colors", options)
     manifest, model = published.manifest, onnx.load(published.path)
-    assert (manifest.answer_output, manifest.answer_width, manifest.features) == ("answers", 4, 512)
+    assert (manifest.answer_output, manifest.answer_width, manifest.features) == ("answers", 8, 512)
     assert manifest.proof.score_difference is not None
     assert manifest.proof.score_difference < {"fp32": 1e-3, "fp16": 0.05, "int8": 2}[precision]
     assert manifest.ood is not None
@@ -131,7 +133,7 @@ def test_exports_of_every_precision_answer_with_the_score(precision: str, tmp_pa
     assert not kinds & {"QuantizeLinear", "DequantizeLinear", "Cast"}
     assert all(t.data_type == 1 for t in model.graph.initializer if t.name.startswith("ood_") and t.dims != [1])
     with open_path(published.path) as runtime:
-        assert runtime.run(PIXELS).shape == (6, 4)
+        assert runtime.run(PIXELS).shape == (6, 8)
         assert runtime.features(PIXELS).shape == (6, 512)
     assert verify(published.path).golden == 5
 
@@ -152,3 +154,23 @@ def test_a_score_that_differs_from_torch_is_not_published(tmp_path: Path) -> Non
     with pytest.raises(ProofError, match=r"an out-of-distribution score by 1\.00e-01 standard deviations"):
         check_proof(proof, 0.5, is_exact=True)
     check_proof(proof, 0.5)
+
+
+@pytest.mark.parametrize("ood", [FOREIGN, None], ids=["scored", "plain"])
+def test_projected_features_follow_the_score(ood: OutOfDistribution | None, tmp_path: Path) -> None:
+    """On the validation images, their mean is 0 and their covariance 1; without a score they follow probabilities."""
+    run = write_run(tmp_path, per_class=12, ood=ood)
+    published = export_model(run, tmp_path / "models", "colors", ExportOptions(features=True))
+    manifest = published.manifest
+    _, facts = load_run(run)
+    pixels = prepare_images(facts.images(), facts.preprocess, "", Silent()).pixels
+    with open_path(published.path) as runtime:
+        rows, features = runtime.run(pixels), runtime.features(pixels)
+    assert (manifest.projected, rows.shape) == (9, (36, 3 + (ood is not None) + 9))
+    projected = projected_in(rows, manifest)
+    np.testing.assert_allclose(projected.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(projected.T, bias=True), np.eye(9), atol=1e-2)
+    found = Projection.fit(features)
+    np.testing.assert_allclose(projected, (features - found.mean.numpy()) @ found.basis.numpy(), atol=1e-2)
+    np.testing.assert_allclose(probabilities_in(rows, manifest).sum(1), 1, atol=1e-5)
+    assert verify(published.path).golden == 5
