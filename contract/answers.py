@@ -70,12 +70,17 @@ def read_answer(row: Float32[np.ndarray, " a"], model: Described, top: int) -> A
 
 def probabilities_in(rows: Float32[np.ndarray, "n a"], model: Described) -> Float32[np.ndarray, "n c"]:
     """Return the probabilities in the rows of a model's output."""
-    return rows if model.ood is None else rows[:, : len(model.labels)]
+    return rows[:, : len(model.labels)]
 
 
 def ood_scores_in(rows: Float32[np.ndarray, "n a"], model: Described) -> Float32[np.ndarray, " n"]:
     """Return the out-of-distribution scores in the rows of a model's output; the model has such a score."""
     return rows[:, len(model.labels)]
+
+
+def projected_in(rows: Float32[np.ndarray, "n a"], model: Described) -> Float32[np.ndarray, "n k"]:
+    """Return the projected features in the rows of a model's output; none if it was exported without features."""
+    return rows[:, len(model.labels) + (model.ood is not None) :]
 
 
 def are_foreign(scores: Float32[np.ndarray, " n"], ood: OutOfDistribution) -> Bool[np.ndarray, " n"]:

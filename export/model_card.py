@@ -149,6 +149,8 @@ def _figures(metrics: dict[str, Any]) -> Section:
     lines.append(f"expected calibration error: {error['after']:.3f} ({error['before']:.3f} without the temperature)")
     if metrics["abstain"]:
         lines.append(metrics["abstain"]["message"])
+    if ood := metrics.get("ood"):
+        lines += [f"out of distribution: {ood['choice']}", f"threshold {ood['threshold']:.4g}: {ood['message']}"]
     worst = _worst_classes(metrics)
     shown = "" if len(metrics["labels"]) == len(worst) else f"the {len(worst)} with the lowest recall"
     columns = (f"class{f' ({shown})' if shown else ''}", "validation images", "recall", "precision")
@@ -174,7 +176,12 @@ def _limits(metrics: dict[str, Any]) -> list[str]:
     few = [label for label in labels if per_class[label]["images"] < _FEW]
     lines = [
         "The figures hold for images like the validation images. Other cameras, places or times were not tested.",
-        "Every image gets one of the classes, also if it shows something else.",
+        "Every image gets one of the classes, also if it shows something else."
+        + (
+            " Images unlike the training images are marked; not all of them are recognized."
+            if metrics.get("ood")
+            else ""
+        ),
     ]
     if few:
         lines.append(

@@ -32,6 +32,7 @@ from unfreeze.export.graph import CalibratedNetwork, with_manifest
 from unfreeze.export.model_card import CARD_FILE, card_markdown
 from unfreeze.export.options import PRECISIONS, ExportOptions, Precision
 from unfreeze.export.prepared import PreparedImages, prepare_images
+from unfreeze.export.projection import with_projection
 from unfreeze.export.prove import Reference, check_proof, compute_reference
 from unfreeze.export.signing import sign_folder
 from unfreeze.tune.artifacts.checkpoint import METRICS_FILE, RunFacts, load_run, read_metrics
@@ -126,11 +127,16 @@ def export_model(
     check_proof(built[0].about.proof, options.max_drop, is_exact=built[0].about.precision == "fp32")
     if options.chooses:
         built = choose(built, options, facts.preprocess.shape, reporter)
+    projected = 0
+    if options.features:
+        built[0], projection = with_projection(built[0], builder.reference.images, reporter)
+        projected = projection.count
     manifest = replace(
         _manifest(built, facts, options),
         drift=_drift_reference(builder.reference, _sizes(facts.images(data)), built[0].scores),
         ood=_thresholds(facts.ood, built[0]),
         features=find_head(built[0].graph).width if options.features else 0,
+        projected=projected,
     )
     model = with_manifest(built[0].graph, manifest)
     manifest = _readable(model)

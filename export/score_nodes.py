@@ -13,31 +13,33 @@ from unfreeze.contract.model.ood import BASELINE
 from unfreeze.tune.ood.gaussian import Gaussians
 from unfreeze.tune.ood.score import Score
 
-_PREFIX = "ood_"
-
 
 @dataclass
 class Nodes:
     """Nodes and constants that are added to a graph.
+
+    Args:
+        prefix: of their names.
 
     Attributes:
         nodes: in their order.
         constants: of these nodes.
     """
 
+    prefix: str = "ood_"
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
 
     def add(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Add a node with one output and return the name of that."""
-        name = f"{_PREFIX}{operator.lower()}_{len(self.nodes)}"
+        name = f"{self.prefix}{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output or name], name, **attributes))
         return output or name
 
     def constant(self, value: np.ndarray | Tensor | float) -> str:
         """Add a constant of float32, or of int64 if it is, and return its name."""
         array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        name = f"{_PREFIX}constant_{len(self.constants)}"
+        name = f"{self.prefix}constant_{len(self.constants)}"
         array = np.ascontiguousarray(array if array.dtype == np.int64 else array.astype(np.float32))
         self.constants.append(numpy_helper.from_array(array.reshape(np.shape(value)), name))
         return name

@@ -6,7 +6,7 @@ import onnxruntime
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import ProofError, first_line
-from unfreeze.contract.model.manifest import ANSWERS, INPUT, OUTPUT
+from unfreeze.contract.model.manifest import ANSWERS, FEATURES, INPUT, OUTPUT
 from unfreeze.contract.model.onnxruntime_options import disabled_optimizers
 
 
@@ -44,6 +44,14 @@ class Session:
             ProofError: ONNX Runtime failed, for example for lack of memory.
         """
         return self._run(ANSWERS if self._has_answers else OUTPUT, pixels)
+
+    def features(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n f"]:
+        """Return the pooled features; the graph has this output.
+
+        Raises:
+            ProofError: as `answers`.
+        """
+        return self._run(FEATURES, pixels)
 
     def run(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:
         """Classify prepared images in one batch.

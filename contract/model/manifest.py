@@ -151,7 +151,8 @@ class Manifest:
 
     The graph's input is `pixels`, uint8 [N, H, W, 3], prepared by `unfreeze.contract.images.preprocess.prepare`. Its
     first output is `probabilities`, float32 [N, C], which sum to 1 over the C labels. Further outputs are `features`,
-    float32 [N, F], if there are any, and `answers`, float32 [N, C + 1], the probabilities and the score of `ood`.
+    float32 [N, F], and `answers`, float32: the probabilities, the score of `ood`, and the projected features, as far as
+    there are any.
 
     Args:
         labels: one label per class, in the order of the probabilities; unique.
@@ -172,6 +173,8 @@ class Manifest:
         drift: distributions of the validation images, to compare later images with; None in models of schema 3.0.
         ood: how images unlike the training images are recognized; None if they are not, and in models of schema 3.0.
         features: number of pooled features that the graph returns; 0 if it returns none.
+        projected: number of projected features behind the score, whose mean is 0 and whose covariance is 1 on the
+            validation images; 0 if it returns none.
         sha256: SHA-256 of the model file, as `unfreeze.contract.model.seal` computes it.
         schema: version of this document, "MAJOR.MINOR".
 
@@ -194,6 +197,7 @@ class Manifest:
     drift: DriftReference | None = None
     ood: OutOfDistribution | None = None
     features: int = 0
+    projected: int = 0
     sha256: str = UNSEALED
     schema: str = field(default=SCHEMA)
 
@@ -216,18 +220,18 @@ class Manifest:
     @property
     def answer_output(self) -> str:
         """The output that has all that is answered about an image."""
-        return OUTPUT if self.ood is None else ANSWERS
+        return OUTPUT if self.answer_width == len(self.labels) else ANSWERS
 
     @property
     def answer_width(self) -> int:
         """The number of values of an image in that output."""
-        return len(self.labels) + (self.ood is not None)
+        return len(self.labels) + (self.ood is not None) + self.projected
 
     @property
     def outputs(self) -> dict[str, int]:
         """The graph's outputs in their order, with the number of values of an image."""
         added = {FEATURES: self.features} if self.features else {}
-        answers = {} if self.ood is None else {ANSWERS: self.answer_width}
+        answers = {ANSWERS: self.answer_width} if self.answer_output == ANSWERS else {}
         return {OUTPUT: len(self.labels)} | added | answers
 
     def to_json(self) -> str:

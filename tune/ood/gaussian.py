@@ -15,6 +15,7 @@ _MOST = 128  # components: the matrix is small beside a network, also for 2,048 
 _IMAGES_PER_COMPONENT = 4
 _CONSTANT = 0.01  # of the median deviation; below it, a feature counts as constant, and is left out
 _SMALLEST = 1e-6
+_SMALLEST_RESIDUAL = 1e-3  # of the variance of a feature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Gaussians:
         whitening: makes the classes' covariance of components the identity, float32 [K, K].
         means: of the classes, whitened, float32 [C, K].
         whitening_of_all: makes the covariance of the components of all classes the identity, float32 [K, K].
-        inverse_residual: inverse variance of a feature outside of the components, float32 [].
+        inverse_residual: inverse variance of a feature outside of the components, float32 []; 0 if none is outside.
     """
 
     center: Tensor
@@ -64,7 +65,9 @@ class Gaussians:
         # With the shrunk covariance inside of the classes, that of all images is larger in every direction.
         whitening, whitening_of_all = _whitening(within), _whitening(within + np.cov(means[y].T, bias=True))
         left = (standard**2).sum() - (components**2).sum()
-        residual = left / images / max(1, int((scale > 0).sum()) - count)
+        outside = int((scale > 0).sum()) - count
+        # Where nothing lies outside, the difference of the sums of squares is rounding.
+        inverse_residual = 1 / max(left / images / outside, _SMALLEST_RESIDUAL) if outside > 0 else 0.0
 
         def float32(values: np.ndarray | float) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(values)).float().reshape(np.shape(values))
@@ -76,7 +79,7 @@ class Gaussians:
             whitening=float32(whitening),
             means=float32(means @ whitening),
             whitening_of_all=float32(whitening_of_all),
-            inverse_residual=float32(1 / max(residual, _SMALLEST)),
+            inverse_residual=float32(inverse_residual),
         )
 
     def distance(self, features: Float32[Tensor, "n f"], *, relative: bool) -> Float32[Tensor, " n"]:

@@ -9,6 +9,7 @@ from scipy.stats import beta
 from unfreeze.contract.arrays import Float32
 
 _CONFIDENCE = 0.9
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Threshold:
             f"of new images like the {self.images:,} validation images, {self.low:.1%} to {self.high:.1%} are "
             f"reported as out of distribution (90 % interval; wanted: {self.requested:.1%})"
         )
-        if self.expected <= self.requested:
+        if self.expected <= self.requested + _ROUNDING:
             return text
         fewest = math.ceil(1 / self.requested) - 1
         return f"{text}; at least {fewest} validation images are needed to keep the wanted share on average"
@@ -57,7 +58,7 @@ def threshold_of(scores: Float32[np.ndarray, " n"], false_alarms: float) -> Thre
     """
     count = len(scores)
     # The product has rounding errors: without the subtraction, 0.95 of 20 would be the 20th.
-    rank = min(count, math.ceil((count + 1) * (1 - false_alarms) - 1e-9))
+    rank = min(count, math.ceil((count + 1) * (1 - false_alarms) - _ROUNDING))
     value = float(np.sort(scores)[rank - 1])
     low, high = beta.interval(_CONFIDENCE, count + 1 - rank, rank)
     expected = 1 - rank / (count + 1)

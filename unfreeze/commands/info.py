@@ -12,6 +12,7 @@ from rich.text import Text
 from unfreeze.console import RESULTS, print_json
 from unfreeze.contract.errors import ModelError, first_line
 from unfreeze.contract.model.manifest import Distillation, Manifest
+from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.contract.model.repository import find_model
 
 EXAMPLES = """Examples:
@@ -62,6 +63,8 @@ def _metadata_table(path: Path, manifest: Manifest) -> Table:
         "normalization": f"mean {spec.mean}, standard deviation {spec.std} (in the graph)",
         "output": manifest.link,
         "confidence threshold": "none" if manifest.abstain_below is None else f"{manifest.abstain_below:g}",
+        "out of distribution": _foreign(manifest.ood),
+        "features": manifest.features or "none",
         "largest batch": manifest.max_batch,
         **{name.replace("_", " "): f"{value:.4f}" for name, value in manifest.metrics.items()},
         "export check": f"validation images: {proof.images}, of which {proof.same_top1:.2%} have the same top-1 label "
@@ -75,6 +78,14 @@ def _metadata_table(path: Path, manifest: Manifest) -> Table:
     for name, value in rows.items():
         table.add_row(Text(name), Text(str(value)))
     return table
+
+
+def _foreign(ood: OutOfDistribution | None) -> str:
+    if ood is None:
+        return "not recognized"
+    rates = f"{ood.false_alarms_low:.1%} to {ood.false_alarms_high:.1%} false alarms ({ood.images:,} validation images)"
+    auroc = "" if ood.auroc is None else f", AUROC {ood.auroc:.3f} on classes that were left out"
+    return f"{ood.method} above {ood.threshold:.4g}: {rates}{auroc}"
 
 
 def _teacher(found: Distillation) -> str:

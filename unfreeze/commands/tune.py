@@ -13,6 +13,7 @@ from rich.text import Text
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.counted import counted
 from unfreeze.contract.errors import OptionsError, first_line
+from unfreeze.contract.model.ood import BASELINE
 from unfreeze.contract.reporting import Reporter
 from unfreeze.ray_train.options import RayOptions
 from unfreeze.signals import sigterm_as_interrupt
@@ -164,6 +165,8 @@ def _table(metrics: dict[str, Any]) -> Table:
     table.add_row("calibration error", f"{error['after']:.3f} ({error['before']:.3f} before temperature scaling)")
     if metrics["abstain"]:
         table.add_row("abstention", _abstention(metrics["abstain"]))
+    if metrics.get("ood"):
+        table.add_row("out of distribution", _foreign(metrics["ood"]))
     table.add_row("most confused class", Text(_most_confused(metrics)))
     table.add_row("trained parameters", f"{metrics['trained_parameters']:,} of {metrics['parameters']:,}")
     table.add_row("duration", f"{metrics['seconds']:.1f} s ({metrics['device']}, {metrics['precision']})")
@@ -208,6 +211,15 @@ def _add_teacher(table: Table, distillation: dict[str, Any]) -> None:
 def _accuracy(score: dict[str, Any]) -> str:
     plain = f"{score['accuracy']:.3f} ± {score['standard_error']:.3f}"
     return f"{plain}; balanced {score['balanced_accuracy']:.3f} ± {score['balanced_standard_error']:.3f}"
+
+
+def _foreign(ood: dict[str, Any]) -> str:
+    found, (low, high) = ood["comparison"], ood["false_alarms_interval"]
+    auroc = "not compared: fewer than 3 classes"
+    if found is not None:
+        own, baseline = (f"{found['aurocs'][method]:.3f}" for method in (ood["method"], BASELINE))
+        auroc = f"AUROC {own} on classes left out" + (f" ({BASELINE}: {baseline})" if ood["method"] != BASELINE else "")
+    return f"{ood['method']}, {auroc}; {low:.1%} to {high:.1%} false alarms"
 
 
 def _abstention(abstain: dict[str, Any]) -> str:

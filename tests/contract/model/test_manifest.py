@@ -116,6 +116,7 @@ _documents = st.fixed_dictionaries(
         "drift": st.none(),
         "ood": st.none() | _foreign,
         "features": st.integers(0, 4096),
+        "projected": st.integers(0, 16),
         "schema": st.just("3.1"),
     }
 )

@@ -41,7 +41,7 @@ def test_reads_a_manifest_of_schema_2() -> None:
         assert candidate.pop("finish_epochs") == 0
     for proof in (new["proof"], *(candidate["proof"] for candidate in new["candidates"])):
         assert proof.pop("score_difference") is None
-    assert [new.pop(name) for name in ("drift", "ood", "features")] == [None, None, 0]
+    assert [new.pop(name) for name in ("drift", "ood", "features", "projected")] == [None, None, 0, 0]
     assert new == json.loads(text) | {"schema": "3.1"}
     assert Manifest.from_json(manifest.to_json()) == manifest
 
