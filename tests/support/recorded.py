@@ -52,7 +52,7 @@ def record(
             model=model,
             version=version,
             manifest=manifest,
-            probabilities=np.array(scores, np.float32),
+            row=np.array(scores, np.float32),
             **({"reasons": ("unsure",), "request_id": "", "time": time.time()} | dict(options or {})),
         )
         kept.add(answered)
