@@ -5,7 +5,7 @@ python -m bench.drift --windows 1000 --json
 
 A network is tuned on seven kinds of stars and polygons. Windows are drawn from a pool of images that it has not seen:
 as they are, darker, blurred, with other shares of the kinds, and with images of an eighth kind. An alarm is one in any
-quantity at the server's defaults.
+quantity at the server's defaults, of a model that was exported with features, and without them.
 """
 
 import io
@@ -24,9 +24,10 @@ from rich.table import Table
 from bench.pretrain.catalog import FAMILIES
 from bench.pretrain.finish import finish
 from unfreeze.console import RESULTS, TerminalReporter, print_json
-from unfreeze.contract.drift.reference import measure, sample
-from unfreeze.contract.drift.window import drift_of
+from unfreeze.contract.drift.reference import sample
+from unfreeze.contract.drift.window import FEATURES, Window
 from unfreeze.contract.images.preprocess import prepare
+from unfreeze.export.options import ExportOptions
 from unfreeze.export.run import export_model
 from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.runtimes.registry import open_runtime
@@ -36,8 +37,8 @@ from unfreeze.tune.run import fine_tune
 _PX, _KINDS, _TRAIN, _VAL, _POOL = 192, 8, 60, 40, 150
 _BATCH = 32
 _SIZES = (50, 200, 1000)
-Values = dict[str, np.ndarray]
-Draw = Callable[[np.random.Generator, int], Values]
+Seen = tuple[np.ndarray, np.ndarray]  # of a pool of images: sampled pixels, and the model's answers
+Draw = Callable[[np.random.Generator, int], Seen]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,14 @@ class Rate:
         strength: how much of it.
         images: of a window.
         alarms: share of the windows with an alarm.
+        alarms_without_features: the same for a model that was exported without features.
     """
 
     shift: str
     strength: float
     images: int
     alarms: float
+    alarms_without_features: float
 
 
 def main(*, windows: int = 100, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
@@ -70,34 +73,40 @@ def main(*, windows: int = 100, json: Annotated[bool, cyclopts.Parameter(negativ
             _write(folder / "images" / split, range(_KINDS - 1), range(first, first + count))
         options = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", store_gb=0.0)
         fine_tune(folder / "images", folder / "run", options, reporter)
-        published = export_model(folder / "run", folder / "models", "stars", reporter=reporter)
+        published = export_model(
+            folder / "run", folder / "models", "stars", ExportOptions(features=True), reporter=reporter
+        )
         with open_runtime(published.path, "cpu") as runtime:
             rates = list(_rates(runtime, windows))
     if json:
         print_json([asdict(rate) for rate in rates])
         return
-    table = Table(
-        "shift", "strength", *(f"{size:,} images" for size in _SIZES), title=f"windows of {windows} with an alarm"
-    )
+    title = f"share of {windows} windows with an alarm (without features)"
+    table = Table("shift", "strength", *(f"{size:,} images" for size in _SIZES), title=title)
     for at in range(0, len(rates), len(_SIZES)):
         row = rates[at : at + len(_SIZES)]
-        table.add_row(row[0].shift, f"{row[0].strength:g}", *(f"{rate.alarms:.2f}" for rate in row))
+        cells = (f"{rate.alarms:.2f} ({rate.alarms_without_features:.2f})" for rate in row)
+        table.add_row(row[0].shift, f"{row[0].strength:g}", *cells)
     RESULTS.print(table)
 
 
 def _rates(runtime: Runtime, windows: int) -> Iterator[Rate]:
     reference = runtime.manifest.drift
     assert reference is not None  # noqa: S101 - it was exported now
-    histograms = {one.name: one.histogram for one in reference.quantities}
     for number, (shift, strength, draw) in enumerate(_shifts(runtime)):
         for images in _SIZES:
-            rng = np.random.default_rng((number, images))
-            drawn = (
-                {name: histograms[name].count(found) for name, found in draw(rng, images).items()}
-                for _ in range(windows)
+            rng, found = np.random.default_rng((number, images)), []
+            for _ in range(windows):
+                window = Window(reference, 10 * images, runtime.manifest.projected)
+                window.add_sampled(*draw(rng, images))
+                found.append(window.drift().alarms)
+            yield Rate(
+                shift=shift,
+                strength=strength,
+                images=images,
+                alarms=sum(map(bool, found)) / windows,
+                alarms_without_features=sum(bool(set(one) - {FEATURES}) for one in found) / windows,
             )
-            alarms = [any(one.alarm for one in drift_of(reference, counts)) for counts in drawn]
-            yield Rate(shift=shift, strength=strength, images=images, alarms=float(np.mean(alarms)))
 
 
 def _shifts(runtime: Runtime) -> Iterator[tuple[str, float, Draw]]:
@@ -115,21 +124,22 @@ def _shifts(runtime: Runtime) -> Iterator[tuple[str, float, Draw]]:
     for strength in (1.5, 2.0, 4.0):
         weights = np.where(np.arange(len(known)) < _POOL, strength, 1.0)
         yield "one kind more often, times", strength, partial(_pick, plain, weights / weights.sum())
-    both = {name: np.concatenate([plain[name], new[name]]) for name in plain}
+    both = np.concatenate([plain[0], new[0]], axis=1), np.concatenate([plain[1], new[1]])
     for strength in (0.05, 0.15, 0.4):
         weights = np.repeat([(1 - strength) / len(known), strength / _POOL], [len(known), _POOL])
         yield "a new kind, share", strength, partial(_pick, both, weights)
 
 
-def _pick(values: Values, weights: np.ndarray | None, rng: np.random.Generator, images: int) -> Values:
-    rows = rng.choice(len(next(iter(values.values()))), images, p=weights)
-    return {name: found[rows] for name, found in values.items()}
+def _pick(seen: Seen, weights: np.ndarray | None, rng: np.random.Generator, images: int) -> Seen:
+    sampled, answers = seen
+    rows = rng.choice(len(answers), images, p=weights)
+    return sampled[:, rows], answers[rows]
 
 
-def _measured(runtime: Runtime, images: Sequence[Image.Image]) -> Values:
+def _measured(runtime: Runtime, images: Sequence[Image.Image]) -> Seen:
     pixels = np.stack([prepare(_png(image), runtime.manifest.preprocess) for image in images])
-    answers = np.concatenate([runtime.run(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)])
-    return measure(sample(pixels), answers, len(runtime.manifest.labels))
+    batches = range(0, len(pixels), _BATCH)
+    return sample(pixels), np.concatenate([runtime.run(pixels[at : at + _BATCH]) for at in batches])
 
 
 def _draw(kind: int, numbers: Iterable[int]) -> list[Image.Image]:

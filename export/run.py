@@ -210,13 +210,13 @@ def _drift_reference(
 ) -> DriftReference:
     """Measure the validation images, a few at a time: their pixels may not fit in memory."""
     pixels, probabilities = reference.images.pixels, reference.probabilities
-    chunks, classes = range(0, len(pixels), _CHUNK), probabilities.shape[1]
-    measured = [measure(sample(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK], classes) for at in chunks]
+    chunks = range(0, len(pixels), _CHUNK)
+    measured = [measure(sample(pixels[at : at + _CHUNK]), probabilities[at : at + _CHUNK]) for at in chunks]
     values = {name: np.concatenate([chunk[name] for chunk in measured]) for name in measured[0]}
     values[SIZE] = np.array([side_of(size) for size in sizes], np.float64)
     if scores is not None:
         values[OOD_SCORE] = scores.astype(np.float64)
-    return reference_of(values, classes)
+    return reference_of(values, probabilities.shape[1])
 
 
 def _sizes(images: Sequence[LabeledImage]) -> list[tuple[int, int]]:

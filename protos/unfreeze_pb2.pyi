@@ -97,7 +97,7 @@ class DescribeModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class DescribeModelResponse(_message.Message):
-    __slots__ = ("name", "version", "labels", "input_height", "input_width", "precision", "sha256", "metrics", "abstain_below", "max_batch_size", "execution_plan", "drift", "out_of_distribution")
+    __slots__ = ("name", "version", "labels", "input_height", "input_width", "precision", "sha256", "metrics", "abstain_below", "max_batch_size", "execution_plan", "drift", "feature_drift", "out_of_distribution")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,7 @@ class DescribeModelResponse(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PLAN_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_DRIFT_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
@@ -130,8 +131,9 @@ class DescribeModelResponse(_message.Message):
     max_batch_size: int
     execution_plan: str
     drift: _containers.RepeatedCompositeFieldContainer[Drift]
+    feature_drift: FeatureDrift
     out_of_distribution: OutOfDistribution
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., precision: _Optional[str] = ..., sha256: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., abstain_below: _Optional[float] = ..., max_batch_size: _Optional[int] = ..., execution_plan: _Optional[str] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ..., out_of_distribution: _Optional[_Union[OutOfDistribution, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., precision: _Optional[str] = ..., sha256: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., abstain_below: _Optional[float] = ..., max_batch_size: _Optional[int] = ..., execution_plan: _Optional[str] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ..., feature_drift: _Optional[_Union[FeatureDrift, _Mapping]] = ..., out_of_distribution: _Optional[_Union[OutOfDistribution, _Mapping]] = ...) -> None: ...
 
 class Drift(_message.Message):
     __slots__ = ("quantity", "images", "psi", "expected_psi", "js", "alarm")
@@ -148,6 +150,20 @@ class Drift(_message.Message):
     js: float
     alarm: bool
     def __init__(self, quantity: _Optional[str] = ..., images: _Optional[int] = ..., psi: _Optional[float] = ..., expected_psi: _Optional[float] = ..., js: _Optional[float] = ..., alarm: _Optional[bool] = ...) -> None: ...
+
+class FeatureDrift(_message.Message):
+    __slots__ = ("images", "mahalanobis", "expected_mahalanobis", "frechet", "alarm")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MAHALANOBIS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_MAHALANOBIS_FIELD_NUMBER: _ClassVar[int]
+    FRECHET_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    images: int
+    mahalanobis: float
+    expected_mahalanobis: float
+    frechet: float
+    alarm: bool
+    def __init__(self, images: _Optional[int] = ..., mahalanobis: _Optional[float] = ..., expected_mahalanobis: _Optional[float] = ..., frechet: _Optional[float] = ..., alarm: _Optional[bool] = ...) -> None: ...
 
 class OutOfDistribution(_message.Message):
     __slots__ = ("method", "threshold", "false_alarms", "auroc")

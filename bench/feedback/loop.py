@@ -129,7 +129,7 @@ def _accuracy(client: Client, images: Labeled) -> float:
 
 
 def _review(folder: Path, truth: Mapping[str, str], most: int) -> tuple[set[str], int, int]:
-    """Answer as a person would who knows the true labels; return what was recorded, how many were wrong, and how many."""
+    """Answer as a person would who knows the true labels; return what was recorded, what was wrong, and the count."""
     recording = read_recording(folder / "recorded")
     corrected = looked_at = 0
     with locked(recording.folder):

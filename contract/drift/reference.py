@@ -78,27 +78,27 @@ def sample(pixels: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "2 n value
 
 
 def measure(
-    sampled: UInt8[np.ndarray, "2 n values"], answers: Float32[np.ndarray, "n a"], classes: int
+    sampled: UInt8[np.ndarray, "2 n values"],
+    probabilities: Float32[np.ndarray, "n c"],
+    scores: Float32[np.ndarray, " n"] | None = None,
 ) -> dict[str, Float64[np.ndarray, " n"]]:
     """Measure the properties of images and their predictions.
 
     Args:
         sampled: what `sample` has returned.
-        answers: the probabilities of the classes, and behind them the out-of-distribution score, if there is one.
-        classes: number of classes.
+        probabilities: of the classes.
+        scores: out-of-distribution scores, if there are any.
 
     Returns:
         Values by name of the property, one per image. Brightness and contrast are mean and standard deviation of the
         sampled values, sharpness is their mean absolute difference from those of the neighbors, on a scale of 0 to 255.
     """
     values, neighbors = sampled.astype(np.float32)
-    probabilities = answers[:, :classes]
-    scores = {OOD_SCORE: answers[:, classes].astype(np.float64)} if answers.shape[1] > classes else {}
     return {
         LABEL: probabilities.argmax(1).astype(np.float64),
         CONFIDENCE: probabilities.max(1).astype(np.float64),
         BRIGHTNESS: values.mean(1).astype(np.float64),
         CONTRAST: values.std(1).astype(np.float64),
         SHARPNESS: np.abs(values - neighbors).mean(1).astype(np.float64),
-        **scores,
+        **({} if scores is None else {OOD_SCORE: scores.astype(np.float64)}),
     }

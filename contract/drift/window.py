@@ -10,10 +10,11 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.chi_square import chi_square_quantile
+from unfreeze.contract.drift.features import FEWEST_IMAGES, FeatureDrift, FeatureWindow
 from unfreeze.contract.drift.histogram import NO_DISTANCE, Distance, distance
-from unfreeze.contract.drift.reference import LABEL, SIZE, DriftReference, measure, sample, side_of
+from unfreeze.contract.drift.reference import LABEL, OOD_SCORE, SIZE, DriftReference, measure, sample, side_of
 
-FEWEST_IMAGES = 50
+FEATURES = "features"
 _PARTS = 10
 _GROUP = 64  # images that are counted at once
 _FALSE_ALARM = 1e-5  # for a quantity in a window
@@ -42,9 +43,32 @@ class Drift:
         return max(0.0, self.distance.psi - self.distance.expected_psi)
 
 
-def drift_from(document: Mapping[str, Any]) -> Drift:
-    """Read what `dataclasses.asdict` has made of a `Drift`."""
-    return Drift(**{**document, "distance": Distance(**document["distance"])})
+@dataclass(frozen=True, kw_only=True)
+class WindowDrift:
+    """How far a window is from the validation images.
+
+    Args:
+        quantities: in each quantity; empty if nothing is measured.
+        features: in the features; None if the model does not return them.
+    """
+
+    quantities: tuple[Drift, ...] = ()
+    features: FeatureDrift | None = None
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What has an alarm."""
+        features = (FEATURES,) if self.features is not None and self.features.alarm else ()
+        return (*(one.name for one in self.quantities if one.alarm), *features)
+
+
+def drift_from(document: Mapping[str, Any]) -> WindowDrift:
+    """Read what `dataclasses.asdict` has made of a `WindowDrift`."""
+    features = document["features"]
+    return WindowDrift(
+        quantities=tuple(Drift(**{**one, "distance": Distance(**one["distance"])}) for one in document["quantities"]),
+        features=None if features is None else FeatureDrift(**features),
+    )
 
 
 def drift_of(reference: DriftReference, counts: Mapping[str, np.ndarray]) -> tuple[Drift, ...]:
@@ -78,10 +102,12 @@ class Window:
     Args:
         reference: whose bins are counted.
         images: size of the window.
+        features: number of projected features at the end of the model's answers.
     """
 
-    def __init__(self, reference: DriftReference, images: int) -> None:
+    def __init__(self, reference: DriftReference, images: int, features: int = 0) -> None:
         self.reference = reference
+        self._features = FeatureWindow(reference.images, features, images) if features else None
         self._histograms = {one.name: one.histogram for one in reference.quantities}
         self._part = max(1, images // _PARTS)
         self._lock = threading.Lock()
@@ -96,12 +122,15 @@ class Window:
 
         Args:
             pixels: prepared images; copied in part.
-            answers: the rows of the model's output, see `measure`.
+            answers: probabilities, the out-of-distribution score and projected features, as far as the model has them.
         """
-        sampled = sample(pixels)
+        self.add_sampled(sample(pixels), answers)
+
+    def add_sampled(self, sampled: UInt8[np.ndarray, "2 n values"], answers: Float32[np.ndarray, "n a"]) -> None:
+        """Count images of which `sample` has copied a part; see `add`."""
         with self._lock:
             self._waiting.append((sampled, answers))
-            self._images_waiting += len(pixels)
+            self._images_waiting += len(answers)
             if self._images_waiting >= min(_GROUP, self._part):
                 self._count()
 
@@ -117,9 +146,10 @@ class Window:
             parts = [*self._full, self._newest]
             return {name: np.sum([part[name] for part in parts], axis=0) for name in self._newest}
 
-    def drift(self) -> tuple[Drift, ...]:
+    def drift(self) -> WindowDrift:
         """Compare the window with the reference."""
-        return drift_of(self.reference, self.counts())
+        quantities = drift_of(self.reference, self.counts())
+        return WindowDrift(quantities=quantities, features=None if self._features is None else self._features.drift())
 
     def _count(self) -> None:
         sides, self._sides = np.asarray(self._sides, np.float64), []
@@ -128,15 +158,20 @@ class Window:
         if not self._waiting:
             return
         samples, answers = zip(*self._waiting, strict=True)
-        classes = self._histograms[LABEL].bins
-        for name, values in measure(np.concatenate(samples, axis=1), np.concatenate(answers), classes).items():
-            if name in self._newest:
-                self._newest[name] += self._histograms[name].count(values)
+        self._measure(np.concatenate(samples, axis=1), np.concatenate(answers))
         self._in_newest += self._images_waiting
         self._waiting, self._images_waiting = [], 0
         if self._in_newest >= self._part:
             self._full.append(self._newest)
             self._newest, self._in_newest = self._empty(), 0
+
+    def _measure(self, sampled: UInt8[np.ndarray, "2 n values"], rows: Float32[np.ndarray, "n a"]) -> None:
+        classes, has_score = self._histograms[LABEL].bins, OOD_SCORE in self._histograms
+        for name, values in measure(sampled, rows[:, :classes], rows[:, classes] if has_score else None).items():
+            if name in self._newest:
+                self._newest[name] += self._histograms[name].count(values)
+        if self._features is not None:
+            self._features.add(rows[:, classes + has_score :])
 
     def _empty(self) -> dict[str, np.ndarray]:
         return {name: np.zeros(histogram.bins, np.int64) for name, histogram in self._histograms.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.contract.drift.window import Drift
+from unfreeze.contract.drift.window import WindowDrift
 from unfreeze.contract.errors import InvalidRequestError, UnfreezeError
 from unfreeze.serve.frontends.board import MAX_MODELS, Board
 from unfreeze.serve.frontends.link import Kind, Link, Record, error_document
@@ -95,11 +95,9 @@ class Bridge:
         """Describe the state of every version in the repository."""
         return [dataclasses.asdict(state) for state in self.models.states()]
 
-    def drift(self) -> dict[str, list[dict[str, Any]]]:
+    def drift(self) -> dict[str, dict[str, Any]]:
         """Describe how far the latest images are from the validation images, by number of the loaded version."""
-        return {
-            str(handle): [dataclasses.asdict(drift) for drift in model.drift] for handle, model in self.handles.items()
-        }
+        return {str(handle): dataclasses.asdict(model.drift) for handle, model in self.handles.items()}
 
     def forget_closed(self) -> None:
         """Forget versions that are not loaded any more and that no front-end process uses."""
@@ -310,4 +308,4 @@ class CollectedModel:
     version: str
     pending: int
     statistics: dict[bool, Statistics]
-    drift: tuple[Drift, ...]
+    drift: WindowDrift

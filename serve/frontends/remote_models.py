@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
-from unfreeze.contract.drift.window import Drift, drift_from
+from unfreeze.contract.drift.window import WindowDrift, drift_from
 from unfreeze.contract.errors import DeadlineError, QueueFullError, RestartingError
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
@@ -260,7 +260,8 @@ class RemoteModels:
         self._states = tuple(VersionState(**state) for state in answer["states"])
         for model in self:
             model.statistics = statistics_from(answer["counts"]["models"].get(str(model.handle), {}))
-            model.drift = tuple(drift_from(one) for one in answer["drift"].get(str(model.handle), ()))
+            if (drift := answer["drift"].get(str(model.handle))) is not None:
+                model.drift = drift_from(drift)
 
     def _update(self, document: dict[str, Any]) -> None:
         """Take the loaded versions; those that are gone are released when their last request has been answered."""
@@ -296,7 +297,7 @@ class RemoteModel:
         self.max_batch: int = version["max_batch"]
         self.own_statistics = {False: Statistics(), True: Statistics()}
         self.statistics = {False: Statistics(), True: Statistics()}  # of all processes, as of the last `synchronize`
-        self.drift: tuple[Drift, ...] = ()  # as of the last `synchronize`
+        self.drift = WindowDrift()  # as of the last `synchronize`
         self._models, self._board = models, models.board
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._answer_bytes = 4 * self.manifest.answer_width

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
-from unfreeze.contract.drift.window import Drift, Window
+from unfreeze.contract.drift.window import Window, WindowDrift
 from unfreeze.contract.images.preprocess import prepare, prepare_sized
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.models.use_count import UseCount
@@ -74,9 +74,9 @@ class LoadedModel:
         return self._runtime.manifest
 
     @property
-    def drift(self) -> tuple[Drift, ...]:
+    def drift(self) -> WindowDrift:
         """How far the latest images are from the validation images; empty if that is not measured."""
-        return () if self._window is None else self._window.drift()
+        return WindowDrift() if self._window is None else self._window.drift()
 
     @property
     def pending(self) -> int:
@@ -178,7 +178,7 @@ class LoadedModel:
 def _window(manifest: Manifest, options: ServeOptions) -> Window | None:
     if manifest.drift is None or not options.drift_window:
         return None
-    return Window(manifest.drift, options.drift_window)
+    return Window(manifest.drift, options.drift_window, manifest.projected)
 
 
 def _preprocess(manifest: Manifest, options: ServeOptions, window: Window | None) -> Preprocess:

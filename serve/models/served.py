@@ -7,7 +7,7 @@ from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
-from unfreeze.contract.drift.window import Drift
+from unfreeze.contract.drift.window import WindowDrift
 from unfreeze.contract.errors import ServingError, UnknownModelError
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.models.version_state import VersionState
@@ -38,7 +38,7 @@ class ServedModel(Protocol):
         """Number of images of accepted requests."""
 
     @property
-    def drift(self) -> tuple[Drift, ...]:
+    def drift(self) -> WindowDrift:
         """How far the latest images are from the validation images; empty if that is not measured, or elsewhere."""
 
     def in_use(self) -> AbstractContextManager[Self]:

@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from unfreeze.contract.drift.window import Drift
+from unfreeze.contract.drift.features import FeatureDrift
+from unfreeze.contract.drift.window import FEATURES, Drift, WindowDrift
 
 _LABELS = ("model", "version", "quantity")
 _GAUGES: dict[str, tuple[str, Callable[[Drift], float]]] = {
@@ -14,6 +15,20 @@ _GAUGES: dict[str, tuple[str, Callable[[Drift], float]]] = {
     "unfreeze_drift_js": ("Jensen-Shannon divergence of the window in bits", lambda d: d.distance.js),
     "unfreeze_drift_alarm": ("1 if the difference is larger than chance explains, and relevant", lambda d: d.alarm),
     "unfreeze_drift_images": ("Images in the window", lambda d: d.images),
+}
+_OF_FEATURES: dict[str, Callable[[FeatureDrift], float]] = {
+    "unfreeze_drift_alarm": lambda drift: drift.alarm,
+    "unfreeze_drift_images": lambda drift: drift.images,
+}
+_FEATURE_GAUGES: dict[str, tuple[str, Callable[[FeatureDrift], float]]] = {
+    "unfreeze_drift_mahalanobis": (
+        "Mahalanobis distance of the mean features of the window from those of the validation images",
+        lambda drift: drift.mahalanobis,
+    ),
+    "unfreeze_drift_frechet": (
+        "Frechet distance of the features of the window from those of the validation images",
+        lambda drift: drift.frechet,
+    ),
 }
 
 
@@ -30,15 +45,24 @@ class WatchedModel(Protocol):
         """Its version number."""
 
     @property
-    def drift(self) -> tuple[Drift, ...]:
+    def drift(self) -> WindowDrift:
         """How far the latest images are from the validation images."""
 
 
 def drift_metrics(models: Iterable[WatchedModel]) -> Iterator[Metric]:
     """Yield the metrics of all loaded versions."""
-    found = [((model.name, model.version, drift.name), drift) for model in models for drift in model.drift]
+    found = [((model.name, model.version), model.drift) for model in models]
     for name, (text, value) in _GAUGES.items():
         gauge = GaugeMetricFamily(name, text, labels=_LABELS)
         for labels, drift in found:
-            gauge.add_metric(labels, value(drift))
+            for one in drift.quantities:
+                gauge.add_metric((*labels, one.name), value(one))
+            if drift.features is not None and name in _OF_FEATURES:
+                gauge.add_metric((*labels, FEATURES), _OF_FEATURES[name](drift.features))
+        yield gauge
+    for name, (text, distance) in _FEATURE_GAUGES.items():
+        gauge = GaugeMetricFamily(name, text, labels=_LABELS[:-1])
+        for labels, drift in found:
+            if drift.features is not None:
+                gauge.add_metric(labels, distance(drift.features))
         yield gauge

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from unfreeze.contract.drift.window import Drift
+from unfreeze.contract.drift.window import WindowDrift
 from unfreeze.contract.errors import ServingError
 from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.observability.drift_metrics import drift_metrics
@@ -66,7 +66,7 @@ class MeasuredModel(Protocol):
         """Its counters."""
 
     @property
-    def drift(self) -> tuple[Drift, ...]:
+    def drift(self) -> WindowDrift:
         """How far the latest images are from the validation images."""
 
 

@@ -4,12 +4,15 @@ Its methods raise errors; `Dispatcher` maps them to a gRPC status.
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import grpc
 import numpy as np
 
 from unfreeze.contract.answers import read_answer
 from unfreeze.contract.arrays import Float32
+from unfreeze.contract.drift.features import FeatureDrift
+from unfreeze.contract.drift.window import Drift
 from unfreeze.contract.errors import InvalidRequestError
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.model.ood import OutOfDistribution
@@ -86,17 +89,8 @@ class ClassifierService(ClassifierServicer):
             abstain_below=manifest.abstain_below,
             max_batch_size=model.max_batch,
             execution_plan=str(model.plan),
-            drift=[
-                pb.Drift(
-                    quantity=one.name,
-                    images=one.images,
-                    psi=one.distance.psi,
-                    expected_psi=one.distance.expected_psi,
-                    js=one.distance.js,
-                    alarm=one.alarm,
-                )
-                for one in model.drift
-            ],
+            drift=[_drift(one) for one in model.drift.quantities],
+            feature_drift=_feature_drift(model.drift.features),
             out_of_distribution=_out_of_distribution(manifest.ood),
         )
 
@@ -122,6 +116,22 @@ class ClassifierService(ClassifierServicer):
                 "the request has no model name; it is required because the server has several models"
             )
         return name
+
+
+def _drift(drift: Drift) -> pb.Drift:
+    away = drift.distance
+    return pb.Drift(
+        quantity=drift.name,
+        images=drift.images,
+        psi=away.psi,
+        expected_psi=away.expected_psi,
+        js=away.js,
+        alarm=drift.alarm,
+    )
+
+
+def _feature_drift(drift: FeatureDrift | None) -> pb.FeatureDrift | None:
+    return None if drift is None else pb.FeatureDrift(**asdict(drift))
 
 
 def _prediction(row: Float32[np.ndarray, " a"], manifest: Manifest, top_k: int) -> pb.Prediction:

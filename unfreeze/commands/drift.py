@@ -15,6 +15,7 @@ from unfreeze.contract.model.repository import find_model
 from unfreeze.serve.runtimes.registry import RuntimeName, runtime_summaries
 
 if TYPE_CHECKING:
+    from unfreeze.contract.drift.features import FeatureDrift
     from unfreeze.contract.drift.window import Drift
     from unfreeze.drift.images import DriftOfImages
 
@@ -62,7 +63,9 @@ def drift(
     if json:
         print_json(_document(found))
     else:
-        RESULTS.print(_table(found.drift))
+        RESULTS.print(_table(found.drift.quantities))
+        if found.drift.features is not None:
+            RESULTS.print(_features(found.drift.features), markup=False)
         RESULTS.print(found.verdict, markup=False)
     if page is not None:
         with replacing(page) as file:
@@ -79,6 +82,14 @@ def _table(found: "tuple[Drift, ...]") -> Table:
     return table
 
 
+def _features(found: "FeatureDrift") -> str:
+    differ = "by more than chance explains" if found.alarm else "by no more than chance explains"
+    return (
+        f"features: the means are {found.mahalanobis:.2f} standard deviations apart (by chance "
+        f"{found.expected_mahalanobis:.2f}), which is {differ}; Frechet distance {found.frechet:.2f}"
+    )
+
+
 def _document(found: "DriftOfImages") -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
@@ -86,7 +97,8 @@ def _document(found: "DriftOfImages") -> dict[str, Any]:
         "images": found.images,
         "validation_images": found.reference.images,
         "alarm": found.alarm,
-        "drift": [dataclasses.asdict(one) for one in found.drift],
+        "drift": [dataclasses.asdict(one) for one in found.drift.quantities],
+        "features": None if found.drift.features is None else dataclasses.asdict(found.drift.features),
         "farthest": [dataclasses.asdict(one) | {"path": str(one.path)} for one in found.farthest],
         "skipped": found.skipped,
     }

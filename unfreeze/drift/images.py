@@ -12,7 +12,7 @@ from unfreeze.contract.answers import read_answer
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.drift.reference import DriftReference
-from unfreeze.contract.drift.window import Drift, Window
+from unfreeze.contract.drift.window import Window, WindowDrift
 from unfreeze.contract.errors import ImageError, UnfreezeError
 from unfreeze.contract.folders import LeftOut
 from unfreeze.contract.images.preprocess import PreprocessSpec, prepare_sized
@@ -52,7 +52,7 @@ class DriftOfImages:
         reference: what the validation images were like.
         counts: of the images, by quantity and bin.
         skipped: files that cannot be used, with the reason.
-        drift: by quantity.
+        drift: how far they are from the validation images.
         farthest: the images with the largest out-of-distribution scores, or, where the model has none, those that it
             is least sure of.
     """
@@ -63,16 +63,15 @@ class DriftOfImages:
     reference: DriftReference
     counts: dict[str, tuple[int, ...]]
     skipped: tuple[str, ...]
-    drift: tuple[Drift, ...]
+    drift: WindowDrift
     farthest: tuple[SeenImage, ...]
 
     @property
     def verdict(self) -> str:
         """The result in one sentence."""
         compared = f"{self.images:,} images, compared with {self.reference.images:,} validation images"
-        different = [one.name for one in self.drift if one.alarm]
-        if different:
-            return f"{compared}: {', '.join(different)} differ by more than chance explains"
+        if self.drift.alarms:
+            return f"{compared}: {', '.join(self.drift.alarms)} differ by more than chance explains"
         return f"{compared}: no difference that chance does not explain"
 
     @property
@@ -84,7 +83,7 @@ class DriftOfImages:
     @property
     def alarm(self) -> bool:
         """Whether a difference is larger than chance explains, and relevant."""
-        return any(one.alarm for one in self.drift)
+        return bool(self.drift.alarms)
 
 
 def drift_of_images(
@@ -109,7 +108,7 @@ def drift_of_images(
                 f"{model} was exported by an older version, which did not store what its validation images were like; "
                 "export the run again"
             )
-        window, skipped = Window(manifest.drift, 10 * max(1, len(paths))), list[str]()
+        window, skipped = Window(manifest.drift, 10 * max(1, len(paths)), manifest.projected), list[str]()
         seen, farthest = 0, list[SeenImage]()
         advance = reporter.track("images", len(paths))
         for batch in _prepared(paths, manifest.preprocess, min(_BATCH, manifest.max_batch)):

@@ -23,10 +23,11 @@ def drift_page(found: DriftOfImages) -> str:
         "drift.html.j2",
         title=f"Drift of {found.model}",
         verdict=found.verdict,
-        rows=found.drift,
+        rows=found.drift.quantities,
+        features=found.drift.features,
         figures={
             one.name: styled(_figure(one.name, reference[one.name], found))
-            for one in found.drift
+            for one in found.drift.quantities
             if one.images and len(found.counts[one.name]) > 1
         },
         farthest_title=found.farthest_title,

@@ -37,7 +37,7 @@ def _images(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.n
 def reference() -> DriftReference:
     """Of 400 validation images."""
     pixels, probabilities = _images(400, seed=0)
-    return reference_of(measure(sample(pixels), probabilities, CLASSES), CLASSES)
+    return reference_of(measure(sample(pixels), probabilities), CLASSES)
 
 
 def test_properties_are_those_of_pixels_and_probabilities() -> None:
@@ -45,7 +45,7 @@ def test_properties_are_those_of_pixels_and_probabilities() -> None:
     pixels = np.zeros((2, 40, 40, 3), np.uint8)
     pixels[1, 8, 8] = (30, 60, 90)
     pixels[1, 8, 7] = (40, 60, 80)
-    found = measure(sample(pixels), np.array([[0.25, 0.75, 3.5], [0.9, 0.1, -2]], np.float32), 2)
+    found = measure(sample(pixels), np.array([[0.25, 0.75], [0.9, 0.1]], np.float32), np.array([3.5, -2], np.float32))
     values = np.array([30, 60, 90, *[0] * 9])
     assert found["label"].tolist() == [1, 0]
     assert found[OOD_SCORE].tolist() == [3.5, -2]
@@ -96,7 +96,7 @@ def test_only_a_shift_raises_an_alarm(reference: DriftReference, images: int) ->
         for shift, alarms in ((0.0, quiet), (40.0, shifted)):
             window = Window(reference, 10 * images)
             window.add(*_images(images, seed=100 + seed, shift=shift))
-            found = {drift.name for drift in window.drift() if drift.alarm}
+            found = {drift.name for drift in window.drift().quantities if drift.alarm}
             alarms.update(found) if isinstance(alarms, set) else alarms.append(found)
     assert quiet == set()
     assert [BRIGHTNESS in found for found in shifted] == [True] * 20
@@ -106,19 +106,19 @@ def test_few_images_raise_no_alarm(reference: DriftReference) -> None:
     """However different they are."""
     window = Window(reference, 1000)
     window.add(*_images(FEWEST_IMAGES - 1, seed=3, shift=100))
-    assert not any(drift.alarm for drift in window.drift())
-    assert {drift.images for drift in Window(reference, 1000).drift()} == {0}
-    assert not any(drift.alarm for drift in Window(reference, 1000).drift())
+    assert not any(drift.alarm for drift in window.drift().quantities)
+    assert {drift.images for drift in Window(reference, 1000).drift().quantities} == {0}
+    assert not any(drift.alarm for drift in Window(reference, 1000).drift().quantities)
 
 
 def test_sizes_are_counted_beside_images_even_if_all_of_the_reference_are_equal() -> None:
     """Much smaller images raise an alarm, images of the same size none."""
     pixels, probabilities = _images(400, seed=0)
-    values = measure(sample(pixels), probabilities, CLASSES) | {SIZE: np.full(400, 256.0)}
+    values = measure(sample(pixels), probabilities) | {SIZE: np.full(400, 256.0)}
     for size, alarm in (((512, 128), False), ((64, 64), True)):
         window = Window(reference_of(values, CLASSES), 1000)
         for at in range(200):
             window.add_size(size)
             window.add(pixels[at : at + 1], probabilities[at : at + 1])
-        (found,) = (drift for drift in window.drift() if drift.name == SIZE)
+        (found,) = (drift for drift in window.drift().quantities if drift.name == SIZE)
         assert (found.images, found.alarm) == (200, alarm)

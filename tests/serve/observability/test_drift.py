@@ -13,12 +13,14 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from support.images import encode
 from support.logged import LoggedServer, logged_server
+from support.runs import write_run
 
 from unfreeze.contract.drift.reference import LABEL, SIZE, reference_of
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import UNSEALED
 from unfreeze.export.graph import with_manifest
-from unfreeze.export.run import Published
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.run import Published, export_model
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 
@@ -95,3 +97,27 @@ def test_metrics_say_the_same(logged: LoggedServer) -> None:
     assert found["unfreeze_drift_alarm", "brightness"] == 1
     assert found["unfreeze_drift_psi", "brightness"] > 1
     assert 0.2 < found["unfreeze_drift_js", "brightness"] <= 1
+
+
+def test_features_are_watched_where_the_model_returns_them(tmp_path: Path) -> None:
+    """Their distances are described and in the metrics; other models have none."""
+    export_model(write_run(tmp_path), tmp_path / "models", "colors", ExportOptions(features=True))
+    white = encode(Image.new("RGB", (32, 32), (255, 255, 255)), "PNG")
+    with logged_server(tmp_path / "models", tmp_path / "log") as logged:
+        with grpc.insecure_channel(logged.server.target) as channel:
+            ClassifierStub(channel).Predict(pb.PredictRequest(images=[white] * 10))
+            found = ClassifierStub(channel).DescribeModel(pb.DescribeModelRequest()).feature_drift
+        with urlopen(logged.metrics_url(), timeout=10) as response:  # noqa: S310 - a test server
+            text = response.read().decode()
+    assert found.images == 10
+    assert found.mahalanobis > 0
+    assert found.frechet >= found.mahalanobis**2 > 0
+    assert not found.alarm
+    assert f'unfreeze_drift_mahalanobis{{model="colors",version="1"}} {found.mahalanobis}' in text
+    assert 'unfreeze_drift_images{model="colors",quantity="features",version="1"} 10.0' in text
+
+
+def test_models_without_features_have_no_distance_of_them(logged: LoggedServer) -> None:
+    """Nor has their description."""
+    with grpc.insecure_channel(logged.server.target) as channel:
+        assert not ClassifierStub(channel).DescribeModel(pb.DescribeModelRequest()).HasField("feature_drift")
