@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eunfreeze/protos/unfreeze.proto\x12\x0bunfreeze.v1\"O\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05top_k\x18\x04 \x01(\r\"_\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x17.unfreeze.v1.Prediction\"V\n\nPrediction\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.unfreeze.v1.ScoredLabel\x12\x13\n\x06unsure\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_unsure\":\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05index\x18\x03 \x01(\r\"x\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.unfreeze.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.unfreeze.v1.ErrorH\x00\x42\x08\n\x06result\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.unfreeze.v1.ModelVersion\"L\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xe4\x02\n\x15\x44\x65scribeModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x14\n\x0cinput_height\x18\x04 \x01(\r\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12@\n\x07metrics\x18\x08 \x03(\x0b\x32/.unfreeze.v1.DescribeModelResponse.MetricsEntry\x12\x1a\n\rabstain_below\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0emax_batch_size\x18\n \x01(\r\x12\x16\n\x0e\x65xecution_plan\x18\x0b \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_abstain_below2\xcf\x02\n\nClassifier\x12\x44\n\x07Predict\x12\x1b.unfreeze.v1.PredictRequest\x1a\x1c.unfreeze.v1.PredictResponse\x12T\n\rPredictStream\x12\x1b.unfreeze.v1.PredictRequest\x1a\".unfreeze.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.unfreeze.v1.ListModelsRequest\x1a\x1f.unfreeze.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.unfreeze.v1.DescribeModelRequest\x1a\".unfreeze.v1.DescribeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eunfreeze/protos/unfreeze.proto\x12\x0bunfreeze.v1\"O\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05top_k\x18\x04 \x01(\r\"_\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x17.unfreeze.v1.Prediction\"V\n\nPrediction\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.unfreeze.v1.ScoredLabel\x12\x13\n\x06unsure\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_unsure\":\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05index\x18\x03 \x01(\r\"x\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.unfreeze.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.unfreeze.v1.ErrorH\x00\x42\x08\n\x06result\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.unfreeze.v1.ModelVersion\"L\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xe4\x02\n\x15\x44\x65scribeModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x14\n\x0cinput_height\x18\x04 \x01(\r\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12@\n\x07metrics\x18\x08 \x03(\x0b\x32/.unfreeze.v1.DescribeModelResponse.MetricsEntry\x12\x1a\n\rabstain_below\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0emax_batch_size\x18\n \x01(\r\x12\x16\n\x0e\x65xecution_plan\x18\x0b \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_abstain_below\"\"\n\x11GetTrafficRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9d\x02\n\x11SetTrafficRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x38\n\x05split\x18\x02 \x03(\x0b\x32).unfreeze.v1.SetTrafficRequest.SplitEntry\x12:\n\x06shadow\x18\x03 \x03(\x0b\x32*.unfreeze.v1.SetTrafficRequest.ShadowEntry\x12&\n\x04rule\x18\x04 \x01(\x0b\x32\x18.unfreeze.v1.TrafficRule\x1a,\n\nSplitEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bShadowEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdf\x01\n\x0bTrafficRule\x12\x1b\n\x0eminimum_images\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0emax_error_rate\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rmax_p99_ratio\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1d\n\x10max_disagreement\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\tB\x11\n\x0f_minimum_imagesB\x11\n\x0f_max_error_rateB\x10\n\x0e_max_p99_ratioB\x13\n\x11_max_disagreement\"\x8f\x03\n\x07Traffic\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x05split\x18\x02 \x03(\x0b\x32\x1f.unfreeze.v1.Traffic.SplitEntry\x12\x30\n\x06shadow\x18\x03 \x03(\x0b\x32 .unfreeze.v1.Traffic.ShadowEntry\x12&\n\x04rule\x18\x04 \x01(\x0b\x32\x18.unfreeze.v1.TrafficRule\x12.\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0b\x32\x1c.unfreeze.v1.TrafficDecision\x12\x0e\n\x06stable\x18\x06 \x01(\t\x12\x0e\n\x06stored\x18\x07 \x01(\x08\x12\x0f\n\x07seconds\x18\x08 \x01(\x01\x12-\n\x08versions\x18\t \x03(\x0b\x32\x1b.unfreeze.v1.TrafficVersion\x1a,\n\nSplitEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bShadowEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xbe\x01\n\x0eTrafficVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06loaded\x18\x02 \x01(\x08\x12\r\n\x05share\x18\x03 \x01(\x01\x12\x10\n\x08requests\x18\x04 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x04\x12\x0e\n\x06images\x18\x06 \x01(\x04\x12\x13\n\x06p99_ms\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12*\n\x06shadow\x18\x08 \x01(\x0b\x32\x1a.unfreeze.v1.TrafficShadowB\t\n\x07_p99_ms\"\xbe\x01\n\rTrafficShadow\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x0c\n\x04same\x18\x02 \x01(\x04\x12\x11\n\tdifferent\x18\x03 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\x12\x19\n\x0c\x64isagreement\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fmean_difference\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_disagreementB\x12\n\x10_mean_difference\"P\n\x0fTrafficDecision\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t2\xd7\x03\n\nClassifier\x12\x44\n\x07Predict\x12\x1b.unfreeze.v1.PredictRequest\x1a\x1c.unfreeze.v1.PredictResponse\x12T\n\rPredictStream\x12\x1b.unfreeze.v1.PredictRequest\x1a\".unfreeze.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.unfreeze.v1.ListModelsRequest\x1a\x1f.unfreeze.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.unfreeze.v1.DescribeModelRequest\x1a\".unfreeze.v1.DescribeModelResponse\x12\x42\n\nGetTraffic\x12\x1e.unfreeze.v1.GetTrafficRequest\x1a\x14.unfreeze.v1.Traffic\x12\x42\n\nSetTraffic\x12\x1e.unfreeze.v1.SetTrafficRequest\x1a\x14.unfreeze.v1.Trafficb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._loaded_options = None
   _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_SETTRAFFICREQUEST_SPLITENTRY']._loaded_options = None
+  _globals['_SETTRAFFICREQUEST_SPLITENTRY']._serialized_options = b'8\001'
+  _globals['_SETTRAFFICREQUEST_SHADOWENTRY']._loaded_options = None
+  _globals['_SETTRAFFICREQUEST_SHADOWENTRY']._serialized_options = b'8\001'
+  _globals['_TRAFFIC_SPLITENTRY']._loaded_options = None
+  _globals['_TRAFFIC_SPLITENTRY']._serialized_options = b'8\001'
+  _globals['_TRAFFIC_SHADOWENTRY']._loaded_options = None
+  _globals['_TRAFFIC_SHADOWENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTREQUEST']._serialized_start=47
   _globals['_PREDICTREQUEST']._serialized_end=126
   _globals['_PREDICTRESPONSE']._serialized_start=128
@@ -57,6 +65,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1112
   _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_start=1048
   _globals['_DESCRIBEMODELRESPONSE_METRICSENTRY']._serialized_end=1094
-  _globals['_CLASSIFIER']._serialized_start=1115
-  _globals['_CLASSIFIER']._serialized_end=1450
+  _globals['_GETTRAFFICREQUEST']._serialized_start=1114
+  _globals['_GETTRAFFICREQUEST']._serialized_end=1148
+  _globals['_SETTRAFFICREQUEST']._serialized_start=1151
+  _globals['_SETTRAFFICREQUEST']._serialized_end=1436
+  _globals['_SETTRAFFICREQUEST_SPLITENTRY']._serialized_start=1345
+  _globals['_SETTRAFFICREQUEST_SPLITENTRY']._serialized_end=1389
+  _globals['_SETTRAFFICREQUEST_SHADOWENTRY']._serialized_start=1391
+  _globals['_SETTRAFFICREQUEST_SHADOWENTRY']._serialized_end=1436
+  _globals['_TRAFFICRULE']._serialized_start=1439
+  _globals['_TRAFFICRULE']._serialized_end=1662
+  _globals['_TRAFFIC']._serialized_start=1665
+  _globals['_TRAFFIC']._serialized_end=2064
+  _globals['_TRAFFIC_SPLITENTRY']._serialized_start=1345
+  _globals['_TRAFFIC_SPLITENTRY']._serialized_end=1389
+  _globals['_TRAFFIC_SHADOWENTRY']._serialized_start=1391
+  _globals['_TRAFFIC_SHADOWENTRY']._serialized_end=1436
+  _globals['_TRAFFICVERSION']._serialized_start=2067
+  _globals['_TRAFFICVERSION']._serialized_end=2257
+  _globals['_TRAFFICSHADOW']._serialized_start=2260
+  _globals['_TRAFFICSHADOW']._serialized_end=2450
+  _globals['_TRAFFICDECISION']._serialized_start=2452
+  _globals['_TRAFFICDECISION']._serialized_end=2532
+  _globals['_CLASSIFIER']._serialized_start=2535
+  _globals['_CLASSIFIER']._serialized_end=3006
 # @@protoc_insertion_point(module_scope)

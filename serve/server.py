@@ -5,6 +5,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +22,7 @@ from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
 from unfreeze.serve.observability.tracing import Tracing
+from unfreeze.serve.observability.traffic_metrics import traffic_metrics
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.dispatch import Dispatcher
@@ -108,7 +110,9 @@ class Server:
         """
         if self._options.metrics:
             host = self._options.metrics_host
-            self._metrics = start_metrics(self._models, host.strip("[]"), self._options.metrics_port)
+            # Front-end processes, whose models are elsewhere, have no metrics.
+            more = partial(traffic_metrics, self._models) if isinstance(self._models, ModelRegistry) else tuple
+            self._metrics = start_metrics(self._models, host.strip("[]"), self._options.metrics_port, more=more)
         try:
             await self._start()
         except BaseException:
@@ -130,7 +134,8 @@ class Server:
         await self._models.open()
         inference = InferenceService(self._models, self._regions, admin=self._options.admin)
         add_GRPCInferenceServiceServicer_to_server(inference, self._dispatcher)
-        add_ClassifierServicer_to_server(ClassifierService(self._models), self._dispatcher)
+        classifier = ClassifierService(self._models, admin=self._options.admin)
+        add_ClassifierServicer_to_server(classifier, self._dispatcher)
         add_HealthServicer_to_server(self._health, self._dispatcher)
         add_ServerReflectionServicer_to_server(reflection_service(), self._dispatcher)
         server = grpc.aio.server(

@@ -23,6 +23,7 @@ from unfreeze.commands import (
     pull,
     report,
     serve,
+    traffic,
     tune,
     verify,
 )
@@ -51,6 +52,7 @@ for _order, _module in enumerate(
         verify,
         bench,
         serve,
+        traffic,
         predict,
         drift,
         classify,

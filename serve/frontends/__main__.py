@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import UnfreezeError
@@ -21,6 +20,7 @@ from unfreeze.serve.frontends.remote_models import RemoteModels
 from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.logs import start_logging
 from unfreeze.serve.observability.metrics import start_metrics
+from unfreeze.serve.observability.traffic_metrics import traffic_metrics
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.server import Server, freeze_objects
 from unfreeze.serve.status import ERRORS_BY_STATUS
@@ -39,7 +39,7 @@ async def _execute_models(task: ChildTask, board: Board, reports: Reports, stop:
             options.metrics_host.strip("[]"),
             options.metrics_port,
             collected.errors,
-            partial(process_metrics, board),
+            lambda: (*process_metrics(board), *traffic_metrics(bridge.models)),
         )
     listener = socket.socket(fileno=task.listener)
     listener.setblocking(False)  # noqa: FBT003

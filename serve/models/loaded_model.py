@@ -55,9 +55,10 @@ class LoadedModel:
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._uses = UseCount()
         self._window = _window(self.manifest, options)
+        self._prepare = partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels)
         self._batcher = Batcher(
             runtime.run if self._window is None else partial(_watched, runtime, self._window),
-            partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels),
+            self._prepare,
             runtime.buffer,
             plan,
             decoders,
@@ -147,6 +148,19 @@ class LoadedModel:
             self._admission.admit(len(images), self._memory(images)),
         ):
             return await self._batcher.submit(request)
+
+    def run_image(self, image: EncodedImage | UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " c"]:
+        """Classify an image in this thread, beside the queue and the counters: for copies of requests; blocks.
+
+        Args:
+            image: encoded, or preprocessed and of the manifest's crop size.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        pixels = image if isinstance(image, np.ndarray) else self._prepare(bytes(image))
+        row: np.ndarray = self._runtime.run(pixels[np.newaxis])[0]
+        return row
 
     def enqueue(self, request: InferenceRequest) -> None:
         """Add a request that another process has accepted and counted.

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 
 from unfreeze.contract.arrays import Float32
-from unfreeze.contract.errors import InvalidRequestError
+from unfreeze.contract.errors import ForbiddenError, InvalidRequestError
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.prediction import is_unsure, top_predictions
 from unfreeze.protos import unfreeze_pb2 as pb
@@ -17,6 +17,7 @@ from unfreeze.protos.unfreeze_pb2_grpc import ClassifierServicer
 from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.streams import map_in_order
+from unfreeze.serve.protocol.traffic import get_traffic, set_traffic
 from unfreeze.serve.status import deadline_of, status_of
 
 _DEFAULT_TOP_K = 5
@@ -27,10 +28,11 @@ class ClassifierService(ClassifierServicer):
 
     Args:
         models: the served models.
+        admin: whether clients may set the traffic of a model.
     """
 
-    def __init__(self, models: ServedModels) -> None:
-        self._models = models
+    def __init__(self, models: ServedModels, *, admin: bool = False) -> None:
+        self._models, self._admin = models, admin
 
     async def Predict(
         self, request: pb.PredictRequest | SplitMessage, context: grpc.aio.ServicerContext
@@ -82,6 +84,14 @@ class ClassifierService(ClassifierServicer):
             max_batch_size=model.max_batch,
             execution_plan=str(model.plan),
         )
+
+    async def GetTraffic(self, request: pb.GetTrafficRequest, context: grpc.aio.ServicerContext) -> pb.Traffic:
+        return await get_traffic(self._models, self._model_name(request.model))
+
+    async def SetTraffic(self, request: pb.SetTrafficRequest, context: grpc.aio.ServicerContext) -> pb.Traffic:
+        if not self._admin:
+            raise ForbiddenError("clients may not set the traffic of models on this server (it runs with --no-admin)")
+        return await set_traffic(self._models, self._model_name(request.model), request)
 
     async def _predict(self, received: pb.PredictRequest | SplitMessage, deadline: float | None) -> pb.PredictResponse:
         request: pb.PredictRequest
