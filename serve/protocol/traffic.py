@@ -38,4 +38,4 @@ def _settings(request: pb.SetTrafficRequest) -> TrafficSettings:
     try:
         return traffic_from(document)
     except ManifestError as error:
-        raise InvalidRequestError(str(error)) from None
+        raise InvalidRequestError(str(error).removesuffix(" @ $")) from None

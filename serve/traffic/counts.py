@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
-from typing import Self
 
 from unfreeze.serve.scheduling.statistics import BUCKETS, Statistics
 
@@ -29,7 +28,7 @@ class RequestCounts:
     latencies: tuple[int, ...] = _NO_LATENCIES
 
     @classmethod
-    def of(cls, statistics: Iterable[Statistics]) -> Self:
+    def of(cls, statistics: Iterable[Statistics]) -> "RequestCounts":
         """Sum the counters of a version, for encoded images and for preprocessed ones."""
         found = list(statistics)
         return cls(
@@ -45,11 +44,11 @@ class RequestCounts:
             or _NO_LATENCIES,
         )
 
-    def since(self, before: Self) -> Self:
+    def since(self, before: "RequestCounts") -> "RequestCounts":
         """Return what was added since an earlier count; everything if a new file of the version has begun at 0."""
         if before.answered > self.answered or before.errors > self.errors:
             return self
-        return type(self)(
+        return RequestCounts(
             answered=self.answered - before.answered,
             errors=self.errors - before.errors,
             images=self.images - before.images,

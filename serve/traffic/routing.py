@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
-from typing import Self
 
 from unfreeze.contract.traffic import TrafficSettings
 
@@ -45,7 +44,7 @@ class Route:
     sampled: float
 
     @classmethod
-    def create(cls, name: str, settings: TrafficSettings, loaded: Collection[int]) -> Self | None:
+    def create(cls, name: str, settings: TrafficSettings, loaded: Collection[int]) -> "Route | None":
         """Divide the requests among the versions that are loaded.
 
         Args:

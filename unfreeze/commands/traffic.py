@@ -81,7 +81,9 @@ def traffic(
     if json:
         print_json(document)
         return
-    RESULTS.print(_table(document))
+    RESULTS.print(_requests_table(document))
+    if (shadows := _shadow_table(document)) is not None:
+        RESULTS.print(shadows)
     for line in _remarks(document):
         RESULTS.print(line, markup=False)
 
@@ -138,24 +140,30 @@ def _settings(split: dict[str, float], shadow: dict[str, float], rule: str | Non
             document["rule"] = loads(rule)
         return traffic_from(document)
     except (JSONDecodeError, ManifestError) as error:
-        raise OptionsError(f"--split, --shadow or --rule: {error}") from None
+        raise OptionsError(str(error).removesuffix(" @ $")) from None
 
 
-def _table(document: dict[str, Any]) -> Table:
-    table = Table(
-        *("version", "share", "requests", "errors", "images", "p99 ms"),
-        *("copies", "same label", "other label", "failed", "dropped", "difference"),
-        title=f"{document['model']}, stable version {document['stable']}",
-    )
+def _requests_table(document: dict[str, Any]) -> Table:
+    title = f"{document['model']}, stable version {document['stable']}"
+    table = Table("version", "share", "requests", "errors", "images", "p99 ms", title=title)
+    for one in document["versions"]:
+        name = one["version"] if one["loaded"] else f"{one['version']} (not loaded)"
+        counts = [f"{int(one[key]):,}" for key in ("requests", "errors", "images")]
+        p99 = f"{one['p99_ms']:.1f}" if "p99_ms" in one else ""
+        table.add_row(name, f"{one['share']:.1%}", *counts, p99)
+    return table
+
+
+def _shadow_table(document: dict[str, Any]) -> Table | None:
+    columns = "same", "different", "failed", "dropped"
+    table = Table("shadow", "copies", *columns, "mean difference", title="images of copies, by their top label")
     for one in document["versions"]:
         copied = one["shadow"]
-        name = one["version"] if one["loaded"] else f"{one['version']} (not loaded)"
-        requests = [f"{int(one[key]):,}" for key in ("requests", "errors", "images")]
-        copies = [f"{int(copied[key]):,}" for key in ("same", "different", "failed", "dropped")]
-        p99 = f"{one['p99_ms']:.1f}" if "p99_ms" in one else ""
-        difference = f"{copied['mean_difference']:.4f}" if "mean_difference" in copied else ""
-        table.add_row(name, f"{one['share']:.1%}", *requests, p99, f"{copied['share']:.1%}", *copies, difference)
-    return table
+        counts = [int(copied[key]) for key in columns]
+        if copied["share"] or any(counts):
+            difference = f"{copied['mean_difference']:.4f}" if "mean_difference" in copied else ""
+            table.add_row(one["version"], f"{copied['share']:.1%}", *(f"{count:,}" for count in counts), difference)
+    return table if table.row_count else None
 
 
 def _remarks(document: dict[str, Any]) -> list[str]:
