@@ -57,13 +57,13 @@ class _Copy:
 
 
 class Shadows:
-    """Classifies copies one image at a time, in one thread of low priority, while the machine has a core to spare.
+    """Classifies copies one image at a time, in one thread of low priority, while the machine has cores to spare.
 
     A copy is dropped, and counted, when too many wait or when it has waited for two seconds. Use it in one event loop.
 
     Args:
         pending: returns the number of accepted images of callers, of all models.
-        cores: with so many accepted images, the machine is busy.
+        cores: with half as many accepted images, the machine is busy: the protocols and decoding need cores too.
 
     Attributes:
         counts: by name of the model and version of the shadow, since the start.
@@ -158,7 +158,7 @@ class Shadows:
             counts.dropped += len(copy.images) - done
 
     async def _has_time(self, since: float) -> bool:
-        while self.pending() >= self._cores:
+        while 2 * self.pending() >= self._cores:
             if time.monotonic() - since > _MAX_WAIT_S:
                 return False
             await asyncio.sleep(_POLL_S)

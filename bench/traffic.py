@@ -1,0 +1,300 @@
+"""Several versions behind one name, under load: shares, what a shadow costs its neighbors, and how rules decide.
+
+python -m bench.traffic all --images photographs/
+python -m bench.traffic cost --before ../before --images photographs/
+
+The load generator shares the machine with the server. Conditions that are compared are measured in turn.
+"""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import cyclopts
+import grpc
+import numpy as np
+import onnx
+import psutil
+from onnx import TensorProto, helper, numpy_helper
+from rich.table import Table
+
+from bench.endure import frontend_arguments, read_requests, served
+from bench.load import Call, at_a_rate, callers, percentile_ms
+from bench.models import publish_linear, publish_random
+from unfreeze.console import REMARKS, RESULTS, print_json
+from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT
+from unfreeze.contract.model.onnx_metadata import read_manifest
+from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.model.seal import UNSEALED, sealed
+from unfreeze.protos import unfreeze_pb2 as pb
+from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
+
+app = cyclopts.App(help=__doc__)
+_MODEL, _CALLERS, _BRIGHTEST = "random", 8, 112
+_Json = Annotated[bool, cyclopts.Parameter(negative="")]
+_Row = dict[str, Any]
+
+
+@app.command(name="all")
+def measure_all(
+    *,
+    images: Path,
+    seconds: float = 10,
+    rounds: int = 4,
+    keys: int = 300,
+    rates: tuple[float, ...] = (0.3, 0.6),
+    frontends: int = 1,
+    json: _Json = False,
+) -> None:
+    """Measure everything but the cost of a server without a split.
+
+    Version 2 is a copy of version 1, a mobilenet_v3_small with random weights; version 3 fails for bright images.
+
+    Args:
+        images: folder of JPEG files.
+        seconds: duration of one measurement.
+        rounds: number of times that each condition is measured, in turn.
+        keys: number of callers with a key of their own.
+        rates: open loads, as shares of the peak throughput.
+        frontends: number of front-end processes.
+        json: print JSON instead of tables.
+    """
+    requests = read_requests(images)
+    with TemporaryDirectory() as folder:
+        repository = _publish(Path(folder))
+        with served(repository, *frontend_arguments(frontends)) as server:
+            asyncio.run(callers(server.target, requests, _CALLERS, 3))
+            with grpc.insecure_channel(server.target) as channel:
+                stub = ClassifierStub(channel)
+                rows = [_split(stub, server.target, requests, seconds), _sticky(stub, requests, keys)]
+                shadows = _shadows(stub, server.target, requests, seconds, rounds, rates)
+                rows += [_failing(stub, server.target, requests, seconds), _rule(stub, server.target, requests)]
+    if json:
+        print_json({"facts": rows, "shadows": shadows})
+        return
+    for row in rows:
+        RESULTS.print(row, markup=False)
+    RESULTS.print(_shadow_table(shadows))
+
+
+def _publish(folder: Path) -> Path:
+    repository = publish_random("mobilenet_v3_small", folder, _MODEL)
+    content = ModelRepository(repository).path(_MODEL, 1).read_bytes()
+    manifest = read_manifest(content)
+    ModelRepository(repository).publish(_MODEL, content, manifest)
+    failing = _with_guard(onnx.load_from_string(content))
+    unproven = {"golden": (), "sha256": UNSEALED}
+    changed = type(manifest)(**{**vars(manifest), **unproven})
+    del failing.metadata_props[:]
+    failing.metadata_props.add(key=METADATA_KEY, value=changed.to_json())
+    ModelRepository(repository).publish(_MODEL, sealed(failing.SerializeToString()), changed)
+    return repository
+
+
+def _with_guard(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let a graph fail for images that are brighter than a table is long."""
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["unguarded" if name == OUTPUT else name for name in node.output]
+    values = {"axes": [1, 2, 3], "column": [1]}
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.int64), f"guard_{name}") for name, value in values.items()
+    )
+    graph.initializer.append(numpy_helper.from_array(np.zeros(_BRIGHTEST, np.float32), "guard_table"))
+    graph.node.extend(
+        [
+            helper.make_node("Cast", [INPUT], ["guard_values"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["guard_values", "guard_axes"], ["guard_brightness"], keepdims=0),
+            helper.make_node("Cast", ["guard_brightness"], ["guard_index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["guard_table", "guard_index"], ["guard_found"]),
+            helper.make_node("Unsqueeze", ["guard_found", "guard_column"], ["guard"]),
+            helper.make_node("Add", ["unguarded", "guard"], [OUTPUT]),
+        ]
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _set(stub: ClassifierStub, **fields: Any) -> pb.Traffic:
+    found: pb.Traffic = stub.SetTraffic(pb.SetTrafficRequest(model=_MODEL, **fields))
+    return found
+
+
+def _get(stub: ClassifierStub) -> pb.Traffic:
+    found: pb.Traffic = stub.GetTraffic(pb.GetTrafficRequest(model=_MODEL))
+    return found
+
+
+def _split(stub: ClassifierStub, target: str, requests: list[bytes], seconds: float) -> _Row:
+    """Eight callers without keys, 95 to 5: how far is the share from 5 %, in standard deviations."""
+    _set(stub, split={"1": 95, "2": 5})
+    calls = asyncio.run(callers(target, requests, _CALLERS, seconds))
+    found = Counter(call.version for call in calls)
+    total = len(calls)
+    deviations = (found["2"] - 0.05 * total) / (total * 0.05 * 0.95) ** 0.5
+    share = found["2"] / total
+    return _told({"what": "split 95:5", "requests": total, "share of 2": share, "standard deviations": deviations})
+
+
+def _sticky(stub: ClassifierStub, requests: list[bytes], keys: int) -> _Row:
+    """Callers with keys, 50 to 50: how many ever see another version than before."""
+    _set(stub, split={"1": 50, "2": 50})
+    seen = []
+    for number in range(keys):
+        metadata = (("x-unfreeze-sticky", f"caller-{number}"),)
+        sent = (requests[(number + shift) % len(requests)] for shift in range(4))
+        answers = (stub.Predict(pb.PredictRequest.FromString(one), metadata=metadata).version for one in sent)
+        seen.append(set(answers))
+    versions = Counter("".join(sorted(one)) for one in seen)
+    changed = sum(len(one) > 1 for one in seen)
+    return _told(
+        {"what": "sticky 50:50", "keys": keys, "got 1": versions["1"], "got 2": versions["2"], "both": changed}
+    )
+
+
+def _shadows(
+    stub: ClassifierStub, target: str, requests: list[bytes], seconds: float, rounds: int, rates: tuple[float, ...]
+) -> list[_Row]:
+    """Compare callers of the stable version with a shadow of 20 % and without, in turn."""
+    _set(stub, split={"1": 100})
+    best = len(asyncio.run(callers(target, requests, _CALLERS, seconds))) / seconds
+    rows = []
+    for number, rate in itertools.product(range(rounds), (0.0, *rates)):
+        for copied in ((0, 20), (20, 0))[number % 2]:
+            _set(stub, split={"1": 100}, shadow={"2": copied} if copied else {})
+            load = (
+                at_a_rate(target, requests, rate * best, seconds)
+                if rate
+                else callers(target, requests, _CALLERS, seconds)
+            )
+            calls = asyncio.run(load)
+            time.sleep(2.5)  # copies that wait are compared or dropped
+            rows.append(_told({"load": rate, "copied": copied, **_latencies(calls, seconds), **_copies(stub, "2")}))
+    return rows
+
+
+def _latencies(calls: list[Call], seconds: float) -> _Row:
+    failed = sum(call.status != "OK" for call in calls)
+    percentiles = {f"p{percent}_ms": percentile_ms(calls, percent) for percent in (50, 99)}
+    return {"per_s": len(calls) / seconds, "failed": failed, **percentiles}
+
+
+def _copies(stub: ClassifierStub, version: str) -> _Row:
+    (shadow,) = [one.shadow for one in _get(stub).versions if one.version == version] or [pb.TrafficShadow()]
+    compared = shadow.same + shadow.different
+    return {
+        "compared": compared,
+        "different": shadow.different,
+        "dropped": shadow.dropped,
+        "failed copies": shadow.failed,
+    }
+
+
+def _shadow_table(rows: list[_Row]) -> Table:
+    columns = "per_s", "p50_ms", "p99_ms", "compared", "dropped"
+    table = Table("load", "copied", *columns, "p99, with / without", title="medians of the rounds")
+    for load in dict.fromkeys(row["load"] for row in rows):
+        without = [row["p99_ms"] for row in rows if (row["load"], row["copied"]) == (load, 0)]
+        for copied in (0, 20):
+            found = [row for row in rows if (row["load"], row["copied"]) == (load, copied)]
+            pairs = [row["p99_ms"] / other for row, other in zip(found, without, strict=True)]
+            name = f"{load:.0%} of the peak" if load else f"{_CALLERS} callers"
+            figures = [f"{median(row[what] for row in found):.1f}" for what in columns]
+            table.add_row(name, f"{copied} %", *figures, f"{median(pairs):.3f}" if copied else "")
+    return table
+
+
+def _failing(stub: ClassifierStub, target: str, requests: list[bytes], seconds: float) -> _Row:
+    """Copy every request to a version that fails for bright images: no caller may notice."""
+    _set(stub, split={"1": 100}, shadow={"3": 100})
+    statuses: Counter[str] = Counter()
+    for rate in (0, 20):
+        load = at_a_rate(target, requests, rate, seconds) if rate else callers(target, requests, _CALLERS, seconds)
+        statuses += Counter(f"{call.status} by {call.version}" for call in asyncio.run(load))
+    time.sleep(2.5)
+    return _told({"what": "a shadow that fails", "callers": dict(statuses), **_copies(stub, "3")})
+
+
+def _rule(stub: ClassifierStub, target: str, requests: list[bytes]) -> _Row:
+    """Give a failing version 10 %: how long until it is taken back, and how many requests did it fail."""
+    rule = pb.TrafficRule(max_error_rate=0.01, action="both", minimum_images=1000)
+    _set(stub, split={"1": 90, "3": 10}, rule=rule)
+    calls = asyncio.run(callers(target, requests, _CALLERS, 12))
+    failed = [call for call in calls if call.status != "OK"]
+    took_s = failed[-1].began - failed[0].began if failed else float("nan")
+    found = _get(stub)
+    facts = {"requests": len(calls), "failed": len(failed), "seconds from the first failure to the last": took_s}
+    return _told({"what": "take-back", **facts, "decision": found.decision.action, "reason": found.decision.reason})
+
+
+def _told(row: _Row) -> _Row:
+    REMARKS.print(row, markup=False)
+    return row
+
+
+@app.command
+def cost(
+    *, before: Path, images: Path, seconds: float = 8, rounds: int = 5, frontends: int = 1, json: _Json = False
+) -> None:
+    """Compare a server without a split with that of another checkout, in turn: a model that takes almost no time.
+
+    Args:
+        before: folder of the other checkout.
+        images: folder of JPEG files.
+        seconds: duration of one measurement.
+        rounds: number of measurements of each.
+        frontends: number of front-end processes.
+        json: print JSON instead of a table.
+    """
+    requests, rows = read_requests(images)[:16], []
+    with TemporaryDirectory() as folder:
+        repository = publish_linear(Path(folder))
+        for number in range(rounds):
+            order = ("before", before), ("now", Path.cwd())
+            for name, checkout in order if number % 2 else order[::-1]:
+                with _served_by(checkout, repository, frontends) as (target, processes):
+                    asyncio.run(callers(target, requests, _CALLERS, 2))
+                    began = _cpu_s(processes)
+                    calls = asyncio.run(callers(target, requests, _CALLERS, seconds))
+                    cpu_ms = 1000 * (_cpu_s(processes) - began) / len(calls)
+                    rows.append(_told({"server": name, "cpu_ms": cpu_ms, **_latencies(calls, seconds)}))
+    if json:
+        print_json(rows)
+        return
+    table = Table("server", "requests /s", "CPU ms a request", "p50 ms", "p99 ms", title="medians")
+    for name in ("before", "now"):
+        found = [row for row in rows if row["server"] == name]
+        figures = [median(row[what] for row in found) for what in ("per_s", "cpu_ms", "p50_ms", "p99_ms")]
+        table.add_row(name, f"{figures[0]:.1f}", f"{figures[1]:.3f}", f"{figures[2]:.2f}", f"{figures[3]:.2f}")
+    RESULTS.print(table)
+
+
+@contextmanager
+def _served_by(checkout: Path, repository: Path, frontends: int) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """Run the server of a checkout; yields its address and its processes."""
+    command = [sys.executable, "-m", "unfreeze.command", "serve", "--repository", repository, "--port", "0"]
+    command += ["--no-metrics", "--instances", "1", "--threads", "1", *frontend_arguments(frontends)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=checkout) as process:
+        line = process.stdout.readline() if process.stdout else ""
+        seen = psutil.Process(process.pid)
+        try:
+            yield line.split()[-1], [seen, *seen.children()]
+        finally:
+            process.terminate()
+
+
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+if __name__ == "__main__":
+    app()
