@@ -2,6 +2,7 @@
 
 python -m bench.traffic all --images photographs/
 python -m bench.traffic cost --before ../before --images photographs/
+python -m bench.traffic chance
 
 The load generator shares the machine with the server. Conditions that are compared are measured in turn.
 """
@@ -35,8 +36,11 @@ from unfreeze.contract.model.manifest import INPUT, METADATA_KEY, OUTPUT
 from unfreeze.contract.model.onnx_metadata import read_manifest
 from unfreeze.contract.model.repository import ModelRepository
 from unfreeze.contract.model.seal import UNSEALED, sealed
+from unfreeze.contract.traffic import Rule
 from unfreeze.protos import unfreeze_pb2 as pb
 from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
+from unfreeze.serve.traffic.counts import RequestCounts, ShadowCounts
+from unfreeze.serve.traffic.rule import Trial, judge
 
 app = cyclopts.App(help=__doc__)
 _MODEL, _CALLERS, _BRIGHTEST = "random", 8, 112
@@ -276,6 +280,45 @@ def cost(
         figures = [median(row[what] for row in found) for what in ("per_s", "cpu_ms", "p50_ms", "p99_ms")]
         table.add_row(name, f"{figures[0]:.1f}", f"{figures[1]:.3f}", f"{figures[2]:.2f}", f"{figures[3]:.2f}")
     RESULTS.print(table)
+
+
+@app.command
+def chance(
+    *, rate: float = 0.01, requests: int = 5000, every: int = 20, trials: int = 4000, json: _Json = False
+) -> None:
+    """Simulate how often a version is taken back that fails as often as allowed, or some times as often.
+
+    Args:
+        rate: error rate that the rule allows.
+        requests: requests of the version.
+        every: requests between two looks at the counts.
+        trials: number of simulated trials of each error rate.
+        json: print JSON instead of a table.
+    """
+    rule, rng, rows = Rule(max_error_rate=rate), np.random.default_rng(0), []
+    looks = np.arange(every, requests + 1, every)
+    for factor in (0.5, 1.0, 1.5, 2.0, 5.0):
+        errors = np.cumsum(rng.random((trials, requests)) < factor * rate, axis=1)[:, looks - 1]
+        taken = [_first_look(rule, looks, found) for found in errors]
+        after = [look for look in taken if look is not None]
+        shown = int(median(after)) if after else None
+        rows.append({"error rate": factor * rate, "taken back": len(after) / trials, "requests until then": shown})
+    if json:
+        print_json(rows)
+        return
+    table = Table(*rows[0], title=f"at most {rate:.1%} allowed, {requests:,} requests, looked at every {every}")
+    for row in rows:
+        table.add_row(f"{row['error rate']:.2%}", f"{row['taken back']:.2%}", str(row["requests until then"]))
+    RESULTS.print(table)
+
+
+def _first_look(rule: Rule, looks: np.ndarray, errors: np.ndarray) -> int | None:
+    """Return after how many requests a version is taken back; None if it is not."""
+    for look, count in zip(looks.tolist(), errors.tolist(), strict=True):
+        canary = RequestCounts(answered=look - count, errors=count, images=look - count)
+        if judge(rule, Trial(stable=RequestCounts(), canary=canary, shadow=ShadowCounts())) is not None:
+            return int(look)
+    return None
 
 
 @contextmanager
