@@ -1,6 +1,7 @@
 """Several versions behind one name, under load: shares, what a shadow costs its neighbors, and how rules decide.
 
-python -m bench.traffic all --images photographs/
+python -m bench.traffic trial --images photographs/
+python -m bench.traffic shadow --images photographs/
 python -m bench.traffic cost --before ../before --images photographs/
 python -m bench.traffic chance
 
@@ -44,50 +45,83 @@ from unfreeze.serve.traffic.rule import Trial, judge
 
 app = cyclopts.App(help=__doc__)
 _MODEL, _CALLERS, _BRIGHTEST = "random", 8, 112
+_COPIES_S = 2.5  # until copies that wait are compared or dropped
 _Json = Annotated[bool, cyclopts.Parameter(negative="")]
 _Row = dict[str, Any]
 
 
-@app.command(name="all")
-def measure_all(
-    *,
-    images: Path,
-    seconds: float = 10,
-    rounds: int = 4,
-    keys: int = 300,
-    rates: tuple[float, ...] = (0.3, 0.6),
-    frontends: int = 1,
-    json: _Json = False,
-) -> None:
-    """Measure everything but the cost of a server without a split.
+@app.command
+def trial(*, images: Path, seconds: float = 10, keys: int = 300, frontends: int = 1, json: _Json = False) -> None:
+    """Divide requests, keep callers with their version, copy to a version that fails, and take it back.
 
     Version 2 is a copy of version 1, a mobilenet_v3_small with random weights; version 3 fails for bright images.
 
     Args:
         images: folder of JPEG files.
         seconds: duration of one measurement.
-        rounds: number of times that each condition is measured, in turn.
         keys: number of callers with a key of their own.
-        rates: open loads, as shares of the peak throughput.
         frontends: number of front-end processes.
-        json: print JSON instead of tables.
+        json: print JSON instead of text.
     """
     requests = read_requests(images)
+    with _three_versions(requests, frontends) as (target, stub):
+        rows = [_split(stub, target, requests, seconds), _sticky(stub, requests, keys)]
+        rows += [_failing(stub, target, requests, seconds), _rule(stub, target, requests)]
+    if json:
+        print_json(rows)
+        return
+    for row in rows:
+        RESULTS.print(row, markup=False)
+
+
+@app.command
+def shadow(
+    *,
+    images: Path,
+    seconds: float = 4,
+    rounds: int = 12,
+    rates: tuple[float, ...] = (0.5,),
+    frontends: int = 1,
+    json: _Json = False,
+) -> None:
+    """Compare the latency of callers with a shadow of 20 % and without, in turn, under closed and open load.
+
+    The ratio of the 99th percentiles, each of all rounds together, has an interval from resampled rounds (bootstrap).
+
+    Args:
+        images: folder of JPEG files.
+        seconds: duration of one measurement.
+        rounds: number of times that each condition is measured, in turn.
+        rates: open loads, as shares of the peak throughput; eight callers without pauses are the first load.
+        frontends: number of front-end processes.
+        json: print JSON instead of a table.
+    """
+    requests = read_requests(images)
+    with _three_versions(requests, frontends) as (target, stub):
+        _set(stub, split={"1": 100})
+        best = len(asyncio.run(callers(target, requests, _CALLERS, seconds))) / seconds
+        rows = [_told(_compare(stub, target, requests, seconds, rounds, rate, best)) for rate in (0.0, *rates)]
+    if json:
+        print_json(rows)
+        return
+    columns = "requests /s", "p50 ms", "p99 ms", "copies compared", "copies dropped", "p99, with / without"
+    table = Table("load", "copied", *columns)
+    for row in rows:
+        for copied in ("0 %", "20 %"):
+            table.add_row(
+                row["load"], copied, *map(str, row[copied].values()), row["ratio"] if copied == "20 %" else ""
+            )
+    RESULTS.print(table)
+
+
+@contextmanager
+def _three_versions(requests: list[bytes], frontends: int) -> Iterator[tuple[str, ClassifierStub]]:
     with TemporaryDirectory() as folder:
         repository = _publish(Path(folder))
         with served(repository, *frontend_arguments(frontends)) as server:
             asyncio.run(callers(server.target, requests, _CALLERS, 3))
             with grpc.insecure_channel(server.target) as channel:
-                stub = ClassifierStub(channel)
-                rows = [_split(stub, server.target, requests, seconds), _sticky(stub, requests, keys)]
-                shadows = _shadows(stub, server.target, requests, seconds, rounds, rates)
-                rows += [_failing(stub, server.target, requests, seconds), _rule(stub, server.target, requests)]
-    if json:
-        print_json({"facts": rows, "shadows": shadows})
-        return
-    for row in rows:
-        RESULTS.print(row, markup=False)
-    RESULTS.print(_shadow_table(shadows))
+                yield server.target, ClassifierStub(channel)
 
 
 def _publish(folder: Path) -> Path:
@@ -165,14 +199,12 @@ def _sticky(stub: ClassifierStub, requests: list[bytes], keys: int) -> _Row:
     )
 
 
-def _shadows(
-    stub: ClassifierStub, target: str, requests: list[bytes], seconds: float, rounds: int, rates: tuple[float, ...]
-) -> list[_Row]:
-    """Compare callers of the stable version with a shadow of 20 % and without, in turn."""
-    _set(stub, split={"1": 100})
-    best = len(asyncio.run(callers(target, requests, _CALLERS, seconds))) / seconds
-    rows = []
-    for number, rate in itertools.product(range(rounds), (0.0, *rates)):
+def _compare(
+    stub: ClassifierStub, target: str, requests: list[bytes], seconds: float, rounds: int, rate: float, best: float
+) -> _Row:
+    calls: dict[int, list[list[Call]]] = {0: [], 20: []}
+    copies: Counter[str] = Counter()
+    for number in range(rounds):
         for copied in ((0, 20), (20, 0))[number % 2]:
             _set(stub, split={"1": 100}, shadow={"2": copied} if copied else {})
             load = (
@@ -180,10 +212,35 @@ def _shadows(
                 if rate
                 else callers(target, requests, _CALLERS, seconds)
             )
-            calls = asyncio.run(load)
-            time.sleep(2.5)  # copies that wait are compared or dropped
-            rows.append(_told({"load": rate, "copied": copied, **_latencies(calls, seconds), **_copies(stub, "2")}))
-    return rows
+            calls[copied].append(asyncio.run(load))
+            if copied:
+                time.sleep(_COPIES_S)
+                copies.update(_copies(stub, "2"))
+    found = _ratio(calls[20], calls[0])
+    row: _Row = {"load": f"{rate:.0%} of the peak" if rate else f"{_CALLERS} callers", "ratio": found}
+    for copied, measured in calls.items():
+        together = list(itertools.chain.from_iterable(measured))
+        numbers = _latencies(together, rounds * seconds)
+        row[f"{copied} %"] = {
+            **{name: round(numbers[name], 1) for name in ("per_s", "p50_ms", "p99_ms")},
+            **{name: copies[name] if copied else 0 for name in ("compared", "dropped")},
+        }
+        row["failed"] = row.get("failed", 0) + numbers["failed"]
+    return row
+
+
+def _ratio(first: list[list[Call]], second: list[list[Call]]) -> str:
+    """Return the ratio of two 99th percentiles, and where it lies in 90 % of 2,000 resamples of the rounds."""
+    times = [[np.array([call.took_s for call in calls]) for calls in rounds] for rounds in (first, second)]
+
+    def ratio(chosen: np.ndarray) -> float:
+        high = [np.percentile(np.concatenate([rounds[one] for one in chosen]), 99) for rounds in times]
+        return float(high[0] / high[1])
+
+    rng, count = np.random.default_rng(0), len(first)
+    resampled = [ratio(rng.integers(0, count, count)) for _ in range(2000)]
+    low, high = np.percentile(resampled, [5, 95])
+    return f"{ratio(np.arange(count)):.2f} ({low:.2f} to {high:.2f})"
 
 
 def _latencies(calls: list[Call], seconds: float) -> _Row:
@@ -203,20 +260,6 @@ def _copies(stub: ClassifierStub, version: str) -> _Row:
     }
 
 
-def _shadow_table(rows: list[_Row]) -> Table:
-    columns = "per_s", "p50_ms", "p99_ms", "compared", "dropped"
-    table = Table("load", "copied", *columns, "p99, with / without", title="medians of the rounds")
-    for load in dict.fromkeys(row["load"] for row in rows):
-        without = [row["p99_ms"] for row in rows if (row["load"], row["copied"]) == (load, 0)]
-        for copied in (0, 20):
-            found = [row for row in rows if (row["load"], row["copied"]) == (load, copied)]
-            pairs = [row["p99_ms"] / other for row, other in zip(found, without, strict=True)]
-            name = f"{load:.0%} of the peak" if load else f"{_CALLERS} callers"
-            figures = [f"{median(row[what] for row in found):.1f}" for what in columns]
-            table.add_row(name, f"{copied} %", *figures, f"{median(pairs):.3f}" if copied else "")
-    return table
-
-
 def _failing(stub: ClassifierStub, target: str, requests: list[bytes], seconds: float) -> _Row:
     """Copy every request to a version that fails for bright images: no caller may notice."""
     _set(stub, split={"1": 100}, shadow={"3": 100})
@@ -224,7 +267,7 @@ def _failing(stub: ClassifierStub, target: str, requests: list[bytes], seconds: 
     for rate in (0, 20):
         load = at_a_rate(target, requests, rate, seconds) if rate else callers(target, requests, _CALLERS, seconds)
         statuses += Counter(f"{call.status} by {call.version}" for call in asyncio.run(load))
-    time.sleep(2.5)
+    time.sleep(_COPIES_S)
     return _told({"what": "a shadow that fails", "callers": dict(statuses), **_copies(stub, "3")})
 
 
