@@ -176,3 +176,135 @@ class OutOfDistribution(_message.Message):
     false_alarms: float
     auroc: float
     def __init__(self, method: _Optional[str] = ..., threshold: _Optional[float] = ..., false_alarms: _Optional[float] = ..., auroc: _Optional[float] = ...) -> None: ...
+
+class GetTrafficRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class SetTrafficRequest(_message.Message):
+    __slots__ = ("model", "split", "shadow", "rule")
+    class SplitEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class ShadowEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    split: _containers.ScalarMap[str, float]
+    shadow: _containers.ScalarMap[str, float]
+    rule: TrafficRule
+    def __init__(self, model: _Optional[str] = ..., split: _Optional[_Mapping[str, float]] = ..., shadow: _Optional[_Mapping[str, float]] = ..., rule: _Optional[_Union[TrafficRule, _Mapping]] = ...) -> None: ...
+
+class TrafficRule(_message.Message):
+    __slots__ = ("minimum_images", "max_error_rate", "max_p99_ratio", "max_disagreement", "action")
+    MINIMUM_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MAX_ERROR_RATE_FIELD_NUMBER: _ClassVar[int]
+    MAX_P99_RATIO_FIELD_NUMBER: _ClassVar[int]
+    MAX_DISAGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    minimum_images: int
+    max_error_rate: float
+    max_p99_ratio: float
+    max_disagreement: float
+    action: str
+    def __init__(self, minimum_images: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., max_p99_ratio: _Optional[float] = ..., max_disagreement: _Optional[float] = ..., action: _Optional[str] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("model", "split", "shadow", "rule", "decision", "stable", "stored", "seconds", "versions")
+    class SplitEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class ShadowEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    STABLE_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    split: _containers.ScalarMap[str, float]
+    shadow: _containers.ScalarMap[str, float]
+    rule: TrafficRule
+    decision: TrafficDecision
+    stable: str
+    stored: bool
+    seconds: float
+    versions: _containers.RepeatedCompositeFieldContainer[TrafficVersion]
+    def __init__(self, model: _Optional[str] = ..., split: _Optional[_Mapping[str, float]] = ..., shadow: _Optional[_Mapping[str, float]] = ..., rule: _Optional[_Union[TrafficRule, _Mapping]] = ..., decision: _Optional[_Union[TrafficDecision, _Mapping]] = ..., stable: _Optional[str] = ..., stored: _Optional[bool] = ..., seconds: _Optional[float] = ..., versions: _Optional[_Iterable[_Union[TrafficVersion, _Mapping]]] = ...) -> None: ...
+
+class TrafficVersion(_message.Message):
+    __slots__ = ("version", "loaded", "share", "requests", "errors", "images", "p99_ms", "shadow")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    P99_MS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    loaded: bool
+    share: float
+    requests: int
+    errors: int
+    images: int
+    p99_ms: float
+    shadow: TrafficShadow
+    def __init__(self, version: _Optional[str] = ..., loaded: _Optional[bool] = ..., share: _Optional[float] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., images: _Optional[int] = ..., p99_ms: _Optional[float] = ..., shadow: _Optional[_Union[TrafficShadow, _Mapping]] = ...) -> None: ...
+
+class TrafficShadow(_message.Message):
+    __slots__ = ("share", "same", "different", "dropped", "failed", "disagreement", "mean_difference")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    SAME_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    DISAGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    share: float
+    same: int
+    different: int
+    dropped: int
+    failed: int
+    disagreement: float
+    mean_difference: float
+    def __init__(self, share: _Optional[float] = ..., same: _Optional[int] = ..., different: _Optional[int] = ..., dropped: _Optional[int] = ..., failed: _Optional[int] = ..., disagreement: _Optional[float] = ..., mean_difference: _Optional[float] = ...) -> None: ...
+
+class TrafficDecision(_message.Message):
+    __slots__ = ("action", "version", "reason", "time")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    version: str
+    reason: str
+    time: str
+    def __init__(self, action: _Optional[str] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[str] = ...) -> None: ...

@@ -54,6 +54,16 @@ class ClassifierStub:
                 request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
                 response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
                 _registered_method=True)
+        self.GetTraffic = channel.unary_unary(
+                '/unfreeze.v1.Classifier/GetTraffic',
+                request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.GetTrafficRequest.SerializeToString,
+                response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.Traffic.FromString,
+                _registered_method=True)
+        self.SetTraffic = channel.unary_unary(
+                '/unfreeze.v1.Classifier/SetTraffic',
+                request_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.SetTrafficRequest.SerializeToString,
+                response_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.Traffic.FromString,
+                _registered_method=True)
 
 
 class ClassifierServicer:
@@ -89,6 +99,21 @@ class ClassifierServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTraffic(self, request, context):
+        """Returns how the requests of a model are divided among its versions, and what is known of each since that was set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTraffic(self, request, context):
+        """Divides the requests of a model among its versions; replaces everything that was set before. Fails with NOT_FOUND or
+        FAILED_PRECONDITION if a version is not in the repository or cannot be loaded; what was set before then stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +136,16 @@ def add_ClassifierServicer_to_server(servicer, server):
                     servicer.DescribeModel,
                     request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelRequest.FromString,
                     response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelResponse.SerializeToString,
+            ),
+            'GetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTraffic,
+                    request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.GetTrafficRequest.FromString,
+                    response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.Traffic.SerializeToString,
+            ),
+            'SetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTraffic,
+                    request_deserializer=unfreeze_dot_protos_dot_unfreeze__pb2.SetTrafficRequest.FromString,
+                    response_serializer=unfreeze_dot_protos_dot_unfreeze__pb2.Traffic.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +256,60 @@ class Classifier:
             '/unfreeze.v1.Classifier/DescribeModel',
             unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelRequest.SerializeToString,
             unfreeze_dot_protos_dot_unfreeze__pb2.DescribeModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unfreeze.v1.Classifier/GetTraffic',
+            unfreeze_dot_protos_dot_unfreeze__pb2.GetTrafficRequest.SerializeToString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.Traffic.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unfreeze.v1.Classifier/SetTraffic',
+            unfreeze_dot_protos_dot_unfreeze__pb2.SetTrafficRequest.SerializeToString,
+            unfreeze_dot_protos_dot_unfreeze__pb2.Traffic.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,6 +12,7 @@ from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.images.opening import LARGEST_MAX_PIXELS, MAX_PIXELS
 from unfreeze.contract.options import check_ranges
+from unfreeze.contract.traffic import traffic_of_options
 from unfreeze.serve.runtimes.registry import RuntimeName, find_runtime, runtime_summaries, specific_options
 from unfreeze.serve.security.binding import is_loopback, is_unix_target
 from unfreeze.serve.security.tls import TlsFiles
@@ -58,6 +59,10 @@ class ServeOptions:
     Args:
         repository: folder of the model repository.
         versions: number of newest versions of each model to serve; 0 for all.
+        split: shares of a model's versions in the requests that name none, such as flowers=3:95,4:5; once for each
+            model.
+        shadow: version that also classifies copies of a share of the requests, in percent, such as flowers=4:10; once
+            for each model.
         poll_s: seconds between checks for new versions; 0 to disable them.
         admin: let clients load and unload models.
         host: address to listen on; 127.0.0.1 accepts connections from this machine only.
@@ -110,6 +115,8 @@ class ServeOptions:
 
     repository: Annotated[Path, _MODELS]
     versions: Annotated[int, _MODELS] = 1
+    split: Annotated[tuple[str, ...], _MODELS] = ()
+    shadow: Annotated[tuple[str, ...], _MODELS] = ()
     poll_s: Annotated[float, _MODELS] = 5.0
     admin: Annotated[bool, _MODELS] = True
     host: Annotated[str, _NETWORK] = "127.0.0.1"
@@ -191,6 +198,7 @@ class ServeOptions:
             )
         if self.unix_socket is None and self.uds_only:
             raise OptionsError("--uds-only also needs --uds")
+        traffic_of_options(self.split, self.shadow)
         _check_exposure(self)
         _check_shared_memory(self)
         _check_device(self)

@@ -4,13 +4,15 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+from prometheus_client.metrics_core import Metric
 
 from unfreeze.contract.errors import OptionsError
 from unfreeze.contract.model.repository import ENCODED_SUFFIX
@@ -22,6 +24,7 @@ from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.metrics import MetricsServer, start_metrics
 from unfreeze.serve.observability.recording_metrics import recording_metrics
 from unfreeze.serve.observability.tracing import Tracing
+from unfreeze.serve.observability.traffic_metrics import traffic_metrics
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.protocol.classifier import ClassifierService
 from unfreeze.serve.protocol.dispatch import Dispatcher
@@ -111,9 +114,9 @@ class Server:
         """
         if self._options.metrics:
             host = self._options.metrics_host
-            self._metrics = start_metrics(
-                self._models, host.strip("[]"), self._options.metrics_port, more=recording_metrics
-            )
+            # Front-end processes, whose models are elsewhere, have no metrics.
+            more = partial(_more_metrics, self._models) if isinstance(self._models, ModelRegistry) else tuple
+            self._metrics = start_metrics(self._models, host.strip("[]"), self._options.metrics_port, more=more)
         try:
             await self._start()
         except BaseException:
@@ -138,7 +141,8 @@ class Server:
         admin, recorder = self._options.admin, self._recorder
         inference = InferenceService(self._models, self._regions, admin=admin, recorder=recorder)
         add_GRPCInferenceServiceServicer_to_server(inference, self._dispatcher)
-        add_ClassifierServicer_to_server(ClassifierService(self._models, recorder), self._dispatcher)
+        classifier = ClassifierService(self._models, recorder, admin=self._options.admin)
+        add_ClassifierServicer_to_server(classifier, self._dispatcher)
         add_HealthServicer_to_server(self._health, self._dispatcher)
         add_ServerReflectionServicer_to_server(reflection_service(), self._dispatcher)
         server = grpc.aio.server(
@@ -210,6 +214,11 @@ def freeze_objects() -> None:
     """Exempt the objects that exist now from garbage collection: those of a server that is ready live as long as it."""
     gc.collect()
     gc.freeze()
+
+
+def _more_metrics(models: ModelRegistry) -> Iterator[Metric]:
+    yield from recording_metrics()
+    yield from traffic_metrics(models)
 
 
 def _http_server(  # noqa: PLR0913 - as `HttpServer`

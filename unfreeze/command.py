@@ -24,6 +24,7 @@ from unfreeze.commands import (
     report,
     review,
     serve,
+    traffic,
     tune,
     verify,
 )
@@ -52,6 +53,7 @@ for _order, _module in enumerate(
         verify,
         bench,
         serve,
+        traffic,
         predict,
         drift,
         review,

@@ -21,6 +21,7 @@ from unfreeze.serve.models.watching import watch_repository
 from unfreeze.serve.observability.logs import start_logging
 from unfreeze.serve.observability.metrics import start_metrics
 from unfreeze.serve.observability.recording_metrics import recording_metrics
+from unfreeze.serve.observability.traffic_metrics import traffic_metrics
 from unfreeze.serve.scheduling.receive_budget import ReceiveBudget
 from unfreeze.serve.server import Server, freeze_objects
 from unfreeze.serve.status import ERRORS_BY_STATUS
@@ -39,7 +40,11 @@ async def _execute_models(task: ChildTask, board: Board, reports: Reports, stop:
             options.metrics_host.strip("[]"),
             options.metrics_port,
             collected.errors,
-            lambda: (*process_metrics(board), *recording_metrics(collected.recorded())),
+            lambda: (
+                *process_metrics(board),
+                *recording_metrics(collected.recorded()),
+                *traffic_metrics(bridge.models),
+            ),
         )
     listener = socket.socket(fileno=task.listener)
     listener.setblocking(False)  # noqa: FBT003

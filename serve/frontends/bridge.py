@@ -13,7 +13,9 @@ import numpy as np
 
 from unfreeze.contract.drift.window import WindowDrift
 from unfreeze.contract.errors import InvalidRequestError, UnfreezeError
+from unfreeze.contract.traffic import traffic_from
 from unfreeze.serve.frontends.board import MAX_MODELS, Board
+from unfreeze.serve.frontends.bridged_traffic import BridgedTraffic
 from unfreeze.serve.frontends.link import Kind, Link, Record, error_document
 from unfreeze.serve.frontends.region import map_region
 from unfreeze.serve.models.loaded_model import LoadedModel
@@ -42,6 +44,7 @@ class Bridge:
         self.board = board
         self.models = ModelRegistry(options, self._announce)
         self.handles: dict[int, LoadedModel] = {}
+        self.traffic = BridgedTraffic(self.models, lambda: self.handles, self.counts, board.accepted)
         self._connections: set[_Connection] = set()
         self._departed: dict[str, Any] = {}  # counters of front-end processes that have ended
 
@@ -136,7 +139,7 @@ class Bridge:
             for handle, model in self.handles.items()
             if model in loaded
         ]
-        return {"versions": versions, "states": self.states()}
+        return {"versions": versions, "states": self.states(), "traffic": self.traffic.document()}
 
 
 class _Connection:
@@ -230,23 +233,29 @@ class _Connection:
             self._send(Record(Kind.FAILURE, number=record.number), error_document(error))
             return
         probabilities = future.result()
+        if record.sampled:
+            self._bridge.traffic.offer(model, np.asarray(request.images), probabilities)
         self._region[begin : begin + probabilities.nbytes].view(np.float32)[:] = probabilities.reshape(-1)
         self._bridge.board.set_speed(record.handle, model.image_s)
         timing = request.timing
         self._send(Record(Kind.ANSWER, number=record.number, started=timing.started, infer_s=timing.infer_s))
 
-    async def _call(self, number: int, document: dict[str, str]) -> None:
-        bridge = self._bridge
+    async def _call(self, number: int, document: dict[str, Any]) -> None:
+        bridge, result = self._bridge, dict[str, Any]()
         try:
             if document["call"] == "load":
                 await bridge.models.load(document["name"])
             elif document["call"] == "unload":
                 await bridge.models.unload(document["name"])
+            elif document["call"] == "set_traffic":
+                await bridge.models.set_traffic(document["name"], traffic_from(document["settings"]))
+            elif document["call"] == "traffic":
+                result["traffic"] = await bridge.models.traffic(document["name"])
         except Exception as error:  # noqa: BLE001 - raised in the front-end process
             self._send(Record(Kind.FAILURE, number=number), error_document(error))
             return
-        answer = {"states": bridge.states(), "counts": bridge.counts(), "drift": bridge.drift()}
-        self._send(Record(Kind.RESULT, number=number), answer)
+        result |= {"states": bridge.states(), "counts": bridge.counts(), "drift": bridge.drift()}
+        self._send(Record(Kind.RESULT, number=number), result)
 
     def _release(self, handle: int) -> None:
         if (use := self.used.pop(handle, None)) is not None:

@@ -69,6 +69,8 @@ class ChildTask:
         options = document.pop("options")
         for name in paths:
             options[name] = Path(options[name])
+        for name in ("split", "shadow"):
+            options[name] = tuple(options[name])
         logs, address = LogOptions(**document.pop("logs")), Path(document.pop("address"))
         return cls(options=ServeOptions(**options), logs=logs, address=address, **document)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from unfreeze.contract import errors
 from unfreeze.contract.errors import QueueFullError, UnfreezeError
 
-_RECORD = struct.Struct("<B?2xIIIQqddd")
+_RECORD = struct.Struct("<B??xIIIQqddd")
 _NO_DEADLINE = float("inf")
 
 
@@ -39,6 +39,7 @@ class Record(NamedTuple):
     Args:
         kind: what it says.
         encoded: whether the caller sent encoded images.
+        sampled: whether a shadow gets a copy of the request.
         number: number of the request or call.
         handle: number of the loaded version.
         size: number of images, or of bytes in the document that follows.
@@ -51,6 +52,7 @@ class Record(NamedTuple):
 
     kind: int
     encoded: bool = False
+    sampled: bool = False
     number: int = 0
     handle: int = 0
     size: int = 0

@@ -19,12 +19,14 @@ from unfreeze.contract.drift.window import WindowDrift, drift_from
 from unfreeze.contract.errors import DeadlineError, QueueFullError, RestartingError
 from unfreeze.contract.images.preprocess import prepare
 from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.traffic import TrafficSettings, traffic_from
 from unfreeze.serve.frontends.board import Board
 from unfreeze.serve.frontends.bridge import answers_begin
 from unfreeze.serve.frontends.decode_pool import DecodePool
 from unfreeze.serve.frontends.link import Kind, Link, Record, error_from
 from unfreeze.serve.frontends.region import Region
-from unfreeze.serve.models.served import LoadedVersions
+from unfreeze.serve.models.sampled_model import SampledModel
+from unfreeze.serve.models.served import LoadedVersions, ServedModel
 from unfreeze.serve.models.use_count import UseCount
 from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.options import ServeOptions
@@ -33,6 +35,7 @@ from unfreeze.serve.scheduling.admission import Admission
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, RequestTiming
 from unfreeze.serve.scheduling.statistics import Statistics, counted, statistics_from
 from unfreeze.serve.status import ERRORS_BY_STATUS
+from unfreeze.serve.traffic.routing import Route
 
 _RETRY_S, _COUNTS_S = 0.05, 1.0
 _MIN_REGION_BYTES = 2**28  # an empty queue accepts a request of any size
@@ -115,14 +118,17 @@ class RemoteModels:
             raise RestartingError(_RESTARTING)
         return self._loaded.find(name, version)
 
-    def use(self, name: str, version: str = "") -> AbstractContextManager["RemoteModel"]:
-        """Look up a model and keep it loaded while the body runs.
+    def use(self, name: str, version: str = "", key: str = "") -> AbstractContextManager[ServedModel]:
+        """Look up the model for a request, as `ServedModels.use` has it.
 
         Raises:
             UnknownModelError: as `find`.
             RestartingError: as `find`.
         """
-        return self.find(name, version).in_use()
+        if version or not self._loaded.routes:
+            return self.find(name, version).in_use()
+        model, shadow = self._loaded.choose(name, key)
+        return model.in_use() if shadow is None else SampledModel(model, model.classify_sampled).in_use()
 
     def are_busy(self) -> bool:
         """Check whether requests may have to be rejected."""
@@ -160,6 +166,17 @@ class RemoteModels:
     async def unload(self, name: str) -> None:
         """Stop serving a model, as `ModelRegistry.unload` does."""
         await self._call("unload", name)
+
+    async def traffic(self, name: str) -> dict[str, Any]:
+        """Describe the traffic of a model, as `ModelRegistry.traffic` does."""
+        if self._link is not None:
+            self._link.send(Record(Kind.COUNTS), self._counts())
+        answer: dict[str, Any] = (await self._call("traffic", name))["traffic"]
+        return answer
+
+    async def set_traffic(self, name: str, settings: TrafficSettings) -> None:
+        """Divide the requests of a model among its versions, as `ModelRegistry.set_traffic` does."""
+        await self._call("set_traffic", name, settings=settings.to_document())
 
     async def request(self, record: Record, document: Any = None) -> Any:
         """Send a record and wait for the answer to it.
@@ -222,6 +239,7 @@ class RemoteModels:
             if not waiting.done():
                 waiting.set_exception(RestartingError(_RESTARTING))
         self._loaded.by_name.clear()
+        self._loaded.routes.clear()
         if not self._closing:
             self._on_change()
 
@@ -255,13 +273,14 @@ class RemoteModels:
         }
         return {"models": models, "errors": dict(ERRORS_BY_STATUS), "recorded": dict(RECORDED)}
 
-    async def _call(self, call: str, name: str) -> None:
-        answer = await self.request(Record(Kind.CALL), {"call": call, "name": name})
+    async def _call(self, call: str, name: str, **more: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.request(Record(Kind.CALL), {"call": call, "name": name, **more})
         self._states = tuple(VersionState(**state) for state in answer["states"])
         for model in self:
             model.statistics = statistics_from(answer["counts"]["models"].get(str(model.handle), {}))
             if (drift := answer["drift"].get(str(model.handle))) is not None:
                 model.drift = drift_from(drift)
+        return answer
 
     def _update(self, document: dict[str, Any]) -> None:
         """Take the loaded versions; those that are gone are released when their last request has been answered."""
@@ -270,6 +289,7 @@ class RemoteModels:
         for version in document["versions"]:
             model = before.pop(version["handle"], None) or RemoteModel(self, version)
             self._loaded.by_name.setdefault(model.name, {})[int(model.version)] = model
+        self._loaded.routes = _routes(document["traffic"], self._loaded)
         self._states = tuple(VersionState(**state) for state in document["states"])
         for model in before.values():
             task = asyncio.create_task(model.retire())
@@ -278,6 +298,16 @@ class RemoteModels:
         self._connected.set()
         self.board.set_connected(True)
         self._on_change()
+
+
+def _routes(traffic: dict[str, Any], loaded: LoadedVersions[Any]) -> dict[str, Route]:
+    """Divide the requests of each model among its loaded versions, as the process of the models does."""
+    routes = {
+        name: Route.create(name, traffic_from(document), loaded.by_name[name])
+        for name, document in traffic.items()
+        if name in loaded.by_name
+    }
+    return {name: route for name, route in routes.items() if route is not None}
 
 
 class RemoteModel:
@@ -341,8 +371,10 @@ class RemoteModel:
         images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
         deadline: float | None = None,
         priority: int = DEFAULT_PRIORITY,
+        *,
+        sampled: bool = False,
     ) -> Float32[np.ndarray, "n c"]:
-        """Classify images, as `LoadedModel.classify` does.
+        """Classify images, as `LoadedModel.classify` does; if they are sampled, a shadow gets a copy.
 
         Raises:
             RestartingError: the process of the models ended.
@@ -354,7 +386,16 @@ class RemoteModel:
             size = len(images) * self._image_bytes
             with self._admission.admit(len(images), size + (sum(map(len, images)) if encoded else 0)):
                 self._check_deadline(len(images), deadline)
-                return await self._classify(images, deadline, priority, timing)
+                return await self._classify(images, deadline, priority, timing, sampled=sampled)
+
+    async def classify_sampled(
+        self,
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
+        deadline: float | None,
+        priority: int,
+    ) -> Float32[np.ndarray, "n c"]:
+        """Classify images, and let the shadow in the process of the models have a copy."""
+        return await self.classify(images, deadline, priority, sampled=True)
 
     async def _classify(
         self,
@@ -362,6 +403,8 @@ class RemoteModel:
         deadline: float | None,
         priority: int,
         timing: RequestTiming,
+        *,
+        sampled: bool,
     ) -> Float32[np.ndarray, "n c"]:
         region, count = self._models.region, len(images)
         size, answer_size = count * self._image_bytes, count * self._answer_bytes
@@ -377,6 +420,7 @@ class RemoteModel:
             record = Record(
                 Kind.CLASSIFY,
                 encoded=not isinstance(images, np.ndarray),
+                sampled=sampled,
                 handle=self.handle,
                 size=count,
                 begin=begin,

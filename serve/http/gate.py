@@ -15,6 +15,7 @@ from unfreeze.contract.errors import DrainingError
 from unfreeze.serve.http.errors import RefusedError, error_response
 from unfreeze.serve.protocol.request_ids import HEADER, id_from_metadata, request_id
 from unfreeze.serve.security.auth import Tokens
+from unfreeze.serve.traffic.routing import keep_sticky_header
 
 _PUBLIC = ("/v2/health/live", "/v2/health/ready", "/openapi.json")  # probes have no token, as over gRPC
 _DRAINED = "the server is shutting down, and the request was not finished in time; retry on another server"
@@ -48,6 +49,7 @@ class Gate:
         started, headers = time.monotonic(), Headers(scope=scope)
         assigned = id_from_metadata(headers.items()) or f"{random.getrandbits(64):016x}"
         request_id.set(assigned)
+        keep_sticky_header(headers.items())
         status = 0
 
         async def send_with_headers(message: Message) -> None:

@@ -1,18 +1,15 @@
 """Load a model in a separate thread, optionally at low priority, so that a version in use keeps the cores."""
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 
 from unfreeze.serve.models.loaded_model import LoadedModel
+from unfreeze.serve.scheduling.low_priority import lower_priority
 
 _THREAD_NAME = "load"
-# With a larger step, another process could keep this thread from running for seconds while it holds Python's lock.
-_NICENESS_STEP = 5
 
 
 async def run_load(load: Callable[[], LoadedModel], *, low_priority: bool) -> LoadedModel:
@@ -28,7 +25,7 @@ async def run_load(load: Callable[[], LoadedModel], *, low_priority: bool) -> Lo
     def run() -> None:
         try:
             if low_priority and sys.platform == "linux":
-                _lower_priority()
+                lower_priority()
             result.set_result(load())
         except BaseException as error:  # noqa: BLE001 - raised in the caller
             result.set_exception(error)
@@ -41,10 +38,3 @@ async def run_load(load: Callable[[], LoadedModel], *, low_priority: bool) -> Lo
 def is_loading() -> bool:
     """Check whether a thread of this process is still loading a model, even if its caller has given up."""
     return any(thread.name == _THREAD_NAME for thread in threading.enumerate())
-
-
-def _lower_priority() -> None:
-    """Lower the priority of this thread; it cannot be raised again."""
-    thread = threading.get_native_id()
-    with suppress(OSError):  # a sandbox may forbid it
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS_STEP)

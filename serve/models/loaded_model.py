@@ -12,13 +12,13 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.window import Window, WindowDrift
-from unfreeze.contract.images.preprocess import prepare, prepare_sized
+from unfreeze.contract.images.preprocess import PreprocessSpec, prepare, prepare_sized
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.serve.models.use_count import UseCount
 from unfreeze.serve.options import ServeOptions
 from unfreeze.serve.runtimes.base import Runtime
 from unfreeze.serve.scheduling.admission import Admission
-from unfreeze.serve.scheduling.batcher import Batcher, Preprocess
+from unfreeze.serve.scheduling.batcher import Batcher
 from unfreeze.serve.scheduling.execution_plan import ExecutionPlan
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage, InferenceRequest
 from unfreeze.serve.scheduling.statistics import Statistics, counted
@@ -55,9 +55,10 @@ class LoadedModel:
         self._image_bytes = math.prod(self.manifest.preprocess.shape)
         self._uses = UseCount()
         self._window = _window(self.manifest, options)
+        self._prepare = partial(prepare, spec=self.manifest.preprocess, max_pixels=options.max_pixels)
         self._batcher = Batcher(
             runtime.run if self._window is None else partial(_watched, runtime, self._window),
-            _preprocess(self.manifest, options, self._window),
+            self._prepare if self._window is None else partial(_sized, self._window, self.manifest.preprocess, options),
             runtime.buffer,
             plan,
             decoders,
@@ -148,6 +149,19 @@ class LoadedModel:
         ):
             return await self._batcher.submit(request)
 
+    def run_image(self, image: EncodedImage | UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " c"]:
+        """Classify an image in this thread, beside the queue and the counters: for copies of requests; blocks.
+
+        Args:
+            image: encoded, or preprocessed and of the manifest's crop size.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        pixels = image if isinstance(image, np.ndarray) else self._prepare(bytes(image))
+        row: np.ndarray = self._runtime.run(pixels[np.newaxis])[0]
+        return row
+
     def enqueue(self, request: InferenceRequest) -> None:
         """Add a request that another process has accepted and counted.
 
@@ -181,18 +195,11 @@ def _window(manifest: Manifest, options: ServeOptions) -> Window | None:
     return Window(manifest.drift, options.drift_window, manifest.projected)
 
 
-def _preprocess(manifest: Manifest, options: ServeOptions, window: Window | None) -> Preprocess:
-    """Return what decodes an image, and counts its size."""
-    spec, limit = manifest.preprocess, options.max_pixels
-    if window is None:
-        return partial(prepare, spec=spec, max_pixels=limit)
-
-    def prepared(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-        pixels, size = prepare_sized(data, spec, max_pixels=limit)
-        window.add_size(size)
-        return pixels
-
-    return prepared
+def _sized(window: Window, spec: PreprocessSpec, options: ServeOptions, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Prepare an image, and count its size."""
+    pixels, size = prepare_sized(data, spec, max_pixels=options.max_pixels)
+    window.add_size(size)
+    return pixels
 
 
 def _watched(runtime: Runtime, window: Window, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n c"]:

@@ -1,9 +1,14 @@
 """The served models: found in the repository, loaded, replaced by newer versions and unloaded."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
+import numpy as np
+
+from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.errors import (
     ModelError,
     ModelUnavailableError,
@@ -11,11 +16,16 @@ from unfreeze.contract.errors import (
     UnknownModelError,
 )
 from unfreeze.contract.model.repository import ModelRepository
+from unfreeze.contract.traffic import TrafficSettings
 from unfreeze.serve.models.loaded_model import LoadedModel
-from unfreeze.serve.models.served import LoadedVersions
+from unfreeze.serve.models.sampled_model import SampledModel
+from unfreeze.serve.models.served import LoadedVersions, ServedModel
+from unfreeze.serve.models.served_traffic import ServedTraffic
 from unfreeze.serve.models.version_loader import VersionLoader
 from unfreeze.serve.models.version_state import VersionKey, VersionState, VersionStates
 from unfreeze.serve.options import ServeOptions
+from unfreeze.serve.scheduling.request import EncodedImage
+from unfreeze.serve.traffic.routing import Route
 
 
 class ModelRegistry:
@@ -26,7 +36,10 @@ class ModelRegistry:
 
     Args:
         options: what to load, and how.
-        on_change: called whenever a model or a version was added or removed.
+        on_change: called whenever a model or a version was added or removed, or the traffic of a model was set.
+
+    Attributes:
+        served_traffic: how the requests of each model are divided.
     """
 
     def __init__(self, options: ServeOptions, on_change: Callable[[], None] = lambda: None) -> None:
@@ -39,6 +52,7 @@ class ModelRegistry:
         self._closing: set[asyncio.Task[None]] = set()
         self._changes: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
+        self.served_traffic = ServedTraffic(self._repository.root, options, self._loaded, self._loader, self._update)
 
     def __iter__(self) -> Iterator[LoadedModel]:
         """Iterate over all loaded versions."""
@@ -62,13 +76,60 @@ class ModelRegistry:
         """Look up a model, as `LoadedVersions.find` does."""
         return self._loaded.find(name, version)
 
-    def use(self, name: str, version: str = "") -> AbstractContextManager[LoadedModel]:
-        """Look up a model and keep it loaded while the body runs.
+    def use(self, name: str, version: str = "", key: str = "") -> AbstractContextManager[ServedModel]:
+        """Look up the model for a request, as `ServedModels.use` has it.
 
         Raises:
             UnknownModelError: as `find`.
         """
-        return self.find(name, version).in_use()
+        if version or not self._loaded.routes:
+            return self.find(name, version).in_use()
+        model, shadow = self._loaded.choose(name, key)
+        return model.in_use() if shadow is None else SampledModel(model, partial(self._copied, model, shadow)).in_use()
+
+    async def _copied(
+        self,
+        model: LoadedModel,
+        shadow: LoadedModel,
+        images: Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"],
+        deadline: float | None,
+        priority: int,
+    ) -> Float32[np.ndarray, "n c"]:
+        answers = await model.classify(images, deadline, priority)
+        self.served_traffic.shadows.offer(model, shadow, images, answers)
+        return answers
+
+    def route(self, name: str) -> Route | None:
+        """Return how the requests of a model are divided; None if its newest version gets all."""
+        return self._loaded.routes.get(name)
+
+    async def traffic(self, name: str) -> dict[str, Any]:
+        """Describe the traffic of a model.
+
+        Raises:
+            UnknownModelError: the model is not loaded.
+        """
+        return self.served_traffic.control.report(self._loaded.resolve(name))
+
+    async def set_traffic(self, name: str, settings: TrafficSettings) -> None:
+        """Divide the requests of a model among its versions, and write that to its file where that is possible.
+
+        Raises:
+            UnknownModelError: the model is not loaded, or the repository has no such version of it.
+            ModelUnavailableError: a version cannot be loaded. What was before stays.
+        """
+        await self._run_to_completion(self._set_traffic(name, settings))
+
+    async def _set_traffic(self, name: str, settings: TrafficSettings) -> None:
+        async with self._lock:
+            name = self._loaded.resolve(name)
+            versions = (await asyncio.to_thread(self._repository.models)).get(name, ())
+            await self.served_traffic.set(name, versions, settings)
+        self._take_traffic()
+
+    def _take_traffic(self) -> None:
+        self.served_traffic.start_rules(self.set_traffic)
+        self._on_change()
 
     def are_busy(self) -> bool:
         """Check whether every model has accepted images that are not classified yet."""
@@ -111,10 +172,13 @@ class ModelRegistry:
     async def _refresh(self) -> None:
         async with self._lock:
             found = await asyncio.to_thread(self._repository.models)
-            for name in sorted({*found, *self._loaded.by_name}):
-                if name not in self._unloaded:
-                    await self._update(name, found.get(name, ()))
+            names = [name for name in sorted({*found, *self._loaded.by_name}) if name not in self._unloaded]
+            has_new_traffic = await self.served_traffic.read(found, names)
+            for name in names:
+                await self._update(name, found.get(name, ()))
             self._states.forget(lambda key: key[1] not in found.get(key[0], ()) and not self._is_loaded(key))
+        if has_new_traffic:
+            self._take_traffic()
 
     async def load(self, name: str) -> None:
         """Load the newest versions of a model, also after `unload`.
@@ -152,6 +216,7 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """Answer the accepted requests and close all models; does not wait for models that are still loading."""
+        await self.served_traffic.close()
         for change in self._changes:
             change.cancel()
         await asyncio.gather(*self._changes, return_exceptions=True)
@@ -161,15 +226,19 @@ class ModelRegistry:
         self._loader.close()
 
     async def _update(self, name: str, versions: tuple[int, ...]) -> None:
-        """Serve the newest versions of a model that can be loaded, and no others."""
+        """Serve the newest versions of a model that can be loaded, those that share its requests, and no others."""
         loaded, updated = self._loaded.by_name.get(name, {}), dict[int, LoadedModel]()
+        traffic, newest = self.served_traffic, 0
+        named = traffic.named(name)
         try:
             for number in reversed(versions):
-                if self._options.versions and len(updated) == self._options.versions:
-                    break
+                is_enough = bool(self._options.versions) and newest == self._options.versions
+                if is_enough and number not in named:
+                    continue
                 model = await self._loader.load((name, number), loaded)
                 if model is not None:
                     updated[number] = model
+                    newest += not traffic.is_shadow(name, number)
         except BaseException:
             for number, model in updated.items():
                 if loaded.get(number) is not model:
@@ -192,6 +261,7 @@ class ModelRegistry:
             self._loaded.by_name[name] = updated
         else:
             self._loaded.by_name.pop(name, None)
+        self.served_traffic.update_route(name)
         for number in updated:
             self._states.set((name, number), "READY")
         for number, model in previous.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -10,9 +10,11 @@ from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.window import WindowDrift
 from unfreeze.contract.errors import ServingError, UnknownModelError
 from unfreeze.contract.model.manifest import Manifest
+from unfreeze.contract.traffic import TrafficSettings
 from unfreeze.serve.models.version_state import VersionState
 from unfreeze.serve.scheduling.request import DEFAULT_PRIORITY, EncodedImage
 from unfreeze.serve.scheduling.statistics import Statistics
+from unfreeze.serve.traffic.routing import Route
 
 
 @runtime_checkable
@@ -80,8 +82,14 @@ class ServedModels(Protocol):
     def find(self, name: str, version: str = "") -> ServedModel:
         """Look up a model."""
 
-    def use(self, name: str, version: str = "") -> AbstractContextManager[ServedModel]:
-        """Look up a model and keep it loaded while the body runs."""
+    def use(self, name: str, version: str = "", key: str = "") -> AbstractContextManager[ServedModel]:
+        """Look up the model for a request, and keep it loaded while the body runs.
+
+        Args:
+            name: name in the repository.
+            version: version number; empty for one by the traffic of the model, or else for the newest.
+            key: requests with the same one get the same version.
+        """
 
     def are_busy(self) -> bool:
         """Check whether every model has accepted images that are not classified yet."""
@@ -107,6 +115,12 @@ class ServedModels(Protocol):
     async def unload(self, name: str) -> None:
         """Stop serving a model."""
 
+    async def traffic(self, name: str) -> dict[str, Any]:
+        """Describe the traffic of a model, as the message `Traffic` has it."""
+
+    async def set_traffic(self, name: str, settings: TrafficSettings) -> None:
+        """Divide the requests of a model among its versions."""
+
     async def close(self) -> None:
         """Answer the accepted requests and close all models."""
 
@@ -119,10 +133,12 @@ class LoadedVersions(Generic[_Model]):
 
     Attributes:
         by_name: the versions of each model that has any, by number.
+        routes: of each model whose requests are divided among loaded versions.
     """
 
     def __init__(self) -> None:
         self.by_name: dict[str, dict[int, _Model]] = {}
+        self.routes: dict[str, Route] = {}
 
     def __iter__(self) -> Iterator[_Model]:
         """Iterate over all versions."""
@@ -137,22 +153,52 @@ class LoadedVersions(Generic[_Model]):
 
         Args:
             name: name in the repository; may be empty if only one model is loaded.
-            version: version number; empty for the newest loaded version.
+            version: version number; empty for the newest loaded version, or the stable one of a route.
 
         Raises:
             UnknownModelError: the model or the version is not loaded; the message lists those that are.
         """
-        only = next(iter(self.by_name)) if len(self.by_name) == 1 else ""
-        versions = self.by_name.get(name or only)
-        if versions is None:
-            raise UnknownModelError(f"unknown model {name!r:.200}; loaded models: {self.names_text()}")
+        resolved = self.resolve(name)
+        versions = self.by_name[resolved]
         if not version:
-            return versions[max(versions)]
+            route = self.routes.get(resolved)
+            return versions[max(versions) if route is None else route.stable]
         for model in versions.values():
             if model.version == version:
                 return model
         loaded = ", ".join(str(number) for number in sorted(versions))
-        raise UnknownModelError(f"unknown version {version!r:.50} of model {name or only}; loaded versions: {loaded}")
+        raise UnknownModelError(f"unknown version {version!r:.50} of model {resolved}; loaded versions: {loaded}")
+
+    def resolve(self, name: str) -> str:
+        """Return the name of a model, which may be left out if only one is loaded.
+
+        Raises:
+            UnknownModelError: the model is not loaded.
+        """
+        resolved = name or (next(iter(self.by_name)) if len(self.by_name) == 1 else "")
+        if resolved not in self.by_name:
+            raise UnknownModelError(f"unknown model {name!r:.200}; loaded models: {self.names_text()}")
+        return resolved
+
+    def choose(self, name: str, key: str) -> tuple[_Model, _Model | None]:
+        """Choose the version for a request that names none.
+
+        Args:
+            name: name in the repository; may be empty if only one model is loaded.
+            key: requests with the same one get the same version.
+
+        Returns:
+            The version, and the shadow that gets a copy of the request; None for no copy.
+
+        Raises:
+            UnknownModelError: the model is not loaded.
+        """
+        resolved = self.resolve(name)
+        route, versions = self.routes.get(resolved), self.by_name[resolved]
+        if route is None:
+            return versions[max(versions)], None
+        number, is_sampled = route.choose(key)
+        return versions[number], versions[route.shadow] if is_sampled else None
 
     def are_busy(self) -> bool:
         """Check whether every model has accepted images that are not classified yet."""

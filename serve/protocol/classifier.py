@@ -13,7 +13,7 @@ from unfreeze.contract.answers import read_answer
 from unfreeze.contract.arrays import Float32
 from unfreeze.contract.drift.features import FeatureDrift
 from unfreeze.contract.drift.window import Drift
-from unfreeze.contract.errors import InvalidRequestError
+from unfreeze.contract.errors import ForbiddenError, InvalidRequestError
 from unfreeze.contract.model.manifest import Manifest
 from unfreeze.contract.model.ood import OutOfDistribution
 from unfreeze.protos import unfreeze_pb2 as pb
@@ -22,6 +22,7 @@ from unfreeze.serve.models.served import ServedModels
 from unfreeze.serve.protocol.deserializing import SplitMessage, contents_of
 from unfreeze.serve.protocol.recording import recording_of
 from unfreeze.serve.protocol.streams import map_in_order
+from unfreeze.serve.protocol.traffic import get_traffic, set_traffic
 from unfreeze.serve.recording.recorder import Record, Recorder
 from unfreeze.serve.status import deadline_of, status_of
 
@@ -34,10 +35,11 @@ class ClassifierService(ClassifierServicer):
     Args:
         models: the served models.
         recorder: keeps images; None keeps none.
+        admin: whether clients may set the traffic of a model.
     """
 
-    def __init__(self, models: ServedModels, recorder: Recorder | None = None) -> None:
-        self._models, self._recorder = models, recorder
+    def __init__(self, models: ServedModels, recorder: Recorder | None = None, *, admin: bool = False) -> None:
+        self._models, self._recorder, self._admin = models, recorder, admin
 
     async def Predict(
         self, request: pb.PredictRequest | SplitMessage, context: grpc.aio.ServicerContext
@@ -93,6 +95,14 @@ class ClassifierService(ClassifierServicer):
             feature_drift=_feature_drift(model.drift.features),
             out_of_distribution=_out_of_distribution(manifest.ood),
         )
+
+    async def GetTraffic(self, request: pb.GetTrafficRequest, context: grpc.aio.ServicerContext) -> pb.Traffic:
+        return await get_traffic(self._models, self._model_name(request.model))
+
+    async def SetTraffic(self, request: pb.SetTrafficRequest, context: grpc.aio.ServicerContext) -> pb.Traffic:
+        if not self._admin:
+            raise ForbiddenError("clients may not set the traffic of models on this server (it runs with --no-admin)")
+        return await set_traffic(self._models, self._model_name(request.model), request)
 
     async def _predict(
         self, received: pb.PredictRequest | SplitMessage, deadline: float | None, record: Record | None

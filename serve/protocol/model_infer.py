@@ -57,7 +57,7 @@ async def infer(
     request: pb.ModelInferRequest
     request, raw = contents_of(received, "raw_input_contents")
     name, encoded = split_model_name(request.model_name)
-    with models.use(name, request.model_version) as model:
+    with models.use(name, request.model_version, request.id) as model:
         outputs = requested_outputs(request, model.manifest, encoded=encoded)
         timeout_us = nonnegative_integer(request.parameters, "timeout")
         priority = nonnegative_integer(request.parameters, "priority") or DEFAULT_PRIORITY

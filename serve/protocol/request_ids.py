@@ -12,6 +12,7 @@ import grpc
 
 from unfreeze.serve.protocol.deserializing import SplitMessage
 from unfreeze.serve.status import RpcStatus
+from unfreeze.serve.traffic.routing import keep_sticky_header
 
 HEADER = "x-request-id"
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -24,7 +25,8 @@ _log = logging.getLogger(__name__)
 def assign_id(context: grpc.aio.ServicerContext, request: object = None) -> bool:
     """Set the ID of a call, and return it to the caller in the trailing metadata.
 
-    It is the metadata `x-request-id`, else the `id` of an Open Inference Protocol message, else a random one.
+    It is the metadata `x-request-id`, else the `id` of an Open Inference Protocol message, else a random one. The key
+    of a caller that wants to stay with one version of a model is kept too.
 
     Args:
         context: the call.
@@ -33,7 +35,9 @@ def assign_id(context: grpc.aio.ServicerContext, request: object = None) -> bool
     Returns:
         Whether the client sent the ID.
     """
-    sent = id_from_metadata(context.invocation_metadata()) or _message_id(request)
+    metadata = context.invocation_metadata()
+    keep_sticky_header(metadata)
+    sent = id_from_metadata(metadata) or _message_id(request)
     assigned = sent or f"{random.getrandbits(64):016x}"
     request_id.set(assigned)
     context.set_trailing_metadata(((HEADER, assigned),))

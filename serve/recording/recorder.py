@@ -21,6 +21,7 @@ from unfreeze.serve.recording.queue import BoundedQueue
 from unfreeze.serve.recording.selection import consent_of, selected
 from unfreeze.serve.recording.storage import open_storage
 from unfreeze.serve.scheduling.request import EncodedImage
+from unfreeze.serve.traffic.shadow import KEEP_DIFFERENT
 
 RECORDED: Counter[str] = Counter()  # images of this process, by what became of them
 OUTCOMES = STORED, SEEN, DROPPED, FAILED
@@ -78,7 +79,9 @@ class Recorder:
             request_id: returns the ID of the request.
         """
         consent = consent_of(metadata)
-        return partial(self._add, request_id) if consent or (consent is None and self._for_all) else None
+        record = partial(self._add, request_id) if consent or (consent is None and self._for_all) else None
+        KEEP_DIFFERENT.set(None if record is None else partial(_record_different, record))
+        return record
 
     def _add(
         self,
@@ -144,6 +147,11 @@ class Recorder:
             self._next_log = time.monotonic() + _LOG_S
             _log.error("images cannot be recorded: %s: %s", type(error).__name__, first_line(error))
         self._stopping.wait(_AFTER_ERROR_S)
+
+
+def _record_different(record: Record, model: ServedModel, image: EncodedImage, row: Float32[np.ndarray, " a"]) -> None:
+    """Record an image to which a shadow gave another label."""
+    record(model, [image], row[np.newaxis], [True])
 
 
 def _copies(batch: list[Answered]) -> list[list[Answered]]:

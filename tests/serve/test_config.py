@@ -33,6 +33,18 @@ def test_reads_options_from_a_file(file: Path) -> None:
     assert logs == LogOptions(log_format="json")
 
 
+def test_options_that_may_be_given_several_times(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list in the file, text in the environment, and repeated on the command line."""
+    file.write_text('repository = "models"\nsplit = ["a=1:2,2:3", "b=1:1"]\nshadow = "b=2:5"\n')
+    expected = ServeOptions(repository=Path("models"), split=("a=1:2,2:3", "b=1:1"), shadow=("b=2:5",))
+    assert _parse("--config", file)[0] == expected
+    monkeypatch.setenv("UNFREEZE_SPLIT", "a=1:2,2:3 b=1:1")
+    assert _parse("--repository", "models", "--shadow", "b=2:5")[0] == expected
+    monkeypatch.delenv("UNFREEZE_SPLIT")
+    given = ("--split", "a=1:2,2:3", "--split", "b=1:1", "--shadow", "b=2:5")
+    assert _parse("--repository", "models", *given)[0] == expected
+
+
 def test_environment_variables_override_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One variable overrides a value of the file, and another names the file."""
     for name, value in {"CONFIG": str(file), "MAX_BATCH": "7", "METRICS": "true", "LOG_LEVEL": "debug"}.items():

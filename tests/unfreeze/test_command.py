@@ -32,6 +32,7 @@ COMMANDS = (
     "verify",
     "bench",
     "serve",
+    "traffic",
     "predict",
     "drift",
     "classify",

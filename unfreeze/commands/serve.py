@@ -22,12 +22,14 @@ EXAMPLES = """Examples:
     unfreeze serve --repository models/
     unfreeze serve --repository models/ --http 8080
     unfreeze serve --repository models/ --port 9000 --max-batch 16 --max-delay-ms 2
+    unfreeze serve --repository models/ --split flowers=3:95,4:5 --shadow flowers=4:10
     unfreeze serve --repository models/ --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt
     unfreeze serve --repository models/ --uds /run/unfreeze/grpc.sock --uds-only --token-file tokens.txt
     UNFREEZE_LOG_FORMAT=json unfreeze serve --config unfreeze.toml
 """
 _ENV_PREFIX = "UNFREEZE_"
 _OTHER_VARIABLES = {"UNFREEZE_CACHE_DIR"}  # of other commands
+_REPEATABLE = {"split", "shadow"}
 _LOGGING = Group.create_ordered("Logging")
 _CONFIGURATION = Group.create_ordered("Configuration file")
 
@@ -97,7 +99,8 @@ def _apply_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentC
     except ValueError as error:
         raise OptionsError(f"--config {path} is not valid TOML: {error}") from None
     for name, value in document.items():
-        if name.replace("_", "-") not in _names(arguments) - {"config"} or isinstance(value, dict | list):
+        is_nested = isinstance(value, dict) or (isinstance(value, list) and name not in _REPEATABLE)
+        if name.replace("_", "-") not in _names(arguments) - {"config"} or is_nested:
             raise OptionsError(
                 f"--config {path}: {name!r} is not an option of `unfreeze serve`; use top-level keys such as "
                 "`max_batch = 16`"
