@@ -160,9 +160,9 @@ class Shadows:
                 done += 1
                 if found is None:
                     counts.failed += 1
-                elif (
-                    not _count(counts, copy.labels, expected, copy.shadow.manifest.labels, found) and copy.on_different
-                ):
+                    continue
+                same = _count(counts, copy.labels, expected, copy.shadow.manifest.labels, found)
+                if not same and copy.on_different is not None:
                     copy.on_different(index)
         finally:
             counts.dropped += len(copy.images) - done
