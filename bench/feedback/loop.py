@@ -26,7 +26,6 @@ from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 _NAME, _CACHE = "digits", "UNFREEZE_CACHE_DIR"
-_SETTLE_S = 2.0
 Labeled = Mapping[bytes, str]
 
 
@@ -68,26 +67,23 @@ def run_loop(folder: Path, reviewed: int, rounds: int, recipe: str, reporter: Re
         reporter: receives progress.
     """
     write_digits(folder / "data")
+    sent, judged = _looks(folder / "data" / "val")
     options = TuneOptions(weights="builtin", recipe=recipe, flip="no", abstain_precision=0.98)
     os.environ[_CACHE] = str(folder / "cache")
     fine_tune(folder / "data", folder / "first", options, reporter)
     export_model(folder / "first", folder / "models", _NAME)
-    sent, judged = _looks(folder / "data" / "val")
     record = "--record", str(folder / "recorded"), "--record-consent", "all"
+    before = _judge(folder, judged)
     with serving(folder / "models", *record) as target, Client(target) as client:
-        before = {look: _accuracy(client, images) for look, images in judged.items()}
-        shutil.rmtree(folder / "recorded" / _NAME, ignore_errors=True)  # what the accuracy was measured with
         for images in sent.values():
             client.predict(list(images), model=_NAME, top_k=1)
-        time.sleep(_SETTLE_S)
     truth = {hashlib.sha256(image).hexdigest(): label for images in sent.values() for image, label in images.items()}
     new = {hashlib.sha256(image).hexdigest() for image in sent["new"]}
     merge(folder / "data", folder / "labeled")
     recorded, corrected, looked_at = _review(folder, truth, reviewed)
     seconds = _time_tuning(folder, options, rounds, reporter)
     export_model(folder / "second", folder / "models", _NAME)
-    with serving(folder / "models") as target, Client(target) as client:
-        after = {look: _accuracy(client, images) for look, images in judged.items()}
+    after = _judge(folder, judged)
     return Loop(
         sent=sum(map(len, sent.values())),
         recorded=len(recorded),
@@ -102,13 +98,16 @@ def run_loop(folder: Path, reviewed: int, rounds: int, recipe: str, reporter: Re
 
 
 def _looks(folder: Path) -> tuple[dict[str, Labeled], dict[str, Labeled]]:
-    """Return the images that are sent, and others to judge by, each as they are and in the new look."""
+    """Take two thirds of the validation images out of the data: to be sent, and to judge by, each in both looks."""
     files = sorted(folder.rglob("*.jpg"))
     looks: dict[str, Callable[[Path], bytes]] = {"usual": Path.read_bytes, "new": _in_new_look}
-    return tuple(  # type: ignore[return-value]
-        {look: {draw(path): path.parent.name for path in files[first::2]} for look, draw in looks.items()}
-        for first in (0, 1)
+    sent, judged = (
+        {look: {draw(path): path.parent.name for path in files[third::3]} for look, draw in looks.items()}
+        for third in (0, 1)
     )
+    for path in (*files[0::3], *files[1::3]):
+        path.unlink()
+    return sent, judged
 
 
 def _in_new_look(path: Path) -> bytes:
@@ -123,13 +122,23 @@ def _in_new_look(path: Path) -> bytes:
     return buffer.getvalue()
 
 
+def _judge(folder: Path, judged: Mapping[str, Labeled]) -> dict[str, float]:
+    """Return the accuracy of the newest version by look."""
+    with serving(folder / "models") as target, Client(target) as client:
+        return {look: _accuracy(client, images) for look, images in judged.items()}
+
+
 def _accuracy(client: Client, images: Labeled) -> float:
     found = client.predict(list(images), model=_NAME, top_k=1)
     return float(np.mean([one[0].label == label for one, label in zip(found, images.values(), strict=True)]))
 
 
 def _review(folder: Path, truth: Mapping[str, str], most: int) -> tuple[set[str], int, int]:
-    """Answer as a person would who knows the true labels; return what was recorded, how many were wrong, and how many."""
+    """Answer as a person would who knows the true labels.
+
+    Returns:
+        What was recorded, how many images the model had wrong, and how many were looked at.
+    """
     recording = read_recording(folder / "recorded")
     corrected = looked_at = 0
     with locked(recording.folder):
