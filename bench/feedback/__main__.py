@@ -28,7 +28,7 @@ _SHARES = 0.01, 1.0
 def main(
     *,
     reviewed: int = 100,
-    recipe: str = "auto",
+    recipe: str = "probe",
     rounds: int = 8,
     seconds: float = 4.0,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,

@@ -33,6 +33,8 @@ COMMANDS = (
     "bench",
     "serve",
     "predict",
+    "drift",
+    "review",
     "classify",
     "bundle",
     "pull",
