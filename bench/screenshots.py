@@ -1,4 +1,4 @@
-"""The screenshots in the documents: the report of a run and the page to try a model, on scikit-learn's digits.
+"""The screenshots in the documents: report of a run, page to try a model, page of a review, on scikit-learn's digits.
 
 python -m bench.screenshots --out docs
 
@@ -7,7 +7,11 @@ Needs Chromium. Light and dark, 1280 and 390 pixels wide: `report-light.png`, `r
 
 import io
 import shutil
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cyclopts
@@ -20,17 +24,19 @@ from unfreeze.contract.errors import UnfreezeError
 from unfreeze.demo.serving import serving
 from unfreeze.export.run import export_model
 from unfreeze.report.write import write_report
+from unfreeze.serve.client.blocking import Client
 from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 _LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "light-390": (390, "light"), "dark-390": (390, "dark")}
 _HEIGHTS = {1280: 1500, 390: 1800}
+_REVIEW_HEIGHTS = {1280: 760, 390: 1150}
 _COLORS = 96
 _PORT = 18080
 
 
 def main(*, out: Path = Path("docs")) -> None:
-    """Tune on handwritten digits, and photograph the report and the page.
+    """Tune on handwritten digits, and photograph the report and the pages.
 
     Args:
         out: folder of the images.
@@ -48,7 +54,11 @@ def main(*, out: Path = Path("docs")) -> None:
         export_model(folder / "run", folder / "models", "digits")
         files = [min(kind.iterdir()) for kind in sorted((folder / "digits" / "val").iterdir())[3:6]]
         (folder / "notes.txt").write_text("no image")
-        with serving(folder / "models", "--poll-s", "0", "--http", str(_PORT)), sync_playwright() as driver:
+        record = "--record", str(folder / "recorded"), "--record-share", "1", "--record-consent", "all"
+        with serving(folder / "models", *record) as target, Client(target) as client:
+            client.predict(sorted((folder / "digits" / "val").rglob("*.jpg"))[::5])
+        http = "--poll-s", "0", "--http", str(_PORT)
+        with serving(folder / "models", *http), _reviewing(folder) as review, sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
             for look, (width, scheme) in _LOOKS.items():
                 page = browser.new_page(viewport={"width": width, "height": _HEIGHTS[width]}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -60,9 +70,26 @@ def main(*, out: Path = Path("docs")) -> None:
                 page.set_input_files("#files", [*files, folder / "notes.txt"])
                 page.wait_for_selector("text=3 classified, 1 refused")
                 _save(page, out / f"page-{look}.png")
+                page.goto(review)
+                page.wait_for_selector("#work:not([hidden])")
+                page.evaluate("document.getElementById('image').decode()")
+                page.set_viewport_size({"width": width, "height": _REVIEW_HEIGHTS[width]})
+                _save(page, out / f"review-{look}.png")
                 page.close()
             browser.close()
-    RESULTS.print(f"written: report-*.png and page-*.png in {out}", markup=False)
+    RESULTS.print(f"written: report-*.png, page-*.png and review-*.png in {out}", markup=False)
+
+
+@contextmanager
+def _reviewing(folder: Path) -> Iterator[str]:
+    """Run `unfreeze review`, and yield the address of its page."""
+    arguments = "review", "recorded", "--out", "labeled"
+    command = [sys.executable, "-m", "unfreeze.command", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        try:
+            yield process.stdout.readline().split()[1] if process.stdout else ""
+        finally:
+            process.terminate()
 
 
 def _chromium() -> str:

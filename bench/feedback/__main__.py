@@ -5,8 +5,8 @@ python -m bench.feedback --rounds 12 --seconds 4 --json
 
 A network is tuned on handwritten digits and served with `--record`. Callers send digits as they were and in a new
 look; a part of what was recorded is given its true labels through the code behind `unfreeze review`, and the network
-is tuned again with the feature store and without, in turn. Judged are digits that were neither sent nor trained on.
-Then servers with and without recording are loaded in turn, with images of which no two are the same.
+is tuned again with the feature store and without, in turn. Judged are digits that were neither sent nor trained
+on. Then servers with and without recording are loaded in turn, with images of which no two are the same.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ _SHARES = 0.01, 1.0
 def main(
     *,
     reviewed: int = 100,
-    recipe: str = "auto",
+    recipe: str = "probe",
     rounds: int = 8,
     seconds: float = 4.0,
     json: Annotated[bool, cyclopts.Parameter(negative="")] = False,

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from bench.images import write_digits
 from unfreeze.contract.reporting import Reporter
@@ -26,7 +26,7 @@ from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 _NAME, _CACHE = "digits", "UNFREEZE_CACHE_DIR"
-_SETTLE_S = 2.0
+_TURN_DEGREES = 25
 Labeled = Mapping[bytes, str]
 
 
@@ -68,26 +68,23 @@ def run_loop(folder: Path, reviewed: int, rounds: int, recipe: str, reporter: Re
         reporter: receives progress.
     """
     write_digits(folder / "data")
-    options = TuneOptions(weights="builtin", recipe=recipe, flip="no", abstain_precision=0.98)
+    sent, judged = _looks(folder / "data" / "val")
+    options = TuneOptions(weights="builtin", recipe=recipe, flip="no", abstain_precision=0.95)
     os.environ[_CACHE] = str(folder / "cache")
     fine_tune(folder / "data", folder / "first", options, reporter)
     export_model(folder / "first", folder / "models", _NAME)
-    sent, judged = _looks(folder / "data" / "val")
     record = "--record", str(folder / "recorded"), "--record-consent", "all"
+    before = _judge(folder, judged)
     with serving(folder / "models", *record) as target, Client(target) as client:
-        before = {look: _accuracy(client, images) for look, images in judged.items()}
-        shutil.rmtree(folder / "recorded" / _NAME, ignore_errors=True)  # what the accuracy was measured with
         for images in sent.values():
             client.predict(list(images), model=_NAME, top_k=1)
-        time.sleep(_SETTLE_S)
     truth = {hashlib.sha256(image).hexdigest(): label for images in sent.values() for image, label in images.items()}
     new = {hashlib.sha256(image).hexdigest() for image in sent["new"]}
     merge(folder / "data", folder / "labeled")
     recorded, corrected, looked_at = _review(folder, truth, reviewed)
     seconds = _time_tuning(folder, options, rounds, reporter)
     export_model(folder / "second", folder / "models", _NAME)
-    with serving(folder / "models") as target, Client(target) as client:
-        after = {look: _accuracy(client, images) for look, images in judged.items()}
+    after = _judge(folder, judged)
     return Loop(
         sent=sum(map(len, sent.values())),
         recorded=len(recorded),
@@ -102,25 +99,31 @@ def run_loop(folder: Path, reviewed: int, rounds: int, recipe: str, reporter: Re
 
 
 def _looks(folder: Path) -> tuple[dict[str, Labeled], dict[str, Labeled]]:
-    """Return the images that are sent, and others to judge by, each as they are and in the new look."""
+    """Take half of the validation images out of the data: to be sent, and to judge by, each in both looks."""
     files = sorted(folder.rglob("*.jpg"))
     looks: dict[str, Callable[[Path], bytes]] = {"usual": Path.read_bytes, "new": _in_new_look}
-    return tuple(  # type: ignore[return-value]
-        {look: {draw(path): path.parent.name for path in files[first::2]} for look, draw in looks.items()}
-        for first in (0, 1)
+    sent, judged = (
+        {look: {draw(path): path.parent.name for path in files[part::4]} for look, draw in looks.items()}
+        for part in (0, 1)
     )
+    for path in (*files[0::4], *files[1::4]):
+        path.unlink()
+    return sent, judged
 
 
 def _in_new_look(path: Path) -> bytes:
-    """Draw an image dark on light, tinted, blurred and with noise: as another camera might see it."""
-    pixels = 255 - np.asarray(Image.open(path).convert("RGB").filter(ImageFilter.GaussianBlur(3)), np.float32)
-    noise = np.random.default_rng(int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4])).normal(
-        0, 25, pixels.shape
-    )
-    shifted = pixels * np.array([0.8, 0.65, 0.4]) + 30 + noise
+    """Draw an image turned, dark on light and tinted: as a second camera, mounted in another way, might see it."""
+    turned = Image.open(path).convert("RGB").rotate(_TURN_DEGREES, Image.Resampling.BICUBIC)
+    tinted = (255 - np.asarray(turned, np.float32)) * np.array([0.9, 0.8, 0.6])
     buffer = io.BytesIO()
-    Image.fromarray(shifted.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    Image.fromarray(tinted.astype(np.uint8)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def _judge(folder: Path, judged: Mapping[str, Labeled]) -> dict[str, float]:
+    """Return the accuracy of the newest version by look."""
+    with serving(folder / "models") as target, Client(target) as client:
+        return {look: _accuracy(client, images) for look, images in judged.items()}
 
 
 def _accuracy(client: Client, images: Labeled) -> float:
@@ -129,7 +132,11 @@ def _accuracy(client: Client, images: Labeled) -> float:
 
 
 def _review(folder: Path, truth: Mapping[str, str], most: int) -> tuple[set[str], int, int]:
-    """Answer as a person would who knows the true labels; return what was recorded, what was wrong, and the count."""
+    """Answer as a person would who knows the true labels.
+
+    Returns:
+        What was recorded, how many images the model had wrong, and how many were looked at.
+    """
     recording = read_recording(folder / "recorded")
     corrected = looked_at = 0
     with locked(recording.folder):

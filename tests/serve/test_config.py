@@ -117,7 +117,10 @@ def test_wrong_usage_is_reported_in_one_line(file: Path, content: str, rest: lis
 def test_help_lists_every_option_and_variable() -> None:
     """`unfreeze serve --help` names each option and its environment variable, in titled groups."""
     shown = run_cli("serve", "--help").stdout
-    groups = ("Models", "Network", "Execution", "Limits", "Security", "Monitoring", "Logging", "Configuration file")
+    groups = (
+        *("Models", "Network", "Execution", "Limits", "Security", "Monitoring", "Recording", "Logging"),
+        "Configuration file",
+    )
     titles = [line.split("─ ")[1].rstrip(" ─╮") for line in shown.splitlines() if line.startswith("╭")]
     assert titles == list(groups)
     for name in (*ServeOptions.__dataclass_fields__, *LogOptions.__dataclass_fields__, "config"):

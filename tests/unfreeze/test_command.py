@@ -35,6 +35,7 @@ COMMANDS = (
     "traffic",
     "predict",
     "drift",
+    "review",
     "classify",
     "bundle",
     "pull",

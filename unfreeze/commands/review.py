@@ -38,7 +38,8 @@ def review(
 
     Args:
         recorded: folder of `unfreeze serve --record`.
-        out: the labeled folder; by default RECORDED-labeled. It gets hard links where that is possible, else copies.
+        out: the labeled folder; by default RECORDED-labeled. It gets hard links where that is possible, else
+            copies.
         model: whose images are reviewed; needed if there are several models.
         merge: also link the images of this dataset into the labeled folder, so that one `unfreeze tune` sees both. Its
             validation images stay what they were; reviewed images are for training.
@@ -55,7 +56,7 @@ def review(
         if open:
             webbrowser.open(address)
 
-    target = recorded.with_name(f"{recorded.resolve().name}-labeled") if out is None else out
+    target = recorded.resolve().with_name(f"{recorded.resolve().name}-labeled") if out is None else out
     options = ReviewOptions(model=model, merge=merge, host=host, port=port)
     summary = run_review(recorded, target, options, None if json else ready)
     if json:

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from support.http import call, encode_form
@@ -241,32 +243,35 @@ def test_metrics_say_what_became_of_images(careful: Path, images: list[bytes], t
 
 def _metrics(server: Server) -> str:
     assert server._metrics is not None
-    with urllib.request.urlopen(f"http://127.0.0.1:{server._metrics.port}/metrics", timeout=10) as response:
+    return _scraped(server._metrics.port)
+
+
+def _scraped(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
         return str(response.read().decode())
+
+
+def _count(port: int, outcome: str) -> float:
+    found = re.search(rf'unfreeze_recorded_images_total{{outcome="{outcome}"}} (\S+)', _scraped(port))
+    return float(found[1]) if found else 0.0
 
 
 def test_front_ends_record_into_one_folder(careful: Path, tmp_path: Path) -> None:
     """Several processes store the same images at the same time: each once, and every answer is counted."""
     different = [encode(draw_image(COLORS["red"], seed)) for seed in range(6)]
     folder, rounds = tmp_path / "kept", 8
-    options = (
-        "--frontends",
-        "2",
-        "--record",
-        str(folder),
-        "--record-share",
-        "1",
-        "--record-consent",
-        "all",
-        "--threads",
-        "1",
-        "--instances",
-        "1",
-    )
-    with running_server(careful.parents[2], *options) as server:
+    flags = f"--frontends 2 --record {folder} --record-share 1 --record-consent all --threads 1 --instances 1"
+    with running_server(careful.parents[2], *flags.split()) as server:
         for _ in range(rounds):  # on a connection of its own, which the kernel gives to one of the processes
             with grpc.insecure_channel(server.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
                 ClassifierStub(channel).Predict(pb.PredictRequest(model="careful", images=different))
+        ports = [
+            one.laddr.port
+            for child in psutil.Process(server.process.pid).children()
+            for one in child.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and not server.target.endswith(f":{one.laddr.port}")
+        ]
+        _until(lambda: _count(ports[0], "stored") == 6 and _count(ports[0], "seen") == 6 * (rounds - 1))
         assert server.terminate() == 0
     documents = _documents(folder)
     assert documents.keys() == {_digest(image) for image in different}

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -221,8 +220,8 @@ def test_a_dataset_is_merged_with_its_own_splits(recorded: Path, tmp_path: Path)
         assert not found.skipped
 
 
-def test_ten_thousand_images_are_ready_in_seconds(tmp_path: Path) -> None:
-    """A few images are decoded before the first is shown, not all; the rest stays unread."""
+def test_of_ten_thousand_images_few_are_decoded_before_the_first_is_shown(tmp_path: Path) -> None:
+    """The page waits for their descriptions alone."""
     root = record(tmp_path / "recorded", [(drawn(0), UNSURE)])
     version = root / "flowers" / "1"
     document, image = next(version.glob("??/*.json")).read_bytes(), next(version.glob("??/*.png"))
@@ -232,14 +231,10 @@ def test_ten_thousand_images_are_ready_in_seconds(tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         (folder / f"{stem}.json").write_bytes(document)
         os.link(image, folder / f"{stem}.png")
-    started = time.monotonic()
     session = _session(root)
     state = session.state()
-    seconds = time.monotonic() - started
     assert (state["images"], state["left"]) == (10_001, 10_001)
-    # Most of that is reading 10,000 descriptions; decoding all images alone would take longer.
-    assert seconds < 20
-    assert len(session._order._waiting) > 9_000
+    assert len(session._order._waiting) > 9_800
 
 
 def test_the_command_prints_a_summary(recorded: Path) -> None:
