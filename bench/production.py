@@ -8,6 +8,8 @@ ratio is that of neighboring rounds; medians are shown with their quartiles. The
 """
 
 import asyncio
+import json as jsons
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,13 +22,19 @@ from rich.table import Table
 
 from bench.images import write_textures
 from bench.load import callers, requests_of
-from bench.models import publish_random
-from unfreeze.console import REMARKS, RESULTS, print_json
+from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.demo.serving import serving
+from unfreeze.export.options import ExportOptions
+from unfreeze.export.run import export_model
+from unfreeze.tune.artifacts.checkpoint import FACTS_FILE
+from unfreeze.tune.options import TuneOptions
+from unfreeze.tune.run import fine_tune
 
 _COMMON = "--poll-s", "0", "--threads", "1", "--instances", "1"
 _OFF = "off"
-_VARIANTS = {_OFF: ("--drift-window", "0"), "drift": ("--drift-window", "1000")}
+_NO_DRIFT, _DRIFT = ("--drift-window", "0"), ("--drift-window", "1000")
+_RECORD = "--record-consent", "all", "--record-share", "0.01", "--record"
+_SHADOW = "--split", "textures=1:100", "--shadow", "textures=2:10"
 _QUARTILES = [0.25, 0.5, 0.75]
 
 
@@ -47,12 +55,11 @@ def main(
     """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        repository = publish_random("mobilenet_v3_small", folder)
-        write_textures(folder / "images", 10)
+        repositories = _publish(folder)
         requests = requests_of([file.read_bytes() for file in sorted((folder / "images").rglob("*.jpg"))])
         targets = {
-            variant: stack.enter_context(serving(repository, *_COMMON, *options))
-            for variant, options in _VARIANTS.items()
+            variant: stack.enter_context(serving(repositories[model], *_COMMON, *options))
+            for variant, (model, options) in _variants(folder).items()
         }
         found = _measure(targets, requests, rounds, seconds, in_flight)
     if json:
@@ -62,6 +69,34 @@ def main(
     for variant, ratios in found.items():
         table.add_row(variant, *(_text(ratios[figure]) for figure in ("rate", "p99")))
     RESULTS.print(table)
+
+
+def _variants(folder: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the model and the options of each server, by its name."""
+    return {
+        _OFF: ("plain", _NO_DRIFT),
+        "drift": ("plain", _DRIFT),
+        "out-of-distribution score, features": ("watched", _NO_DRIFT),
+        "recording": ("plain", (*_NO_DRIFT, *_RECORD, str(folder / "recorded"))),
+        "shadow of 10 %": ("plain", (*_NO_DRIFT, *_SHADOW)),
+        "all": ("watched", (*_DRIFT, *_RECORD, str(folder / "recorded-by-all"), *_SHADOW)),
+    }
+
+
+def _publish(folder: Path) -> dict[str, Path]:
+    """Tune a network, and publish two versions in each of two repositories: without a score, and with features."""
+    write_textures(folder / "images", 30)
+    options = TuneOptions(backbone="mobilenet_v3_small", weights="builtin", recipe="probe", store_gb=0.0)
+    with TerminalReporter() as reporter:
+        fine_tune(folder / "images", folder / "watched", options, reporter)
+        shutil.copytree(folder / "watched", folder / "plain")
+        facts = jsons.loads((folder / "plain" / FACTS_FILE).read_text())
+        (folder / "plain" / FACTS_FILE).write_text(jsons.dumps(facts | {"ood": None}))
+        for name in ("plain", "watched"):
+            for _ in range(2):
+                how = ExportOptions(features=name == "watched")
+                export_model(folder / name, folder / f"models-{name}", "textures", how, reporter=reporter)
+    return {name: folder / f"models-{name}" for name in ("plain", "watched")}
 
 
 def _measure(
