@@ -43,7 +43,7 @@ from unfreeze.tune.options import TuneOptions
 from unfreeze.tune.run import fine_tune
 
 _EACH = 120  # foreign images of a kind
-_PX, _BATCH, _ROUNDS = 224, 8, 40
+_PX, _BATCH = 224, 8
 _SHARE, _SPLITS = 0.05, 500
 _RECALL = 0.95
 
@@ -81,12 +81,15 @@ class Scored:
     logits: Tensor
 
 
-def main(data: Path, *, weights: str, json: Annotated[bool, cyclopts.Parameter(negative="")] = False) -> None:
+def main(
+    data: Path, *, weights: str, rounds: int = 40, json: Annotated[bool, cyclopts.Parameter(negative="")] = False
+) -> None:
     """Tune a probe, score validation images and foreign images, and time graphs.
 
     Args:
         data: folder of labeled images.
         weights: pretrained weights of squeezenet1_0, as for `unfreeze tune`.
+        rounds: how often each graph is timed.
         json: print JSON instead of tables.
     """
     with tempfile.TemporaryDirectory() as name, TerminalReporter() as reporter:
@@ -113,7 +116,7 @@ def main(data: Path, *, weights: str, json: Annotated[bool, cyclopts.Parameter(n
             )
             for method in METHODS
         }
-        latency = _latency(calibrated, scores, facts.preprocess.shape)
+        latency = _latency(calibrated, scores, facts.preprocess.shape, rounds)
         foreign = {kind: found for kind, (found, _) in kinds.items()}
         figures = [_figures(score, validated, foreign, latency[method]) for method, score in scores.items()]
         left_out = {
@@ -189,7 +192,7 @@ def _scored(network: CalibratedNetwork, pixels: np.ndarray, reporter: Reporter) 
 
 
 def _latency(
-    network: CalibratedNetwork, scores: dict[Method, Score], shape: tuple[int, int, int]
+    network: CalibratedNetwork, scores: dict[Method, Score], shape: tuple[int, int, int], rounds: int
 ) -> dict[str, dict[int, float]]:
     """Time the graphs in turn; the median of the ratios of consecutive runs counts."""
     plain = onnx_from_network(network, shape)
@@ -203,7 +206,7 @@ def _latency(
             name: partial(session.features if name == "features" else session.answers, pixels)
             for name, session in sessions.items()
         }
-        seconds = time_alternately(runs, _ROUNDS)
+        seconds = time_alternately(runs, rounds)
         for name, own in seconds.items():
             found[name][batch] = float(np.median(np.array(own) / np.array(seconds["plain"])))
     return found

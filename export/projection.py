@@ -60,7 +60,7 @@ class Projection:
         answers = next((node for node in graph.node if ANSWERS in node.output), None)
         if answers is None:
             dims = graph.output[0].type.tensor_type.shape.dim
-            shape = [dims[0].dim_param, dims[1].dim_value]
+            shape: list[str | int | None] = [dims[0].dim_param, dims[1].dim_value]
             graph.output.append(helper.make_tensor_value_info(ANSWERS, onnx.TensorProto.FLOAT, shape))
             answers = helper.make_node("Concat", [OUTPUT], [ANSWERS], "projection_answers", axis=1)
         else:
