@@ -57,14 +57,24 @@ def test_csv_has_a_row_for_each_file_of_a_folder(
         assert done.returncode == 1
         assert done.stdout == ""
         assert "2 of 44 images could not be classified; " in _words(done.stderr)
-        assert rows[0] == ["path", "label", "score", "label2", "score2", "unsure", "error"]
+        assert rows[0] == [
+            "path",
+            "label",
+            "score",
+            "label2",
+            "score2",
+            "unsure",
+            "out_of_distribution",
+            "ood_score",
+            "error",
+        ]
         assert [row[0] for row in rows[1:]] == sorted(str(path) for path in images.rglob("*.*"))
-        failed = [row for row in rows[1:] if row[6]]
+        failed = [row for row in rows[1:] if row[-1]]
         assert [Path(row[0]).name for row in failed] == ["005a.jpg", "notes.txt"]
-        assert all(row[1:6] == [""] * 5 and row[6].startswith(f"{row[0]}: ") for row in failed)
+        assert all(row[1:8] == [""] * 7 and row[8].startswith(f"{row[0]}: ") for row in failed)
     for one, other in zip(*tables, strict=True):
         assert (one[:2], one[3], one[5:]) == (other[:2], other[3], other[5:])
-        if one[0] != "path" and not one[6]:
+        if one[0] != "path" and not one[8]:
             assert float(one[2]) == pytest.approx(float(other[2]), abs=1e-5)
             assert float(one[2]) >= float(one[4]) > 0
     assert len({row[1] for row in tables[0]}) > 3, "all images got one label"
@@ -197,19 +207,19 @@ def test_csv_keeps_odd_names_and_has_a_column_for_each_label(tmp_path: Path) -> 
     marks = (True, False, None)
     answers = [
         PredictionResult(names[0], (), None, "no image"),
-        *(PredictionResult(name, labels, unsure, None) for name, unsure in zip(names[1:], marks, strict=True)),
+        *(PredictionResult(name, labels, mark, None, -12.5, mark) for name, mark in zip(names[1:], marks, strict=True)),
     ]
     assert list(write_csv(tmp_path / "table.csv", answers)) == answers
     found = ["ant, red", "0.750000", "bee", "0.250000"]
     assert _rows(tmp_path / "table.csv") == [
-        ["path", "label", "score", "label2", "score2", "unsure", "error"],
-        ["first.jpg", "", "", "", "", "", "no image"],
-        *([name, *found, mark, ""] for name, mark in zip(names[1:], ("true", "false", ""), strict=True)),
+        ["path", "label", "score", "label2", "score2", "unsure", "out_of_distribution", "ood_score", "error"],
+        ["first.jpg", "", "", "", "", "", "", "", "no image"],
+        *([name, *found, mark, mark, "-12.5", ""] for name, mark in zip(names[1:], ("true", "false", ""), strict=True)),
     ]
     assert list(write_csv(tmp_path / "none.csv", answers[:1])) == answers[:1]
     assert _rows(tmp_path / "none.csv") == [
-        ["path", "label", "score", "unsure", "error"],
-        ["first.jpg", "", "", "", "no image"],
+        ["path", "label", "score", "unsure", "out_of_distribution", "ood_score", "error"],
+        ["first.jpg", "", "", "", "", "", "no image"],
     ]
 
 
@@ -229,4 +239,4 @@ def test_rejected_images_do_not_affect_the_other_rows(tmp_path: Path) -> None:
     assert "3 of 400 images could not be classified" in _words(done.stderr)
     expected = ["" if number in (0, 77, 399) else str(number) for number in range(400)]
     assert [row[1] for row in rows] == expected
-    assert [row[4].endswith("jpg: no image") for row in rows] == [not label for label in expected]
+    assert [row[6].endswith("jpg: no image") for row in rows] == [not label for label in expected]
