@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,9 +15,9 @@ import numpy as np
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.cores import usable_cores
 from unfreeze.contract.model.manifest import Manifest
-from unfreeze.serve.scheduling.low_priority import lower_priority
 from unfreeze.serve.scheduling.request import EncodedImage
 from unfreeze.serve.traffic.counts import ShadowCounts
+from unfreeze.serve.traffic.side_thread import SideThread
 
 Images = Sequence[EncodedImage] | UInt8[np.ndarray, "n h w 3"]
 _MAX_IMAGES, _MAX_BYTES = 64, 2**25  # of copies that wait
@@ -28,6 +26,7 @@ KEEP_DIFFERENT: ContextVar[Callable[[Any, EncodedImage, np.ndarray], None] | Non
     "KEEP_DIFFERENT", default=None
 )
 _MAX_WAIT_S, _POLL_S, _MAX_RUN_S = 2.0, 0.005, 30.0
+_CONTENDED, _PAUSE = 0.25, 20.0  # share of an image's time spent waiting for a core, and the pause after it
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +64,7 @@ class _Copy:
 class Shadows:
     """Classifies copies one image at a time, in one thread of low priority, while the machine has cores to spare.
 
+    Where it has to wait for a core, because other programs take them, it pauses for 20 times as long as the image took.
     A copy is dropped, and counted, when too many wait or when it has waited for two seconds. Use it in one event loop.
 
     Args:
@@ -80,8 +80,9 @@ class Shadows:
         self._cores = cores or usable_cores()
         self._waiting: deque[_Copy] = deque()
         self._images = self._bytes = 0
+        self._resume_at = 0.0
         self._stuck: set[ShadowedModel] = set()
-        self._thread: _Thread | None = None
+        self._thread: SideThread | None = None
         self._task: asyncio.Task[None] | None = None
 
     def offer(
@@ -168,7 +169,7 @@ class Shadows:
             counts.dropped += len(copy.images) - done
 
     async def _has_time(self, since: float) -> bool:
-        while 2 * self.pending() >= self._cores:
+        while 2 * self.pending() >= self._cores or time.monotonic() < self._resume_at:
             if time.monotonic() - since > _MAX_WAIT_S:
                 return False
             await asyncio.sleep(_POLL_S)
@@ -176,11 +177,11 @@ class Shadows:
 
     async def _classify(self, shadow: ShadowedModel, image: Any) -> np.ndarray | None:
         if self._thread is None:
-            self._thread = _Thread()
+            self._thread = SideThread()
+        started = time.monotonic()
         try:
             async with asyncio.timeout(_MAX_RUN_S):
                 found: np.ndarray = await self._thread.run(lambda: shadow.run_image(image))
-                return found
         except TimeoutError:
             _log.error("the shadow %s version %s hangs, and gets no more images", shadow.name, shadow.version)
             self._stuck.add(shadow)
@@ -190,6 +191,11 @@ class Shadows:
             if not self.of(shadow).failed:
                 about = shadow.name, shadow.version, error
                 _log.warning("the shadow %s version %s cannot classify an image: %s", *about)
+        else:
+            if self._thread.contention > _CONTENDED:
+                now = time.monotonic()
+                self._resume_at = now + _PAUSE * (now - started)
+            return found
         return None
 
 
@@ -221,44 +227,3 @@ def _on_different(stable: ShadowedModel, images: Images, answers: np.ndarray) ->
         return None
     context = copy_context()  # with the ID of the request
     return lambda index: context.run(keep, stable, images[index], answers[index])
-
-
-class _Thread:
-    """A thread of low priority; a daemon, because the process must be able to exit while a runtime hangs."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._serve, name="shadow", daemon=True).start()
-
-    async def run(self, work: Callable[[], Any]) -> Any:
-        """Do some work in the thread."""
-        future = self._loop.create_future()
-        self._work.put((work, future))
-        return await future
-
-    def close(self) -> None:
-        """End the thread after what it does now."""
-        self._work.put(None)
-
-    def _serve(self) -> None:
-        lower_priority()
-        while (item := self._work.get()) is not None:
-            work, future = item
-            try:
-                result, error = work(), None
-            except BaseException as raised:  # noqa: BLE001 - raised in the event loop
-                result, error = None, raised
-            try:
-                self._loop.call_soon_threadsafe(_finish, future, result, error)
-            except RuntimeError:  # the event loop is closed
-                return
-
-
-def _finish(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

@@ -7,6 +7,7 @@ import pytest
 from support.canaries import Kind, publish_shades
 
 from unfreeze.serve.models import served_traffic
+from unfreeze.serve.traffic import shadow
 
 
 @pytest.fixture
@@ -21,5 +22,6 @@ def repository(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let rules be looked at 20 times a second."""
+    """Let rules be looked at 20 times a second, and shadows not care for other programs on this machine."""
+    monkeypatch.setattr(shadow, "_PAUSE", 0.0)
     monkeypatch.setattr(served_traffic, "_RULES_S", 0.05)
