@@ -1,11 +1,13 @@
 """A shadow classifies copies, is compared, and harms nobody: not when it fails, and not when the machine is busy."""
 
+import json
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -24,6 +26,7 @@ from support.traffic import (
 )
 
 from unfreeze.protos import unfreeze_pb2 as pb
+from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
 from unfreeze.serve.server import Server
 from unfreeze.serve.traffic import shadow as shadow_module
 
@@ -164,3 +167,18 @@ def _metrics(server: Server) -> dict[tuple[str, str, str], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def test_an_image_on_which_a_shadow_disagrees_is_recorded(repository: Publish, tmp_path: Path) -> None:
+    """With the answer that the caller got, if the caller allows it to be stored; the others are not."""
+    options: dict[str, Any] = {"shadow": ALL, "record": str(tmp_path / "recorded"), "record_share": 0.0}
+    with serving(repository("good", "other"), **options) as (_, channel):
+        stub = ClassifierStub(channel)
+        stub.Predict(pb.PredictRequest(model=MODEL, images=[BRIGHT]))
+        stub.Predict(pb.PredictRequest(model=MODEL, images=[DARK]), metadata=[("x-unfreeze-store", "yes")])
+        until(lambda: _seen(_shadow(channel)) == 2)
+        until(lambda: len(list((tmp_path / "recorded").glob("*/*/??/*.json"))) == 1)
+    (file,) = (tmp_path / "recorded").glob("*/*/??/*.json")
+    found = json.loads(file.read_text())
+    assert (found["version"], found["reasons"]) == ("1", ["disagreement"])
+    assert file.with_suffix(".png").read_bytes() == DARK
