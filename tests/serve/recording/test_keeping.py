@@ -152,6 +152,20 @@ def test_processes_together_stay_within_the_size(tmp_path: Path) -> None:
     assert size / 3 < total <= size
 
 
+def test_a_writer_waits_for_the_one_before(tmp_path: Path) -> None:
+    """While another process has the folder's lock, nothing is stored."""
+    storage = LocalFolder(str(tmp_path))
+    storage.prepare()
+    writing = threading.Thread(target=KeptImages(LocalFolder(str(tmp_path)), AMPLE, MONTH_S).add, args=(_answered(1),))
+    with storage.locked():
+        writing.start()
+        writing.join(0.3)
+        assert writing.is_alive()
+        assert _stored(storage) == set()
+    writing.join()
+    assert _stored(storage) == {_digest(_answered(1))}
+
+
 def test_the_folder_is_its_owners_alone_and_explains_itself(tmp_path: Path) -> None:
     """Images of callers are nobody else's business."""
     LocalFolder(str(tmp_path / "kept")).prepare()
