@@ -58,7 +58,7 @@ def test_a_key_gets_the_same_version_from_every_process(channels: list[grpc.Chan
 
 
 def test_shares_and_shadows_of_all_processes(server: RunningServer, channels: list[grpc.Channel]) -> None:
-    """The split holds over all of them; each copy is compared, has failed or was dropped."""
+    """The split holds over all of them, and every copy of the stable version's requests is accounted for."""
     time.sleep(COUNTS_S)
     before = _counts(channels[0])
     images = [DARK, BRIGHT] * 100
