@@ -32,6 +32,8 @@ _COLUMNS = {
     "labels",
     "scores",
     "unsure",
+    "out_of_distribution",
+    "ood_score",
     "model",
     "model_version",
     "model_sha256",

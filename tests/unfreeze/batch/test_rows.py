@@ -1,6 +1,7 @@
 """Rows of the result."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 
 from unfreeze.batch.rows import SCHEMA, Answers, encode_block
 from unfreeze.batch.sources.entry import Item
+from unfreeze.contract.model.ood import OutOfDistribution
 
 _ITEMS = [Item(path="a.jpg"), Item(path="b.jpg", key="b", error="no image"), Item(path="no\udce9.jpg", key="c")]
 _PROBABILITIES = np.array([[0.2, 0.8], [0.5, 0.5]], np.float32)
@@ -39,6 +41,21 @@ def test_rows_have_answers_or_an_error(threshold: float | None, unsure: list[boo
         [3] * 3,
         ["ab"] * 3,
     )
+
+
+def test_foreign_images_are_marked_and_unsure() -> None:
+    """The score is behind the probabilities; one that is not a number is out of distribution, too."""
+    ood = OutOfDistribution(
+        method="energy", threshold=1.0, false_alarms=0.1, false_alarms_low=0.0, false_alarms_high=0.2, images=9
+    )
+    rows = np.array([[0.2, 0.8, 1.0], [0.1, 0.9, np.nan]], np.float32)
+    columns = replace(_answers(0.6), ood=ood).table(_ITEMS, rows).to_pydict()
+    assert columns["out_of_distribution"] == [False, None, True]
+    assert columns["unsure"] == [False, None, True]
+    assert columns["ood_score"][:2] == [1.0, None]
+    assert columns["labels"][0] == ["bee", "ant"]
+    without = _answers(0.6).table(_ITEMS, _PROBABILITIES).to_pydict()
+    assert without["out_of_distribution"] == without["ood_score"] == [None] * 3
 
 
 def test_the_number_of_labels_is_limited() -> None:
