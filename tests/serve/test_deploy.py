@@ -134,12 +134,16 @@ def samples(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     found: dict[str, AbstractSet[str]] = {
         sample.name: sample.labels.keys() for family in families for sample in family.samples
     }
-    # No request has failed yet; tests/serve/observability/test_metrics.py checks the labels.
-    assert {"nv_inference_request_failure", "unfreeze_request_errors"} <= {family.name for family in families}
-    return found | {
+    # No request has failed yet, and no traffic is divided; the tests of metrics and of traffic check the labels.
+    unused: dict[str, AbstractSet[str]] = {
         "nv_inference_request_failure": {"model", "version", "reason"},
         "unfreeze_request_errors_total": {"status"},
+        "unfreeze_traffic_share": {"model", "version"},
+        "unfreeze_shadow_disagreement": {"model", "version"},
+        "unfreeze_traffic_decisions_total": {"model", "version", "action"},
     }
+    assert {name.removesuffix("_total") for name in unused} <= {family.name for family in families}
+    return found | unused
 
 
 def test_the_dashboard_uses_existing_metrics(samples: dict[str, AbstractSet[str]]) -> None:
