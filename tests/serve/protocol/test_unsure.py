@@ -168,7 +168,7 @@ def test_class_strings_and_marks_are_returned_together(
             "classification applies to the output 'probabilities' only, not to 'unsure'",
         ),
         ("careful", _outputs("unsure", "unsure"), "the output 'unsure' was requested twice"),
-        ("careful", _outputs("probabilities", "unsure", "x"), "a model has at most 2 outputs"),
+        ("careful", _outputs("probabilities", "unsure", "x", "y", "z"), "a model has at most 4 outputs"),
     ],
 )
 def test_outputs_that_do_not_exist_are_refused(
