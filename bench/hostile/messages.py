@@ -168,7 +168,11 @@ def _change_field(message: Any, rng: random.Random) -> None:
     field = rng.choice(message.DESCRIPTOR.fields)
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        _change_field(value[rng.choice((*_STRINGS, *_PARAMETERS))], rng)
+        key, values = rng.choice((*_STRINGS, *_PARAMETERS)), field.message_type.fields_by_name["value"]
+        if values.message_type is None:
+            value[key] = _odd(values, rng)
+        else:
+            _change_field(value[key], rng)
     elif field.is_repeated:
         _change_repeated(value, field, rng)
     elif field.message_type is not None:

@@ -27,7 +27,7 @@ def test_adapters_and_pooling_reach_the_exported_model(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = torch.softmax(network(torch.from_numpy(pixels)) / facts.temperature, 1).numpy()
-    (found,) = onnxruntime.InferenceSession(published.path).run(None, {"pixels": pixels})
+    (found,) = onnxruntime.InferenceSession(published.path).run(["probabilities"], {"pixels": pixels})
     np.testing.assert_allclose(found, expected, atol=1e-5)
     with unfreeze.load_model(published.path) as model:
         probabilities = model.probabilities([(data / "red" / "000.jpg").read_bytes()])

@@ -81,7 +81,8 @@ def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
         file = FileDescriptorProto.FromString(content)
         methods |= {f"{file.package}.{one.name}": {method.name for method in one.method} for one in file.service}
     assert methods["inference.GRPCInferenceService"] >= {"ServerLive", "ModelReady", "ModelConfig", "ModelInfer"}
-    assert methods["unfreeze.v1.Classifier"] == {"Predict", "PredictStream", "ListModels", "DescribeModel"}
+    traffic = {"GetTraffic", "SetTraffic"}
+    assert methods["unfreeze.v1.Classifier"] == {"Predict", "PredictStream", "ListModels", "DescribeModel"} | traffic
 
 
 def test_a_port_in_use_is_an_error(server: RunningServer, repository: Path) -> None:

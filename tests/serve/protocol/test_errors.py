@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import struct
 import sys
 import threading
@@ -500,6 +501,28 @@ def test_loading_an_invalid_model_fails(models: Path, protocol: GRPCInferenceSer
         protocol.RepositoryModelLoad(inference.RepositoryModelLoadRequest(model_name="broken"))
     _check(failed.value, "FAILED_PRECONDITION", "has no manifest")
     assert str(models) not in failed.value.details()
+
+
+@covers("INVALID_ARGUMENT", "traffic with an invalid share or rule")
+@covers("NOT_FOUND", "traffic with a version that is not in the repository")
+@covers("FAILED_PRECONDITION", "traffic with a version that cannot be loaded")
+def test_traffic_that_cannot_be_set_changes_nothing(models: Path, classifier: ClassifierStub) -> None:
+    """The message has the value, the versions that there are, or the reason."""
+    broken = models / "failing" / "2"
+    broken.mkdir()
+    (broken / "model.onnx").write_bytes(b"not a model")
+    for versions, status, words in (
+        ({"1": -1.0}, "INVALID_ARGUMENT", ("share of version 1 must be", "got -1")),
+        ({"1": 1.0, "7": 1.0}, "NOT_FOUND", ("7",)),
+        ({"1": 1.0, "2": 1.0}, "FAILED_PRECONDITION", ("has no manifest",)),
+    ):
+        with pytest.raises(grpc.RpcError) as failed:
+            classifier.SetTraffic(pb.SetTrafficRequest(model="failing", split=versions))
+        _check(failed.value, status, *words)
+        assert str(models) not in failed.value.details()
+    shutil.rmtree(broken)
+    assert not classifier.GetTraffic(pb.GetTrafficRequest(model="failing")).split
+    assert not (models / "failing" / "traffic.json").exists()
 
 
 @covers("UNAVAILABLE", "server shutting down")
