@@ -74,6 +74,7 @@ def test_a_shadow_that_disagrees_is_taken_back(repository: Publish) -> None:
         assert not traffic(channel).shadow
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_slow_canary_is_taken_back(repository: Publish) -> None:
     """Its 99th percentile is compared with the stable version's, after 100 requests of each."""
