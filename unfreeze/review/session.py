@@ -60,7 +60,7 @@ class Session:
         self._labeled = LabeledFolder(out)
         self._latest = self._decisions.latest()
         self._lock = threading.Lock()
-        self._put_off: set[str] = set()  # in this session
+        self._put_off: set[str] = set()  # until the page is opened again
         self._coming: list[RecordedImage] = []
         self.model, self.out = recording.model, out
         added = {one.label for one in self._latest.values() if one.kind == LABEL}
