@@ -60,3 +60,11 @@ def test_what_is_refused(
     with serving(publish_shades(tmp_path, ["good"]), http=None) as (server, _):
         ended, _, err = _run(capsys, f"127.0.0.1:{server.port}", MODEL, *arguments)
     assert (ended, message in err) == (code, True), err
+
+
+def test_shares_are_checked_before_a_server_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """None answers at this address."""
+    for option in ("--split", "--shadow"):
+        code, _, error = _run(capsys, "localhost:1", MODEL, option, "x")
+        assert code == 2
+        assert f"{option} must be VERSION:SHARE" in error

@@ -76,6 +76,8 @@ def traffic(
     """
     from google.protobuf.json_format import MessageToDict
 
+    for name, given in (("--split", split), ("--shadow", shadow)):
+        parse_shares(given or "", name)  # what is wrong is said before a server is asked
     found = _exchange(address, model, (split, shadow, rule), options)
     document = MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     if json:
