@@ -10,7 +10,7 @@ import onnx
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from unfreeze.contract.model.manifest import INPUT, OUTPUT, Manifest
+from unfreeze.contract.model.manifest import INPUT, Manifest
 from unfreeze.export.run import Published
 from unfreeze.track.tracked_run import TrackedRun
 
@@ -52,5 +52,5 @@ def log_model(run: TrackedRun, published: Published) -> str:
 
 def _signature(manifest: Manifest) -> ModelSignature:
     images = TensorSpec(np.dtype(np.uint8), (-1, *manifest.preprocess.shape), INPUT)
-    probabilities = TensorSpec(np.dtype(np.float32), (-1, len(manifest.labels)), OUTPUT)
-    return ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities]))
+    outputs = [TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in manifest.outputs.items()]
+    return ModelSignature(inputs=Schema([images]), outputs=Schema(outputs))

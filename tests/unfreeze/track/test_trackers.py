@@ -106,7 +106,8 @@ def test_a_model_registered_in_mlflow_gives_the_served_answers(
 
         session = onnxruntime.InferenceSession(loaded.SerializeToString(), providers=["CPUExecutionProvider"])
         pixels = np.stack([prepare(image, manifest.preprocess) for image in images])
-        (found,) = session.run(None, {"pixels": pixels})
+        assert described.signature.outputs.input_names() == [output.name for output in session.get_outputs()]
+        (found,) = session.run(["probabilities"], {"pixels": pixels})
     with server_thread(tmp_path / "models") as target, Client(target) as served:
         for row, labels in zip(found, served.predict(images), strict=True):
             assert [row[one.index] for one in labels] == pytest.approx([one.score for one in labels], abs=1e-6)
