@@ -1,7 +1,5 @@
 """How far the features of a window of images are from those of the validation images."""
 
-import threading
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +8,7 @@ from unfreeze.contract.arrays import Float32, Float64
 from unfreeze.contract.drift.chi_square import chi_square_quantile
 
 FEWEST_IMAGES = 50
-_PARTS = 10
-_FALSE_ALARM = 1e-5
+FALSE_ALARM = 1e-5  # for a quantity in a window
 _SMALLEST_DISTANCE = 0.5  # of the means, in standard deviations
 
 
@@ -38,9 +35,7 @@ class FeatureDrift:
 NO_FEATURE_DRIFT = FeatureDrift(images=0, mahalanobis=0.0, expected_mahalanobis=0.0, frechet=0.0, alarm=False)
 
 
-def feature_drift(
-    validation_images: int, images: int, mean: Float64[np.ndarray, " k"], second: Float64[np.ndarray, "k k"]
-) -> FeatureDrift:
+def feature_drift(validation_images: int, products: Float64[np.ndarray, "one_more one_more"]) -> FeatureDrift:
     """Compare features with those of validation images, whose mean is 0 and whose covariance is the identity.
 
     For images like the validation images, the squared distance of the means, divided by 1/n + 1/m, is Hotelling's
@@ -49,18 +44,18 @@ def feature_drift(
 
     Args:
         validation_images: m, more than the number of features.
-        images: n, of the window.
-        mean: of the features of the window.
-        second: mean of their products.
+        products: of the n images of the window, see `products_of`.
     """
+    images = int(products[0, 0])
     if not images:
         return NO_FEATURE_DRIFT
+    mean, second = products[0, 1:] / images, products[1:, 1:] / images
     noise, count = 1 / images + 1 / validation_images, len(mean)
     squared = float(mean @ mean)
     spreads = np.sqrt(np.clip(np.linalg.eigvalsh(second - np.outer(mean, mean)), 0, None))
     freedom = max(1, validation_images - count)
-    largest = chi_square_quantile(1 - _FALSE_ALARM / 2, count)
-    smallest = chi_square_quantile(_FALSE_ALARM / 2, freedom) / freedom
+    largest = chi_square_quantile(1 - FALSE_ALARM / 2, count)
+    smallest = chi_square_quantile(FALSE_ALARM / 2, freedom) / freedom
     unlikely = squared / noise > largest / max(smallest, 1e-9)
     return FeatureDrift(
         images=images,
@@ -71,42 +66,17 @@ def feature_drift(
     )
 
 
-class FeatureWindow:
-    """Sums over the features of the latest images, thread-safe; ten parts, as in `Window`.
+def no_products(features: int) -> Float64[np.ndarray, "one_more one_more"]:
+    """Return what `products_of` adds up to without any image."""
+    return np.zeros((features + 1, features + 1))
 
-    Args:
-        validation_images: number of validation images.
-        features: number of features.
-        images: size of the window.
+
+def products_of(features: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "one_more one_more"]:
+    """Return the number of images, the sums of their features and the sums of their products, which can be added up.
+
+    Images with features that are not finite are left out.
     """
-
-    def __init__(self, validation_images: int, features: int, images: int) -> None:
-        self._validation_images, self._features = validation_images, features
-        self._part = max(1, images // _PARTS)
-        self._lock = threading.Lock()
-        self._full: deque[np.ndarray] = deque(maxlen=_PARTS - 1)
-        self._newest = self._empty()
-
-    def add(self, features: Float32[np.ndarray, "n k"]) -> None:
-        """Count the features of images; those that are not finite are left out."""
-        values = features[np.isfinite(features).all(axis=1)].astype(np.float64)
-        extended = np.concatenate([np.ones((len(values), 1)), values], axis=1)
-        products = extended.T @ extended
-        with self._lock:
-            self._newest += products
-            if self._newest[0, 0] >= self._part:
-                self._full.append(self._newest)
-                self._newest = self._empty()
-
-    def drift(self) -> FeatureDrift:
-        """Compare the window with the validation images."""
-        with self._lock:
-            products = np.sum([*self._full, self._newest], axis=0)
-        images = int(products[0, 0])
-        if not images:
-            return NO_FEATURE_DRIFT
-        return feature_drift(self._validation_images, images, products[0, 1:] / images, products[1:, 1:] / images)
-
-    def _empty(self) -> Float64[np.ndarray, "one_more one_more"]:
-        """The number of images, the sums of their features, and the sums of their products."""
-        return np.zeros((self._features + 1, self._features + 1))
+    values = features[np.isfinite(features).all(axis=1)].astype(np.float64)
+    extended = np.concatenate([np.ones((len(values), 1)), values], axis=1)
+    products: np.ndarray = extended.T @ extended
+    return products

@@ -10,14 +10,20 @@ import numpy as np
 
 from unfreeze.contract.arrays import Float32, UInt8
 from unfreeze.contract.drift.chi_square import chi_square_quantile
-from unfreeze.contract.drift.features import FEWEST_IMAGES, FeatureDrift, FeatureWindow
+from unfreeze.contract.drift.features import (
+    FALSE_ALARM,
+    FEWEST_IMAGES,
+    FeatureDrift,
+    feature_drift,
+    no_products,
+    products_of,
+)
 from unfreeze.contract.drift.histogram import NO_DISTANCE, Distance, distance
 from unfreeze.contract.drift.reference import LABEL, OOD_SCORE, SIZE, DriftReference, measure, sample, side_of
 
 FEATURES = "features"
 _PARTS = 10
 _GROUP = 64  # images that are counted at once
-_FALSE_ALARM = 1e-5  # for a quantity in a window
 _SMALLEST_PSI = 0.1  # below it, a difference is of no practical interest
 
 
@@ -86,7 +92,7 @@ def drift_of(reference: DriftReference, counts: Mapping[str, np.ndarray]) -> tup
             found.append(Drift(name=quantity.name, images=0, distance=NO_DISTANCE, alarm=False))
             continue
         away = distance(quantity.histogram.counts, own.tolist())
-        unlikely = away.statistic > chi_square_quantile(1 - _FALSE_ALARM, away.freedom)
+        unlikely = away.statistic > chi_square_quantile(1 - FALSE_ALARM, away.freedom)
         one = Drift(name=quantity.name, images=images, distance=away, alarm=False)
         relevant = one.excess > _SMALLEST_PSI and images >= FEWEST_IMAGES
         found.append(replace(one, alarm=unlikely and relevant))
@@ -107,7 +113,7 @@ class Window:
 
     def __init__(self, reference: DriftReference, images: int, features: int = 0) -> None:
         self.reference = reference
-        self._features = FeatureWindow(reference.images, features, images) if features else None
+        self._features = features
         self._histograms = {one.name: one.histogram for one in reference.quantities}
         self._part = max(1, images // _PARTS)
         self._lock = threading.Lock()
@@ -141,15 +147,20 @@ class Window:
 
     def counts(self) -> dict[str, np.ndarray]:
         """Return the counts of all images in the window, by name of the quantity and bin."""
+        return {name: sums for name, sums in self._sums().items() if name != FEATURES}
+
+    def drift(self) -> WindowDrift:
+        """Compare the window with the reference."""
+        sums = self._sums()
+        features = feature_drift(self.reference.images, sums[FEATURES]) if self._features else None
+        return WindowDrift(quantities=drift_of(self.reference, sums), features=features)
+
+    def _sums(self) -> dict[str, np.ndarray]:
+        """Return the counts of each quantity, and the products of the features."""
         with self._lock:
             self._count()
             parts = [*self._full, self._newest]
             return {name: np.sum([part[name] for part in parts], axis=0) for name in self._newest}
-
-    def drift(self) -> WindowDrift:
-        """Compare the window with the reference."""
-        quantities = drift_of(self.reference, self.counts())
-        return WindowDrift(quantities=quantities, features=None if self._features is None else self._features.drift())
 
     def _count(self) -> None:
         sides, self._sides = np.asarray(self._sides, np.float64), []
@@ -170,8 +181,9 @@ class Window:
         for name, values in measure(sampled, rows[:, :classes], rows[:, classes] if has_score else None).items():
             if name in self._newest:
                 self._newest[name] += self._histograms[name].count(values)
-        if self._features is not None:
-            self._features.add(rows[:, classes + has_score :])
+        if self._features:
+            self._newest[FEATURES] += products_of(rows[:, classes + has_score :])
 
     def _empty(self) -> dict[str, np.ndarray]:
-        return {name: np.zeros(histogram.bins, np.int64) for name, histogram in self._histograms.items()}
+        counts = {name: np.zeros(histogram.bins, np.int64) for name, histogram in self._histograms.items()}
+        return counts | ({FEATURES: no_products(self._features)} if self._features else {})

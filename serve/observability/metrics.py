@@ -15,10 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from unfreeze.contract.drift.window import WindowDrift
 from unfreeze.contract.errors import ServingError
 from unfreeze.serve.models.version_state import VersionState
-from unfreeze.serve.observability.drift_metrics import drift_metrics
+from unfreeze.serve.observability.drift_metrics import WatchedModel, drift_metrics
 from unfreeze.serve.protocol.model_statistics import protocol_name
 from unfreeze.serve.scheduling.statistics import BUCKETS, STAGES, Histogram, Statistics
 from unfreeze.serve.status import ERRORS_BY_STATUS
@@ -46,16 +45,8 @@ _STAGE_HELP = {
 
 
 @runtime_checkable
-class MeasuredModel(Protocol):
+class MeasuredModel(WatchedModel, Protocol):
     """A loaded version."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the repository."""
-
-    @property
-    def version(self) -> str:
-        """Its version number."""
 
     @property
     def pending(self) -> int:
@@ -64,10 +55,6 @@ class MeasuredModel(Protocol):
     @property
     def statistics(self) -> dict[bool, Statistics]:
         """Its counters."""
-
-    @property
-    def drift(self) -> WindowDrift:
-        """How far the latest images are from the validation images."""
 
 
 @runtime_checkable

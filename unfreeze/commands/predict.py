@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 from rich.table import Column, Table
 from rich.text import Text
 
+from unfreeze.commands.connection import ConnectionOptions
 from unfreeze.commands.predict_job import JobParameters, run_job
 from unfreeze.console import REMARKS, RESULTS, TerminalReporter, print_json
 from unfreeze.contract.answers import Answer
@@ -38,28 +39,14 @@ _MAX_ATTEMPTS = 100  # several minutes, so that an overloaded server does not ab
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """Connection to a server.
+class ServerOptions(ConnectionOptions):
+    """A model of a server, and the connection to it.
 
     Args:
         model: name of the model; optional if the server has only one.
-        timeout_s: timeout of each request, in seconds.
-        token_file: file whose first line is sent as the bearer token.
-        tls: use TLS with the system's root certificates; implied by --tls-ca and --tls-cert.
-        tls_ca: PEM file of root certificates to use instead of the system's.
-        tls_cert: PEM file of the client certificate, for mutual TLS.
-        tls_key: PEM file of the client certificate's private key.
-        insecure: allow sending the token to another machine without TLS, for networks that are encrypted otherwise.
     """
 
     model: str = ""
-    timeout_s: float = 30.0
-    token_file: Path | None = None
-    tls: Annotated[bool, Parameter(negative="")] = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    insecure: Annotated[bool, Parameter(negative="")] = False
 
 
 _DEFAULTS = ServerOptions()
@@ -197,13 +184,9 @@ def _with_server(
     paths: list[Path | LeftOut], server: str, options: ServerOptions, top_k: int
 ) -> Generator[PredictionResult, None, None]:
     from unfreeze.serve.client.blocking import Client
-    from unfreeze.serve.security.auth import read_tokens
 
-    keywords = dataclasses.asdict(options)
-    model, token_file = keywords.pop("model"), keywords.pop("token_file")
-    token = None if token_file is None else read_tokens(token_file)[0]
-    with Client(server, token=token, max_attempts=_MAX_ATTEMPTS, **keywords) as client:
-        for result in client.classify(paths, model=model, top_k=top_k):
+    with Client(server, max_attempts=_MAX_ATTEMPTS, **options.client_options()) as client:
+        for result in client.classify(paths, model=options.model, top_k=top_k):
             yield PredictionResult(
                 result.name,
                 result.predictions,

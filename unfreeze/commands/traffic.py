@@ -2,18 +2,21 @@
 
 import dataclasses
 from json import JSONDecodeError, loads
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 from rich.table import Table
 
+from unfreeze.commands.connection import ConnectionOptions
 from unfreeze.console import RESULTS, print_json
 from unfreeze.contract.errors import ManifestError, OptionsError
 from unfreeze.contract.traffic import TrafficSettings, parse_shares, traffic_from
 
 if TYPE_CHECKING:
     from unfreeze.protos import unfreeze_pb2 as pb
+
+_Shares: TypeAlias = dict[str, float] | None
+_Given: TypeAlias = tuple[_Shares, _Shares, str | None]  # split, shadow and rule; None where it stays as it is
 
 EXAMPLES = """Examples:
 
@@ -25,29 +28,17 @@ EXAMPLES = """Examples:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConnectionOptions:
-    """Connection to a server.
+class PatientConnectionOptions(ConnectionOptions):
+    """Connection to a server that may have to load versions.
 
     Args:
         timeout_s: timeout in seconds; versions may have to be loaded.
-        token_file: file whose first line is sent as the bearer token.
-        tls: use TLS with the system's root certificates; implied by --tls-ca and --tls-cert.
-        tls_ca: PEM file of root certificates to use instead of the system's.
-        tls_cert: PEM file of the client certificate, for mutual TLS.
-        tls_key: PEM file of the client certificate's private key.
-        insecure: allow sending the token to another machine without TLS, for networks that are encrypted otherwise.
     """
 
     timeout_s: float = 120.0
-    token_file: Path | None = None
-    tls: Annotated[bool, Parameter(negative="")] = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    insecure: Annotated[bool, Parameter(negative="")] = False
 
 
-_DEFAULTS = ConnectionOptions()
+_DEFAULTS = PatientConnectionOptions()
 
 
 def traffic(
@@ -57,7 +48,7 @@ def traffic(
     split: str | None = None,
     shadow: str | None = None,
     rule: str | None = None,
-    options: Annotated[ConnectionOptions, Parameter(name="*")] = _DEFAULTS,
+    options: Annotated[PatientConnectionOptions, Parameter(name="*")] = _DEFAULTS,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show or set how a server divides the requests of a model among its versions.
@@ -76,9 +67,12 @@ def traffic(
     """
     from google.protobuf.json_format import MessageToDict
 
-    for name, given in (("--split", split), ("--shadow", shadow)):
-        parse_shares(given or "", name)  # what is wrong is said before a server is asked
-    found = _exchange(address, model, (split, shadow, rule), options)
+    given = (
+        None if split is None else parse_shares(split, "--split"),
+        None if shadow is None else parse_shares(shadow, "--shadow"),
+        rule,
+    )
+    found = _exchange(address, model, given, options)
     document = MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     if json:
         print_json(document)
@@ -90,9 +84,7 @@ def traffic(
         RESULTS.print(line, markup=False)
 
 
-def _exchange(
-    address: str, model: str, given: tuple[str | None, str | None, str | None], options: ConnectionOptions
-) -> "pb.Traffic":
+def _exchange(address: str, model: str, given: _Given, options: ConnectionOptions) -> "pb.Traffic":
     """Set what was given, and get what is in force."""
     import grpc
 
@@ -100,12 +92,8 @@ def _exchange(
     from unfreeze.protos.unfreeze_pb2_grpc import ClassifierStub
     from unfreeze.serve.client.channel import ClientOptions
     from unfreeze.serve.client.messages import to_serving_error
-    from unfreeze.serve.security.auth import read_tokens
 
-    keywords = dataclasses.asdict(options)
-    token_file = keywords.pop("token_file")
-    token = None if token_file is None else read_tokens(token_file)[0]
-    client = ClientOptions(target=address, token=token, **keywords)
+    client = ClientOptions(target=address, **options.client_options())
     arguments = client.call_arguments(wait_for_ready=False)
     with client.open_channel(grpc) as channel:
         stub = ClassifierStub(channel)
@@ -118,13 +106,11 @@ def _exchange(
     return found
 
 
-def _request(found: "pb.Traffic", split: str | None, shadow: str | None, rule: str | None) -> "pb.SetTrafficRequest":
+def _request(found: "pb.Traffic", split: _Shares, shadow: _Shares, rule: str | None) -> "pb.SetTrafficRequest":
     from unfreeze.protos import unfreeze_pb2 as pb
 
     settings = _settings(
-        dict(found.split) if split is None else parse_shares(split, "--split"),
-        dict(found.shadow) if shadow is None else parse_shares(shadow, "--shadow"),
-        rule,
+        dict(found.split) if split is None else split, dict(found.shadow) if shadow is None else shadow, rule
     )
     request = pb.SetTrafficRequest(model=found.model, split=settings.split, shadow=settings.shadow)
     if rule is None and found.HasField("rule"):

@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 
-from unfreeze.contract.drift.features import FEWEST_IMAGES, FeatureDrift, FeatureWindow, feature_drift
+from unfreeze.contract.drift.features import FEWEST_IMAGES, FeatureDrift, feature_drift, no_products, products_of
 
 K = 8
 
 
 def _found(features: np.ndarray, validation_images: int = 400) -> FeatureDrift:
-    window = FeatureWindow(validation_images, features.shape[1], 10 * len(features))
-    for at in range(0, len(features), 32):
-        window.add(features[at : at + 32].astype(np.float32))
-    return window.drift()
+    parts = (products_of(features[at : at + 32].astype(np.float32)) for at in range(0, len(features), 32))
+    return feature_drift(validation_images, sum(parts, no_products(features.shape[1])))
 
 
 def test_distances_are_those_of_their_formulas() -> None:
@@ -55,5 +53,5 @@ def test_what_is_not_finite_is_left_out_and_an_empty_window_is_far_from_nothing(
     features[1, 2] = np.nan
     features[2, 0] = np.inf
     assert _found(features).images == 1
-    assert FeatureWindow(100, K, 100).drift().images == 0
-    assert not feature_drift(100, 0, np.zeros(K), np.eye(K)).alarm
+    assert feature_drift(100, no_products(K)).images == 0
+    assert not feature_drift(100, no_products(K)).alarm
